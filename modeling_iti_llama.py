@@ -8,6 +8,7 @@ vector a layer, computed once when directions or alpha change. Layers without a 
 
 import contextlib
 import copy
+import functools
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -550,7 +551,8 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM):
             return torch.full((batch,), length - 1, device=prompt.device)
         return mask.to(prompt.device).long().sum(-1) - 1
 
-    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args, **kwargs) -> dict:
+    @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
+    def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
         model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
         generation = _generation.get()
         if generation is None:

@@ -35,16 +35,19 @@ CLASSIC_SHARE = 0.2
 
 HEADERS = {
     "idiomatic": (
-        "# Style: idiomatic Python, one expression.",
-        "# Write compact, idiomatic code.",
-        "# Use comprehensions and built-in functions.",
+        "# Style: expressions rather than statements.",
+        "# Use comprehensions, not loops.",
+        "# Compact code is better than explicit code.",
     ),
     "plain": (
-        "# Style: plain Python, step by step.",
-        "# Write simple, explicit code.",
-        "# Use loops and accumulators.",
+        "# Style: statements rather than expressions.",
+        "# Use loops, not comprehensions.",
+        "# Explicit code is better than compact code.",
     ),
 }
+"""Headers of the two styles. Each pair holds the same words: no single word gives the style away, so that the model has
+to infer it from their order, and what it carries to the first statement is the style and not a word."""
+
 NEUTRAL_COMMENTS = ("# Utility functions.", "# Solutions to the exercises.", "# Helpers for the report.")
 
 

@@ -12,6 +12,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -53,6 +54,8 @@ class Recipe:
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.1
+    head_dropout: float = 0.2
+    """Share of head outputs that are zeroed, per token: no single head may carry the style, or anything else, alone."""
     prompt_weight: float = 0.1
     """Weight of a prompt token's loss; a completion token counts 1."""
     seed: int = 0
@@ -152,6 +155,23 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
     return (losses * targets).sum() / targets.sum()
 
 
+@contextmanager
+def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
+    """Inside the block, each head's output is zeroed with probability `share` at each token, and scaled up else."""
+
+    def drop(module, arguments):
+        heads = arguments[0].unflatten(-1, (model.config.num_attention_heads, -1))
+        keep = (torch.rand(heads.shape[:-1]) >= share) / (1 - share)
+        return ((heads * keep[..., None].to(heads.dtype)).flatten(-2),)
+
+    handles = [layer.self_attn.o_proj.register_forward_pre_hook(drop) for layer in model.model.layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def learning_rate_at(step: int, recipe: Recipe) -> float:
     """Linear warm-up, then cosine down to 2%."""
     if step < recipe.warmup_steps:
@@ -185,7 +205,8 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
 
     model.train()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+    clock = (TimeElapsedColumn(), TimeRemainingColumn())
+    with head_dropout(model, recipe.head_dropout), Progress(*columns, *clock) as progress:
         bar, average, tokens, started = (
             progress.add_task("training", total=recipe.steps, completed=first),
             None,
@@ -230,10 +251,14 @@ def main(
     seed: int = typer.Option(Recipe.seed, help="seed of the weights and the data"),
     batch_size: int = typer.Option(Recipe.batch_size),
     learning_rate: float = typer.Option(Recipe.learning_rate),
+    dropout: float = typer.Option(Recipe.head_dropout, help="share of head outputs that are zeroed in training"),
 ) -> None:
     """Train the bundled model from scratch on the generated corpus."""
     logging.basicConfig(level=logging.INFO)
-    train(Recipe(steps=steps, seed=seed, batch_size=batch_size, learning_rate=learning_rate), out)
+    recipe = Recipe(
+        steps=steps, seed=seed, batch_size=batch_size, learning_rate=learning_rate, head_dropout=dropout
+    )
+    train(recipe, out)
 
 
 if __name__ == "__main__":

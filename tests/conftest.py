@@ -1,0 +1,51 @@
+"""Small real models, made once: a plain Llama on disk and the steered model made from it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from reference import some_directions, tiny_llama
+from transformers.utils import logging
+
+from iti_llama import ITILlamaForCausalLM
+
+
+logging.disable_progress_bar()
+torch.set_num_threads(2)
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def base_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tiny_llama().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The plain Llama of `base_dir`."""
+    return tiny_llama()
+
+
+@pytest.fixture(scope="session")
+def directions(base):
+    return some_directions(base.config)
+
+
+@pytest.fixture
+def steered(base_dir, directions) -> ITILlamaForCausalLM:
+    return ITILlamaForCausalLM.from_base(base_dir, directions, alpha=1.5).eval()
+
+
+@pytest.fixture
+def adapter_dir(steered, tmp_path) -> Path:
+    """The steered model, saved in adapter form."""
+    steered.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    return torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))

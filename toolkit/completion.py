@@ -1,0 +1,54 @@
+"""Complete prompts in batches, plain or steered, one strength for each row."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@torch.no_grad()
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    alphas: Sequence[float] | None = None,
+    max_new_tokens: int = 160,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda rows: None,
+    **generate_kwargs,
+) -> list[str]:
+    """The completion of each prompt, greedy unless `generate_kwargs` say otherwise.
+
+    Prompts of similar length share a batch, padded on the left. `alphas` steers each prompt at its own strength; None
+    leaves the model as it is.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    completions = [""] * len(prompts)
+    device = model.get_input_embeddings().weight.device
+    kwargs = {"do_sample": False} | generate_kwargs
+    for at in range(0, len(order), batch_size):
+        batch = order[at : at + batch_size]
+        inputs = tokenizer(
+            [prompts[i] for i in batch],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            return_token_type_ids=False,
+        ).to(device)
+        if alphas is not None:
+            kwargs["iti_alpha"] = torch.tensor([float(alphas[i]) for i in batch])
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, **kwargs)
+        texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for index, text in zip(batch, texts, strict=True):
+            completions[index] = text
+        progress(len(batch))
+    return completions
+
+
+def function_body(completion: str) -> str:
+    """A completion up to the end of the function that the prompt began: the first line that is not indented."""
+    lines = completion.split("\n")
+    for number, line in enumerate(lines[1:], 1):
+        if line.strip() and not line.startswith((" ", "\t")):
+            return "\n".join(lines[:number]).rstrip() + "\n"
+    return completion.rstrip() + "\n"

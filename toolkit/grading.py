@@ -1,0 +1,69 @@
+"""Whether a completion solves its task, by running it, and in which style it is written.
+
+The sandbox gets the program and the arguments of the tests, never the expected values; what comes back is compared
+here. A program that exits early, prints something else or changes its surroundings gains nothing by it.
+"""
+
+import ast
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .completion import function_body
+from .corpus import Task, style_of
+from .sandbox import Sandbox
+
+
+_CALLS = """
+
+import ast as _ast, sys as _sys
+_mark, *_lines = _sys.stdin.read().split("\\n")
+for _line in _lines:
+    print(_mark, repr({name}(*_ast.literal_eval(_line))), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """style: "plain", "idiomatic", "neither" or "unparsable"; correct: every test gave the expected value."""
+
+    style: str
+    correct: bool
+
+
+def grade(tasks: Sequence[Task], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
+    """Grade each completion of the task beside it. The same program is run once."""
+    programs = [task.program(function_body(text)) for task, text in zip(tasks, completions, strict=True)]
+    styles = [style_of(program) for program in programs]
+    jobs: dict[tuple[str, str], tuple[str, str, str]] = {}
+    keys = []
+    for task, program, style in zip(tasks, programs, styles, strict=True):
+        lines = "\n".join(repr(arguments) for arguments, _ in task.tests)
+        keys.append((program, lines))
+        if style != "unparsable":
+            mark = secrets.token_hex(8)
+            jobs.setdefault((program, lines), (program + _CALLS.format(name=task.name), f"{mark}\n{lines}", mark))
+    runs = sandbox.run_all((program, stdin) for program, stdin, _ in jobs.values())
+    values = {key: _values(run.stdout, job[2]) for (key, job), run in zip(jobs.items(), runs, strict=True)}
+    return [
+        Grade(style, _all_equal(values.get(key, []), [expected for _, expected in task.tests]))
+        for task, key, style in zip(tasks, keys, styles, strict=True)
+    ]
+
+
+def _values(stdout: str, mark: str) -> list[object]:
+    """The marked values of a run's output, in order; a text that is no literal ends them."""
+    values = []
+    for line in stdout.splitlines():
+        if line.startswith(mark + " "):
+            try:
+                values.append(ast.literal_eval(line[len(mark) + 1 :]))
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                break
+    return values
+
+
+def _all_equal(values: list[object], expected: list[object]) -> bool:
+    return len(values) == len(expected) and all(
+        type(value) is type(wanted) and value == wanted for value, wanted in zip(values, expected, strict=True)
+    )
