@@ -1,0 +1,50 @@
+# Each target sets up what it needs: a virtual environment in .venv with pinned versions.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+TORCH = torch==2.13.0
+
+.PHONY: demo test test-oldest test-hf lint train-base bench clean
+
+demo: .venv/.run
+	.venv/bin/iti-llama demo
+
+test: .venv/.test
+	.venv/bin/python -m pytest tests
+
+# The lowest versions that pyproject.toml admits and this suite can install.
+test-oldest: .venv-oldest/.test
+	.venv-oldest/bin/python -m pytest tests
+
+# transformers' own tests of model classes, from its source distribution.
+test-hf: .venv/.test
+	.venv/bin/python tests/hf/run.py
+
+lint: .venv/.test
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+train-base: .venv/.run
+	.venv/bin/python -m iti_llama.toolkit.train_base --out build/base
+
+bench: .venv/.run
+	.venv/bin/python benchmarks/decode.py
+
+clean:
+	rm -rf .venv .venv-oldest build *.egg-info
+
+.venv/.run: requirements/run.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PIP) install $(TORCH)
+	$(PIP) install -r requirements/run.txt
+	$(PIP) install --no-deps -e .
+	touch $@
+
+.venv/.test: .venv/.run requirements/test.txt
+	$(PIP) install -r requirements/test.txt
+	touch $@
+
+.venv-oldest/.test: requirements/oldest.txt pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
+	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/oldest.txt
+	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
+	touch $@

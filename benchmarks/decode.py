@@ -1,0 +1,233 @@
+"""Cost of the steering: prefill and decode of plain Llama, of this model, and of hooks, interleaved in one process.
+
+    python benchmarks/decode.py                                         # a small shape, on CPU
+    python benchmarks/decode.py --shape llama-3.1-8b --device cuda      # the 8B shape, random weights, bfloat16
+    python benchmarks/decode.py --shape llama-3.1-8b --device cuda --compile
+
+Prints exact counts (dispatched operations, syncs, graph breaks), then ratios to plain Llama: the median over rounds and the
+range of its middle half, beside a second plain model timed in the same rounds, which shows what the noise is. A ratio that
+lies within the noise says nothing. `--load` also times loading from disk.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+
+import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+
+from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
+
+
+SHAPES = {
+    "small": {
+        "vocab_size": 4096,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+    },
+    "llama-3.1-8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+VIEWS = ("view", "expand", "slice", "transpose", "unsqueeze", "select", "t", "detach", "alias", "_unsafe_view")
+SYNCS = ("_local_scalar_dense", "item", "equal", "nonzero")
+
+
+class Count(TorchDispatchMode):
+    """Dispatched operations that do work, and reads of a value by the host."""
+
+    def __enter__(self):
+        self.operations, self.syncs = 0, 0
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        self.operations += name not in VIEWS
+        self.syncs += name in SYNCS
+        return function(*args, **(kwargs or {}))
+
+
+def build(shape: dict, heads: int, device: str, dtype: torch.dtype):
+    """Plain and steered models that share their weights, and the directions."""
+    config = LlamaConfig(**shape, max_position_embeddings=8192)
+    torch.manual_seed(0)
+    with torch.device(device):
+        torch.set_default_dtype(dtype)
+        plain = LlamaForCausalLM(config).eval()
+        torch.set_default_dtype(torch.float32)
+    kept = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+    with torch.device("meta"):
+        steered = ITILlamaForCausalLM(ITILlamaConfig(**kept))
+    steered.load_state_dict(plain.state_dict(), assign=True)
+    steered.model.rotary_emb = plain.model.rotary_emb
+    steered.eval()
+    layers, width = config.num_hidden_layers, config.num_attention_heads
+    chosen = torch.randperm(layers * width)[: min(heads, layers * width)]
+    head_dim = config.hidden_size // width
+    directions = ITIDirections(
+        heads=torch.stack([chosen // width, chosen % width], 1),
+        directions=torch.nn.functional.normalize(torch.randn(len(chosen), head_dim), dim=-1),
+        sigma=torch.full((len(chosen),), 0.1),
+        num_hidden_layers=layers,
+        num_attention_heads=width,
+        head_dim=head_dim,
+    )
+    steered.set_iti_directions(directions)
+    return plain, steered, directions
+
+
+def add_hooks(model: LlamaForCausalLM, directions: ITIDirections):
+    """What a user would write: one pre-hook a layer, on the input of o_proj, with a precomputed offset."""
+    handles = []
+    for layer, offset in directions.offsets().items():
+        o_proj = model.model.layers[layer].self_attn.o_proj
+        offset = offset.to(o_proj.weight.device, o_proj.weight.dtype)
+        handles.append(o_proj.register_forward_pre_hook(lambda module, args, offset=offset: (args[0] + offset,)))
+    return handles
+
+
+@torch.no_grad()
+def run(model, ids: torch.Tensor, steps: int, compiled, length: int) -> tuple[float, float]:
+    """Seconds of one prefill and of one decode step, over a static cache."""
+    device = ids.device
+    sync = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    cache = StaticCache(config=model.config, max_cache_len=length + steps + 1)
+    sync()
+    begin = time.perf_counter()
+    positions = torch.arange(length, device=device)[None]
+    token = model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(-1)
+    sync()
+    prefill, begin = time.perf_counter() - begin, time.perf_counter()
+    step = compiled or model
+    for i in range(steps):
+        positions = torch.full((1, 1), length + i, device=device)
+        token = step(token, position_ids=positions, past_key_values=cache, use_cache=True).logits.argmax(-1).clone()
+    sync()
+    return prefill, (time.perf_counter() - begin) / steps
+
+
+def counts(model, ids: torch.Tensor, **kwargs) -> dict[str, int]:
+    with torch.no_grad():
+        cache = model(ids, use_cache=True).past_key_values
+        with Count() as count:
+            model(ids[:, -1:], past_key_values=cache, use_cache=True, **kwargs)
+    return {"operations": count.operations, "syncs": count.syncs}
+
+
+def graph_breaks(model, ids: torch.Tensor) -> int:
+    torch._dynamo.reset()
+    with torch.no_grad():
+        breaks = torch._dynamo.explain(lambda x: model(x, use_cache=False).logits)(ids).graph_break_count
+    torch._dynamo.reset()
+    return breaks
+
+
+def summary(ratios: list[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(ratios, n=4)
+    return {"median": round(median, 4), "from": round(low, 4), "to": round(high, 4), "rounds": len(ratios)}
+
+
+def load_times(plain, steered, rounds: int, device: str) -> dict[str, float]:
+    """Seconds to load the steered model, as a ratio to the plain one; both from disk, alternating."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain.save_pretrained(f"{folder}/plain")
+        steered.save_pretrained(f"{folder}/steered")
+        ratios = []
+        for _ in range(rounds + 1):
+            seconds = {}
+            for name, cls in (("plain", LlamaForCausalLM), ("steered", ITILlamaForCausalLM)):
+                begin = time.perf_counter()
+                cls.from_pretrained(f"{folder}/{name}", dtype="auto", device_map=device)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                seconds[name] = time.perf_counter() - begin
+            ratios.append(seconds["steered"] / seconds["plain"])
+    return summary(ratios[1:])  # the first round warms the disk's cache
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default=None, help="bfloat16 on cuda, float32 on cpu by default")
+    parser.add_argument("--heads", type=int, default=48)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--prompt", type=int, default=256, help="tokens of the prompt")
+    parser.add_argument("--steps", type=int, default=16, help="decode steps a round")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the decode step")
+    parser.add_argument("--load", action="store_true", help="time loading too")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    dtype = getattr(torch, arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32"))
+    plain, steered, directions = build(SHAPES[arguments.shape], arguments.heads, arguments.device, dtype)
+
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or "cpu"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, {where}, {dtype}"
+    result = {"shape": arguments.shape, "versions": versions, "compiled": arguments.compile}
+    result["steered_layers"] = len(directions.offsets())
+    short = torch.randint(0, plain.config.vocab_size, (2, 8), device=arguments.device)
+    alphas = torch.tensor([0.5, 1.0], device=arguments.device, dtype=dtype)
+    result["counts"] = {"plain": counts(plain, short), "steered": counts(steered, short)}
+    result["counts"]["steered, alpha per row"] = counts(steered, short, iti_alpha=alphas)
+    handles = add_hooks(plain, directions)
+    result["counts"]["hooks"] = counts(plain, short)
+    for handle in handles:
+        handle.remove()
+    result["graph_breaks"] = {"plain": graph_breaks(plain, short), "steered": graph_breaks(steered, short)}
+
+    def compiled(model):
+        return torch.compile(model, mode="reduce-overhead", fullgraph=True) if arguments.compile else None
+
+    steps = {"plain": compiled(plain), "steered": compiled(steered), "plain again": compiled(plain)}
+    result["ratios"] = {}
+    for batch in arguments.batch:
+        ids = torch.randint(0, plain.config.vocab_size, (batch, arguments.prompt), device=arguments.device)
+        seconds: dict[str, list] = {name: [] for name in ("plain", "steered", "hooks", "plain again")}
+        for _ in range(arguments.rounds + 2):
+            for name in seconds:
+                if name == "hooks" and arguments.compile:
+                    continue
+                model = steered if name == "steered" else plain
+                handles = add_hooks(plain, directions) if name == "hooks" else []
+                seconds[name].append(run(model, ids, arguments.steps, steps.get(name), arguments.prompt))
+                for handle in handles:
+                    handle.remove()
+        for name in ("steered", "hooks", "plain again"):
+            for i, phase in enumerate(("prefill", "decode")):
+                pairs = list(zip(seconds["plain"], seconds[name], strict=bool(seconds[name])))[2:]
+                if pairs:  # throughput, so that more than 1 is faster than plain
+                    result["ratios"][f"batch {batch}, {phase}, {name}"] = summary([p[i] / other[i] for p, other in pairs])
+    if arguments.load:
+        result["load_time"] = load_times(plain, steered, max(4, arguments.rounds // 3), arguments.device)
+
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{arguments.shape}: {result['steered_layers']} of {plain.config.num_hidden_layers} layers steered; {versions}")
+    for name, count in result["counts"].items():
+        print(f"  a decode step, {name}: {count['operations']} operations, {count['syncs']} syncs")
+    print(f"  graph breaks: {result['graph_breaks']}")
+    print("throughput relative to plain Llama, median (middle half of the rounds):")
+    for name, ratio in result["ratios"].items():
+        print(f"  {name}: {ratio['median']:.3f} ({ratio['from']:.3f} to {ratio['to']:.3f}, {ratio['rounds']} rounds)")
+    if arguments.load:
+        ratio = result["load_time"]
+        print(f"load time relative to plain: {ratio['median']:.3f} ({ratio['from']:.3f} to {ratio['to']:.3f})")
+
+
+if __name__ == "__main__":
+    main()
