@@ -18,10 +18,9 @@ import time
 
 import torch
 import transformers
+from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
-
-from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 
 
 SHAPES = {
@@ -108,7 +107,9 @@ def run(model, ids: torch.Tensor, steps: int, compiled, length: int) -> tuple[fl
     sync()
     begin = time.perf_counter()
     positions = torch.arange(length, device=device)[None]
-    token = model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(-1)
+    token = model(ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(
+        -1
+    )
     sync()
     prefill, begin = time.perf_counter() - begin, time.perf_counter()
     step = compiled or model
@@ -210,14 +211,18 @@ def main() -> None:
             for i, phase in enumerate(("prefill", "decode")):
                 pairs = list(zip(seconds["plain"], seconds[name], strict=bool(seconds[name])))[2:]
                 if pairs:  # throughput, so that more than 1 is faster than plain
-                    result["ratios"][f"batch {batch}, {phase}, {name}"] = summary([p[i] / other[i] for p, other in pairs])
+                    result["ratios"][f"batch {batch}, {phase}, {name}"] = summary(
+                        [p[i] / other[i] for p, other in pairs]
+                    )
     if arguments.load:
         result["load_time"] = load_times(plain, steered, max(4, arguments.rounds // 3), arguments.device)
 
     if arguments.json:
         print(json.dumps(result, indent=2))
         return
-    print(f"{arguments.shape}: {result['steered_layers']} of {plain.config.num_hidden_layers} layers steered; {versions}")
+    print(
+        f"{arguments.shape}: {result['steered_layers']} of {plain.config.num_hidden_layers} layers steered; {versions}"
+    )
     for name, count in result["counts"].items():
         print(f"  a decode step, {name}: {count['operations']} operations, {count['syncs']} syncs")
     print(f"  graph breaks: {result['graph_breaks']}")

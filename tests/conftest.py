@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from iti_llama import ITILlamaForCausalLM
 from reference import some_directions, tiny_llama
 from transformers.utils import logging
-
-from iti_llama import ITILlamaForCausalLM
 
 
 logging.disable_progress_bar()

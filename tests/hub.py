@@ -55,7 +55,12 @@ class Hub:
 
     def environment(self, home) -> dict[str, str]:
         """What a process needs to take this server for the Hub, with a cache of its own."""
-        return {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        return {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -144,7 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
             if repo is None:
                 return self._error(404, "RepoNotFound")
             if match[2] == "preupload":
-                files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]
+                files = [
+                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for f in json.loads(body)["files"]
+                ]
                 return self._reply(200, {"files": files})
             files = dict((repo.at(match[3]) or repo.at("main"))[1])
             for line in map(json.loads, body.splitlines()):

@@ -4,9 +4,8 @@ the paper writes the intervention, and small real models to run it on. Shares no
 from contextlib import contextmanager
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from iti_llama import ITIDirections
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 def tiny_config(**overrides) -> LlamaConfig:
@@ -74,7 +73,9 @@ def hooks(model: LlamaForCausalLM, directions: ITIDirections, alpha: float | tor
     """Inside the block, `x[l, h] += alpha * sigma[l, h] * theta[l, h]` at the input of o_proj (or, for site "residual", at
     its output), for the `positions` of each forward pass: all, `slice(-1, None)` for the last, or a [batch, seq] weight."""
     by_layer: dict[int, list] = {}
-    for (layer, head), theta, sigma in zip(directions.heads.tolist(), directions.directions, directions.sigma, strict=True):
+    for (layer, head), theta, sigma in zip(
+        directions.heads.tolist(), directions.directions, directions.sigma, strict=True
+    ):
         by_layer.setdefault(layer, []).append((head, sigma * theta))
 
     def shifted(x: torch.Tensor, heads: list) -> torch.Tensor:

@@ -39,7 +39,9 @@ def hub(base_dir):
 def client(hub, tmp_path):
     """Runs a script against the server; `cache` names the machine it runs on."""
 
-    def run(script: str, *arguments, token: str | None = TOKEN, cache: str = "one", offline: bool = False, fails=False):
+    def run(
+        script: str, *arguments, token: str | None = TOKEN, cache: str = "one", offline: bool = False, fails=False
+    ):
         environment = os.environ | hub.environment(tmp_path / cache)
         environment |= {"HF_TOKEN": token} if token else {}
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
@@ -69,7 +71,9 @@ LOAD = """
 """
 
 
-def test_an_adapter_is_pushed_without_weights_and_pulled_with_its_base(pushed, client, base, directions, ids, tmp_path, hub):
+def test_an_adapter_is_pushed_without_weights_and_pulled_with_its_base(
+    pushed, client, base, directions, ids, tmp_path, hub
+):
     _, files = pushed.at("main")
     assert set(files) >= CODE | {"config.json", "iti_directions.safetensors", "generation_config.json", "README.md"}
     assert not any(name.endswith((".bin", ".pkl")) or name == "model.safetensors" for name in files)

@@ -4,11 +4,10 @@ import pickle
 
 import pytest
 import torch
+from iti_llama import ITIDirections, ITIDirectionsError
 from reference import some_directions, tiny_config
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-from iti_llama import ITIDirections, ITIDirectionsError
 
 
 @pytest.fixture
@@ -78,7 +77,9 @@ def test_the_best_ranked_heads_come_first(directions):
 def test_offsets_hold_sigma_theta_at_the_columns_of_the_head(directions):
     offsets = directions.offsets()
     assert set(offsets) == set(directions.heads[:, 0].tolist())
-    for (layer, head), theta, sigma in zip(directions.heads.tolist(), directions.directions, directions.sigma):
+    for (layer, head), theta, sigma in zip(
+        directions.heads.tolist(), directions.directions, directions.sigma, strict=True
+    ):
         assert torch.equal(offsets[layer][head * 24 : (head + 1) * 24], sigma * theta)
     total = sum(offset.norm() ** 2 for offset in offsets.values())
     assert torch.isclose(total, (directions.sigma**2).sum())
@@ -102,7 +103,10 @@ def nan(like):
         ({"sigma": torch.tensor([1.0, float("inf"), 1.0, 1.0])}, "sigma holds NaN or infinity"),
         ({"directions": torch.ones(4, 24)}, "row 0 has length 4.8990; expected 1 within 0.001"),
         ({"sigma": torch.tensor([1.0, 1.0, -0.5, 1.0])}, "sigma in row 2 is -0.5; expected 0 or more"),
-        ({"heads": torch.tensor([[0, 0], [0, 1], [4, 0], [1, 1]])}, "row 2 names layer 4, head 0; expected layer 0 to 3"),
+        (
+            {"heads": torch.tensor([[0, 0], [0, 1], [4, 0], [1, 1]])},
+            "row 2 names layer 4, head 0; expected layer 0 to 3",
+        ),
         ({"heads": torch.tensor([[0, 0], [0, -1], [2, 0], [1, 1]])}, "row 1 names layer 0, head -1"),
         ({"heads": torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])}, "row 2 names layer 0, head 0 a second time"),
         ({"metadata": {"format": "other"}}, "format is 'other'; expected 'iti_directions'"),

@@ -3,22 +3,40 @@
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from iti_llama.configuration_iti_llama import check_alpha, check_scope
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.syntax import Syntax
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from .build import fit_repo, readable
 from .bundled import ROOT, demo_tasks
+from .capture import Policy
+from .card import replace_section
 from .completion import complete, function_body
+from .corpus import Task, sample_tasks
+from .evaluate import evaluate as measure_all
+from .evaluate import markdown as evaluation_table
+from .evaluate import standard_conditions
+from .examples import read_examples, style_pairs, write_examples, write_text
+from .fit import METHODS, RANKINGS, FitSettings
 from .grading import grade
 from .inspection import inspect
+from .report import markdown as report_table
 from .sandbox import Sandbox, SandboxError
+from .sweep import choose
+from .sweep import sweep as sweep_grid
 
 
 app = typer.Typer(
@@ -70,7 +88,9 @@ def demo(json_: Json = False, allow_unsandboxed: Unsandboxed = False) -> None:
         print(json.dumps(rows, indent=2))
         return
     heads = f"{len(model.iti_directions.top(model.iti_top_k))} heads"
-    console.print(f"\n[bold]{escape(str(model.name_or_path))}[/bold]: {heads}, alpha {model.iti_alpha:g}, scope {model.iti_scope}\n")
+    console.print(
+        f"\n[bold]{escape(str(model.name_or_path))}[/bold]: {heads}, alpha {model.iti_alpha:g}, scope {model.iti_scope}\n"
+    )
     for i, (origin, task) in enumerate(zip(origins, tasks, strict=True)):
         table = Table(title=f"{task.docstring} ({origin}; {len(task.tests)} tests)", title_justify="left", expand=True)
         cells = []
@@ -78,7 +98,9 @@ def demo(json_: Json = False, allow_unsandboxed: Unsandboxed = False) -> None:
             text, verdict = answers[name][i]
             passed = "[green]passes its tests[/green]" if verdict.correct else "[red]fails its tests[/red]"
             table.add_column(f"{name}, alpha {alpha:g}: {verdict.style}, {passed}", ratio=1)
-            cells.append(Syntax(task.program(function_body(text)), "python", word_wrap=True, background_color="default"))
+            cells.append(
+                Syntax(task.program(function_body(text)), "python", word_wrap=True, background_color="default")
+            )
         table.add_row(*cells)
         console.print(table)
 
@@ -145,6 +167,234 @@ def info(
     for name, value in rows.items():
         table.add_row(f"[bold]{escape(name)}[/bold]", escape(str(value)))
     console.print(table)
+
+
+dataset = typer.Typer(help="Make a labelled set.", no_args_is_help=True)
+app.add_typer(dataset, name="dataset")
+Seed = Annotated[int, typer.Option(help="everything that is drawn depends on it")]
+
+
+@contextmanager
+def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None], None]]:
+    """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, and the time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("loading", total=total)
+
+        def advance(step: str, rows: int | None = None) -> None:
+            progress.update(task, description=step, advance=rows or 0)
+
+        yield advance
+
+
+@dataset.command()
+def pairs(
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
+    groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
+    seed: Seed = 0,
+) -> None:
+    """Plain and idiomatic solutions of the bundled corpus's training tasks, under headers that ask for them."""
+    rows = style_pairs(groups, seed)
+    write_examples(rows, out)
+    console.print(f"{out}: {len(rows)} rows, {groups} groups, half of label 1 (idiomatic)")
+
+
+@app.command()
+def fit(
+    base: Annotated[str, typer.Option(help="Hub repo or folder of a Llama")],
+    data: Annotated[Path, typer.Option(help="labelled set: JSON Lines of prompt, completion, label, group")],
+    out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
+    policy: Annotated[
+        str, typer.Option(help="where activations are read: last, completion-mean or 'fraction F'")
+    ] = "last",
+    top_k: Annotated[str, typer.Option(help="heads to steer, or 'cv' to choose by cross-validation")] = "48",
+    method: Annotated[str, typer.Option(help=", ".join(METHODS))] = "mean-difference",
+    rank_by: Annotated[str, typer.Option(help=", ".join(RANKINGS))] = "auc",
+    alpha: Annotated[
+        float, typer.Option(help="strength to write into the config, in sigmas; `sweep` chooses one")
+    ] = 1.0,
+    scope: Annotated[str, typer.Option(help="all or generated")] = "all",
+    self_contained: Annotated[bool, typer.Option("--self-contained", help="write the weights too")] = False,
+    folds: Annotated[int, typer.Option(help="of the cross-validation")] = 5,
+    test_share: Annotated[float, typer.Option(help="share of the groups kept for the test")] = 0.2,
+    permutations: Annotated[int, typer.Option(min=0, help="draws of the null; 0 leaves it out")] = 100,
+    c: Annotated[float, typer.Option("--c", help="inverse L2 strength of the probes")] = 1.0,
+    balanced: Annotated[bool, typer.Option("--balanced", help="weigh classes inversely to their frequency")] = False,
+    seed: Seed = 0,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
+    device_map: Annotated[str, typer.Option(help="as in from_pretrained")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    cache: Annotated[Path | None, typer.Option(help="folder for activations; a killed run goes on from there")] = None,
+    base_name: Annotated[str | None, typer.Option(help="what the files call the base")] = None,
+    drop_long: Annotated[
+        bool, typer.Option("--drop-long", help="leave out rows that the model cannot read whole")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
+    json_: Json = False,
+) -> None:
+    """Fit directions on a labelled set and write a steered repo."""
+    examples = read_examples(data)
+    if top_k != "cv" and not top_k.isdecimal():
+        raise ValueError(f"--top-k is {top_k!r}; expected a number of heads, or cv")
+    settings = FitSettings(
+        method=method,
+        top_k=None if top_k == "cv" else int(top_k),
+        rank_by=rank_by,
+        folds=folds,
+        test_share=test_share,
+        c=c,
+        balanced=balanced,
+        permutations=permutations,
+        seed=seed,
+    )
+    check_alpha(alpha)
+    check_scope(scope)
+    position, left_out = Policy.parse(policy), 0
+    if drop_long:
+        kept = readable(examples, position, base, revision)
+        left_out, examples = len(examples) - len(kept), kept
+        console.print(f"{left_out} of {left_out + len(kept)} rows are longer than the model reads and are left out")
+    with progress_bar(len(examples)) as advance:
+        found = fit_repo(
+            base,
+            examples,
+            out,
+            policy=position,
+            settings=settings,
+            alpha=alpha,
+            scope=scope,
+            self_contained=self_contained,
+            overwrite=overwrite,
+            revision=revision,
+            dtype=dtype,
+            device_map=device_map,
+            batch_size=batch_size,
+            cache=cache,
+            base_name=base_name,
+            dataset=data.name,
+            left_out=left_out,
+            progress=advance,
+        )
+    if not found:  # a process beside the main one
+        return
+    if json_:
+        print(json.dumps(found))
+        return
+    console.print(Markdown(report_table(found)))
+    console.print(f"\nwritten to {out}")
+
+
+def corpus_tasks(name: str, n: int, seed: int) -> list[Task]:
+    if name not in ("corpus:test", "corpus:validation"):
+        raise ValueError(f"--tasks is {name!r}; expected corpus:test or corpus:validation")
+    return sample_tasks(name.removeprefix("corpus:"), n, seed)
+
+
+@app.command()
+def evaluate(
+    repo: Repo = str(ROOT),
+    tasks: Annotated[str, typer.Option(help="corpus:test or corpus:validation")] = "corpus:test",
+    n: Annotated[int, typer.Option(min=2, help="number of tasks")] = 300,
+    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for evaluation.json and completions.jsonl")] = None,
+    card_file: Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced")] = None,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_unsandboxed: Unsandboxed = False,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Run tasks plain, steered, at minus alpha, along random directions and asked in words; print rates with intervals."""
+    chosen = corpus_tasks(tasks, n, seed)
+    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    model, tokenizer = load(repo, revision, trust_remote_code)
+    conditions = standard_conditions(model, alpha)
+    with progress_bar(len(chosen) * len(conditions)) as advance:
+        rows, answers = measure_all(model, tokenizer, chosen, conditions, sandbox, advance)
+    heads = len(model.iti_directions.top(model.iti_top_k))
+    found = {"tasks": tasks, "n": n, "seed": seed, "heads": heads, "scope": model.iti_scope}
+    found["conditions"] = [row.to_dict() for row in rows]
+    if out is not None:
+        write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
+        lines = [
+            json.dumps(
+                {"condition": name, "group": t.group, "prompt": t.prompt, "completion": text, **asdict(verdict)}
+            )
+            for name, one in answers.items()
+            for t, text, verdict in zip(chosen, one.completions, one.grades, strict=True)
+        ]
+        write_text(out / "completions.jsonl", "\n".join(lines) + "\n")
+    if card_file is not None:
+        note = f"{tasks}, {n} tasks (seed {seed}), greedy, {heads} heads, scope {model.iti_scope}; 95% intervals by problem."
+        replace_section(card_file, "evaluation", f"{evaluation_table(rows)}\n\n{note}")
+    if json_:
+        print(json.dumps(found, indent=1))
+    else:
+        console.print(Markdown(evaluation_table(rows)))
+
+
+@app.command()
+def sweep(
+    repo: Repo = str(ROOT),
+    tasks: Annotated[
+        str, typer.Option(help="corpus:validation (or corpus:test, to look, not to choose)")
+    ] = "corpus:validation",
+    n: Annotated[int, typer.Option(min=2, help="number of tasks")] = 100,
+    alphas: Annotated[str, typer.Option(help="strengths, separated by commas")] = "0.25,0.5,0.75,1,1.25,1.5",
+    top_ks: Annotated[
+        str | None, typer.Option(help="numbers of heads, separated by commas; the repo's by default")
+    ] = None,
+    scopes: Annotated[str, typer.Option(help="all, generated, or both")] = "all",
+    guard: Annotated[float, typer.Option(help="pass@1 that may be lost, as a share")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="sweep.json to write")] = None,
+    revision: Revision = None,
+    trust_remote_code: RemoteCode = False,
+    allow_unsandboxed: Unsandboxed = False,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Answer validation tasks over a grid of alpha, K and scope, and say which point the rule picks."""
+    chosen = corpus_tasks(tasks, n, seed)
+    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    model, tokenizer = load(repo, revision, trust_remote_code)
+    strengths = numbers(alphas, float, "--alphas")
+    ks = numbers(top_ks, int, "--top-ks") if top_ks else [len(model.iti_directions.top(model.iti_top_k))]
+    where = ["all", "generated"] if scopes == "both" else [check_scope(scopes)]
+    with progress_bar(len(chosen) * (1 + len(strengths) * len(ks) * len(where))) as advance:
+        points = sweep_grid(
+            model, tokenizer, chosen, ks, strengths, where, sandbox, lambda rows: advance("generate", rows)
+        )
+    pick = choose(points, guard)
+    found = {"tasks": tasks, "n": n, "seed": seed, "guard": guard, "points": [point.to_dict() for point in points]}
+    found["chosen"] = pick and pick.to_dict()
+    if out is not None:
+        write_text(out, json.dumps(found, indent=1) + "\n")
+    if json_:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table("K", "scope", "alpha", "correct", "idiomatic", "both")
+    for point in points:
+        rates = (point.correct.percent(), point.idiomatic.percent(), point.both.percent())
+        table.add_row(str(point.top_k), point.scope, f"{point.alpha:g}", *rates, style="bold" if point is pick else "")
+    console.print(table)
+    if pick is None:
+        console.print("no point beats plain inside the guard: nothing to apply")
+    else:
+        console.print(f"chosen: K {pick.top_k}, scope {pick.scope}, alpha {pick.alpha:g}")
+
+
+def numbers(text: str, kind: type, name: str) -> list:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; expected numbers separated by commas") from None
 
 
 def main() -> None:

@@ -42,7 +42,9 @@ def read_examples(path: str | os.PathLike) -> list[Example]:
     if len(labels) < 2:
         raise ValueError(f"{path}: every label is {labels.pop()}; expected rows of label 0 and of label 1")
     if len({example.group for example in examples}) < 2:
-        raise ValueError(f"{path}: every row is of group {examples[0].group!r}; expected two groups or more, to split by")
+        raise ValueError(
+            f"{path}: every row is of group {examples[0].group!r}; expected two groups or more, to split by"
+        )
     return examples
 
 

@@ -4,10 +4,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from iti_llama import ITIDirections
 from transformers import PretrainedConfig
 from transformers.utils import cached_file
-
-from iti_llama import ITIDirections
 
 
 @dataclass(frozen=True)

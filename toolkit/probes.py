@@ -20,7 +20,12 @@ class Probes:
 
 
 def fit_probes(
-    x: torch.Tensor, y: torch.Tensor, c: float = 1.0, balanced: bool = False, tolerance: float = 1e-6, iterations: int = 50
+    x: torch.Tensor,
+    y: torch.Tensor,
+    c: float = 1.0,
+    balanced: bool = False,
+    tolerance: float = 1e-6,
+    iterations: int = 50,
 ) -> Probes:
     """Fit a logistic regression for every head by Newton's method, all heads in one batch.
 

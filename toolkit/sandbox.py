@@ -161,7 +161,11 @@ class Sandbox:
                 cwd=cwd,
                 start_new_session=True,
             )
-        chunks, stopped, deadline = {process.stdout: [], process.stderr: []}, "", time.monotonic() + self.limits.seconds
+        chunks, stopped, deadline = (
+            {process.stdout: [], process.stderr: []},
+            "",
+            time.monotonic() + self.limits.seconds,
+        )
         try:
             with selectors.DefaultSelector() as selector:
                 for stream in chunks:
@@ -187,7 +191,9 @@ class Sandbox:
             process.wait()
             process.stdout.close()
             process.stderr.close()
-        stdout, stderr = (b"".join(stream)[: self.limits.output].decode("utf-8", "replace") for stream in chunks.values())
+        stdout, stderr = (
+            b"".join(stream)[: self.limits.output].decode("utf-8", "replace") for stream in chunks.values()
+        )
         return Run(stdout, stderr, process.returncode, stopped)
 
     def _prove(self) -> None:

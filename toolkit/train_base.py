@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class Recipe:
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
     num_key_value_heads: int = 2
-    steps: int = 4000
+    steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100
@@ -246,19 +247,13 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    out: Path = typer.Option(..., help="folder for the plain Llama and its checkpoint"),
-    steps: int = typer.Option(Recipe.steps, help="optimizer steps"),
-    seed: int = typer.Option(Recipe.seed, help="seed of the weights and the data"),
-    batch_size: int = typer.Option(Recipe.batch_size),
-    learning_rate: float = typer.Option(Recipe.learning_rate),
-    dropout: float = typer.Option(Recipe.head_dropout, help="share of head outputs that are zeroed in training"),
+    out: Annotated[Path, typer.Option(help="folder for the plain Llama and its checkpoint")],
+    steps: Annotated[int, typer.Option(help="optimizer steps")] = Recipe.steps,
+    seed: Annotated[int, typer.Option(help="seed of the weights and the data")] = Recipe.seed,
 ) -> None:
     """Train the bundled model from scratch on the generated corpus."""
     logging.basicConfig(level=logging.INFO)
-    recipe = Recipe(
-        steps=steps, seed=seed, batch_size=batch_size, learning_rate=learning_rate, head_dropout=dropout
-    )
-    train(recipe, out)
+    train(Recipe(steps=steps, seed=seed), out)
 
 
 if __name__ == "__main__":

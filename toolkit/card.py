@@ -1,0 +1,83 @@
+"""The model card of a steered repo: what the Hub reads (YAML) and what people read."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+from iti_llama import ITIDirections, ITILlamaConfig
+
+from .examples import write_text
+from .report import markdown
+
+
+TAGS = ["inference-time-intervention", "iti", "activation-steering", "llama"]
+
+
+def section(name: str, text: str) -> str:
+    """A part of a card that a command can replace later."""
+    return f"<!-- {name}: begin -->\n{text.strip()}\n<!-- {name}: end -->"
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """Replace a part that `section` marked.
+
+    Raises:
+        ValueError: if the file has no such part.
+    """
+    old = path.read_text(encoding="utf-8")
+    pattern = re.compile(rf"<!-- {re.escape(name)}: begin -->.*?<!-- {re.escape(name)}: end -->", re.DOTALL)
+    if not pattern.search(old):
+        raise ValueError(f"{path}: has no part between '<!-- {name}: begin -->' and '<!-- {name}: end -->'")
+    write_text(path, pattern.sub(lambda _: section(name, text), old))
+
+
+def card(config: ITILlamaConfig, directions: ITIDirections, found: dict, base: str | None, repo: str = "REPO") -> str:
+    """The card of a repo that `fit` made. `base` is the base's Hub name, None for one on disk; `repo` the name that the
+    quick start loads."""
+    adapter = config.base_model_name_or_path is not None
+    data = ModelCardData(
+        license="other",
+        license_name="license-of-the-base-model",
+        base_model=base,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        **({"base_model_relation": "adapter" if adapter else "finetune"} if base else {}),
+    )
+    weights = (
+        f"The weights come from `{config.base_model_name_or_path}`; this repo holds the directions and the code."
+        if adapter
+        else "The weights are in this repo, unchanged from the base."
+    )
+    content = f"""---
+{data.to_yaml()}
+---
+
+# {found["base_model"]}, steered
+
+A Llama with Inference-Time Intervention (Li et al. 2023, [arXiv 2306.03341](https://arxiv.org/abs/2306.03341)): {len(directions)}
+attention heads are shifted by alpha = {config.iti_alpha:g} sigma along fitted directions while it generates. {weights}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+repo = "{repo}"
+model = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, device_map="auto", dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained(repo)
+inputs = tokenizer("Once upon a time", return_tensors="pt").to(model.device)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True))
+
+model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works too
+```
+
+## How the directions were made
+
+{section("fit", markdown(found))}
+
+![AUC of every head](figures/head_auc.png)
+
+## What the steering does
+
+{section("evaluation", "Not measured yet: alpha was not chosen on any data. `iti-llama sweep` measures and chooses it.")}
+"""
+    return str(ModelCard(content, ignore_metadata_errors=False))

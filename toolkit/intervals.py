@@ -1,0 +1,59 @@
+"""Means with a 95% interval, where rows of one group (one problem) are not independent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` rows of `groups` groups, and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    groups: int
+
+    def percent(self) -> str:
+        """As in "97.0% [94.1, 99.0]"."""
+        return f"{100 * self.mean:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def points(self) -> str:
+        """A difference in percentage points, with its sign."""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> Estimate:
+    """The mean of `values` and its percentile interval, bootstrapped by group.
+
+    Where every row has the same value the bootstrap knows no spread. For rates (all 0 or all 1) the interval is then
+    Wilson's, with the number of groups as sample size; `paired` takes it on both sides.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) == 0 or len(values) != len(groups):
+        raise ValueError(f"{len(values)} values of {len(groups)} groups; expected as many, and at least one")
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums, counts = np.bincount(index, values), np.bincount(index)
+    mean, k = float(values.mean()), len(counts)
+    if np.ptp(values) == 0 and abs(mean) in (0.0, 1.0):
+        bound = 1.96**2 / (k + 1.96**2)  # Wilson's bound at 0 successes of k
+        low, high = {0.0: (0.0, bound), 1.0: (1 - bound, 1.0), -1.0: (-1.0, bound - 1)}[mean]
+        return Estimate(mean, low, high, len(values), k)
+    drawn = np.random.default_rng(seed).integers(0, k, (DRAWS, k))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(mean, float(low), float(high), len(values), k)
+
+
+def paired(values: Sequence[float], baseline: Sequence[float], groups: Sequence[str], seed: int = 0) -> Estimate:
+    """The mean of `values - baseline`, row by row, and its interval."""
+    difference = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
+    result = estimate(difference, groups, seed)
+    if np.ptp(difference) == 0 and result.mean == 0:
+        return Estimate(0.0, -result.high, result.high, result.n, result.groups)
+    return result
