@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf lint train-base bench clean
+.PHONY: demo test test-oldest test-hf lint train-base refit sweep evaluate bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -24,6 +24,25 @@ lint: .venv/.test
 
 train-base: .venv/.run
 	.venv/bin/python -m iti_llama.toolkit.train_base --out build/base
+
+# The bundled model's directions again, from its weights: the file has to come out byte for byte.
+BASE ?= .
+refit: .venv/.run
+	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
+	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
+	    --policy "fraction 0" --top-k 12 --alpha 0.7 --out build/refit --overwrite
+	cmp build/refit/iti_directions.safetensors iti_directions.safetensors && echo "the same bytes"
+
+# Where K and alpha come from: validation tasks, all heads ranked.
+sweep: .venv/.run
+	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
+	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
+	    --policy "fraction 0" --top-k 32 --permutations 0 --out build/all-heads --overwrite
+	.venv/bin/iti-llama sweep --repo build/all-heads --n 150 --top-ks 6,8,10,12 --alphas 0.5,0.6,0.7,0.8,0.9,1.0 \
+	    --out build/sweep.json
+
+evaluate: .venv/.run
+	.venv/bin/iti-llama evaluate --out build/evaluation --card README.md
 
 bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py

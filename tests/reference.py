@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 from iti_llama import ITIDirections
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 def tiny_config(**overrides) -> LlamaConfig:
@@ -45,6 +46,18 @@ def tiny_llama(seed: int = 0, **overrides) -> LlamaForCausalLM:
             else:
                 parameter.uniform_(0.5, 1.5)
     return model
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, for the vocabulary of `tiny_config`; starts every text with BOS."""
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    characters = "\n abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789()[]{}=+-*/<>:.,_\"'#%!"
+    tokenizer = Tokenizer(models.WordLevel({t: i for i, t in enumerate([*special, *characters])}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **names)
 
 
 def some_directions(config: LlamaConfig, k: int = 4, seed: int = 0, site: str = "head", layers=None) -> ITIDirections:

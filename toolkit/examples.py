@@ -63,6 +63,8 @@ def _parse(line: str, where: str) -> Example:
     if isinstance(row.get("label"), bool) or row.get("label") not in (0, 1):
         raise ValueError(f"{where}: label is {row.get('label')!r}; expected 0 or 1")
     meta = row.get("meta", {})
+    if not isinstance(meta, dict):
+        raise ValueError(f"{where}: meta is {meta!r}; expected an object")
     return Example(row["prompt"], row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
 
 

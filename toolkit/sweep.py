@@ -1,7 +1,9 @@
 """Which alpha, K and scope to ship: a grid on validation tasks, and a stated rule.
 
-The rule: of the points whose pass@1 on the validation tasks is at most `guard` below plain, the one with the largest
-share of correct solutions in the target style; of several, the one with the smallest alpha, then the fewest heads.
+The rule: of the points whose pass@1 on the validation tasks is at most `guard` below plain, and whose share of correct
+solutions in the target style is above plain's, the one where that share, averaged with those at the next smaller and the next
+larger alpha of the grid (same K and scope), is the largest; of several, the smallest alpha, then the fewest heads. The
+average keeps the choice off the edges of a plateau.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,4 +77,13 @@ def choose(points: Sequence[Point], guard: float = 0.05) -> Point | None:
     """The point that the rule of this module picks; None if no point beats plain inside the guard."""
     plain = next(point for point in points if point.alpha == 0)
     inside = [p for p in points if p.correct.mean >= plain.correct.mean - guard and p.both.mean > plain.both.mean]
-    return min(inside, key=lambda p: (-p.both.mean, abs(p.alpha), p.top_k), default=None)
+
+    def around(point: Point) -> float:
+        line = sorted(
+            (p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha
+        )
+        at = line.index(point)
+        near = line[max(0, at - 1) : at + 2]
+        return sum(p.both.mean for p in near) / len(near)
+
+    return min(inside, key=lambda p: (-round(around(p), 6), abs(p.alpha), p.top_k), default=None)
