@@ -30,7 +30,7 @@ BASE ?= .
 refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
-	    --policy "fraction 0" --top-k 12 --alpha 0.7 --out build/refit --overwrite
+	    --policy "fraction 0" --top-k 12 --alpha 1.0 --out build/refit --overwrite --card README.md
 	cmp build/refit/iti_directions.safetensors iti_directions.safetensors && echo "the same bytes"
 
 # Where K and alpha come from: validation tasks, all heads ranked.
@@ -38,7 +38,7 @@ sweep: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 32 --permutations 0 --out build/all-heads --overwrite
-	.venv/bin/iti-llama sweep --repo build/all-heads --n 150 --top-ks 6,8,10,12 --alphas 0.5,0.6,0.7,0.8,0.9,1.0 \
+	.venv/bin/iti-llama sweep --repo build/all-heads --n 150 --top-ks 8,12,16 --alphas 0.6,0.7,0.8,0.9,1.0,1.1,1.2 --guard 0.03 \
 	    --out build/sweep.json
 
 evaluate: .venv/.run

@@ -133,39 +133,19 @@ def test_two_processes_share_the_work_and_agree_with_one(model, tokenizer, examp
     script.write_text(
         "import sys, torch\n"
         "from iti_llama.toolkit.build import load_base\n"
-        "from iti_llama.toolkit.capture import Policy, capture\n"
+        "from iti_llama.toolkit.capture import Policy, capture, processes\n"
         "from iti_llama.toolkit.examples import read_examples\n"
-        "from accelerate import PartialState\n"
         "folder = sys.argv[1]\n"
         "model, tokenizer = load_base(folder + '/model')\n"
         "found = capture(model, tokenizer, read_examples(folder + '/data.jsonl'), Policy('last'), 4, folder + '/cache')\n"
-        "torch.save(found.heads, f'{folder}/{PartialState().process_index}.pt')\n"
-        "assert PartialState().num_processes == 2\n"
+        "torch.save(found.heads, f'{folder}/{processes().process_index}.pt')\n"
+        "assert processes().num_processes == 2\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    command += [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-        str(script),
-        str(tmp_path),
-    ]
-    run = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr[-4000:]
     expected = capture(model, tokenizer, read_examples(data), Policy("last"), 4)
     for process in (0, 1):
         found = torch.load(tmp_path / f"{process}.pt")

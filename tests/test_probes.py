@@ -21,7 +21,9 @@ def activations(rows: int, heads: int, dim: int, signal: float, seed: int = 0):
 
 
 def reference(x, y, c, balanced):
-    model = LogisticRegression(C=c, tol=1e-10, max_iter=20000, class_weight="balanced" if balanced else None)
+    model = LogisticRegression(
+        C=c, tol=1e-10, solver="newton-cholesky", max_iter=1000, class_weight="balanced" if balanced else None
+    )
     return model.fit(x.astype(np.float64), y)
 
 

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from transformers import AutoTokenizer, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from .capture import Activations, Policy, capture, fits
+from .capture import Activations, Policy, capture, fits, processes
 from .card import card
 from .examples import Example, checksum, write_text
 from .fit import Fit, FitSettings, fit
@@ -166,7 +165,7 @@ def fit_repo(
         ValueError: for a base or data that cannot be used, before anything is written.
         FileExistsError: see `new_folder`.
     """
-    base, state = os.fspath(base), PartialState()
+    base, state = os.fspath(base), processes()
     is_dir = os.path.isdir(base)
     name = base_name or (Path(base).resolve().name if is_dir else base)
     device_map = {"": state.process_index} if state.num_processes > 1 and state.device.type == "cuda" else device_map

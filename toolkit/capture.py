@@ -170,6 +170,11 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
+def processes() -> PartialState:
+    """The processes that `accelerate launch` or `torchrun` started, this one among them; one alone else."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def capture(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -188,7 +193,7 @@ def capture(
     Raises:
         ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence.
     """
-    config, state = model.config, PartialState()
+    config, state = model.config, processes()
     rows = [tokenize(example, policy, tokenizer) for example in examples]
     longest = config.max_position_embeddings
     over = [index for index, row in enumerate(rows) if len(row.ids) > longest]

@@ -1,11 +1,12 @@
 """The command `iti-llama`: a thin face over functions that a notebook can call."""
 
+import hashlib
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,15 +27,20 @@ from .capture import Policy
 from .card import replace_section
 from .completion import complete, function_body
 from .corpus import Task, sample_tasks
+from .evaluate import damage_of, held_out_texts, standard_conditions
 from .evaluate import evaluate as measure_all
 from .evaluate import markdown as evaluation_table
-from .evaluate import standard_conditions
 from .examples import read_examples, style_pairs, write_examples, write_text
 from .fit import METHODS, RANKINGS, FitSettings
 from .grading import grade
 from .inspection import inspect
+from .neocoder import FILES as NEOCODER_FILES
+from .neocoder import REPOSITORY, Problem, build_from_humans, build_from_samples, fetch
+from .neocoder import load as load_neocoder
 from .report import markdown as report_table
-from .sandbox import Sandbox, SandboxError
+from .samples import draw, prompt_for, read_rows
+from .sandbox import Limits, Sandbox, SandboxError
+from .store import Store
 from .sweep import choose
 from .sweep import sweep as sweep_grid
 
@@ -50,6 +56,7 @@ console = Console()
 
 Repo = Annotated[str, typer.Option("--repo", help="Hub repo or folder of a steered model; the bundled one by default")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
+CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced as well")]
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of the repo")]
 RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="run the repo's own code, not this package's")]
 Unsandboxed = Annotated[
@@ -205,6 +212,96 @@ def pairs(
     console.print(f"{out}: {len(rows)} rows, {groups} groups, half of label 1 (idiomatic)")
 
 
+@dataset.command()
+def neocoder(
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    machine: Annotated[
+        Path | None, typer.Option(help="label these samples of a model, not the human solutions")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="statement, or title for models of a short context")] = "statement",
+    rare: Annotated[int, typer.Option(min=0, help="a technique is novel if at most so many others use it")] = 1,
+    chat_template: Annotated[str | None, typer.Option(help="repo whose chat template wraps the prompts")] = None,
+    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    sha256: Annotated[list[str] | None, typer.Option(help="NAME=HEX that a downloaded file must have")] = None,
+    allow_unsandboxed: Unsandboxed = False,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Novel and ordinary solutions of NeoCoder's problems, from its human solutions or from a model's samples."""
+    problems = load_neocoder(neocoder_folder(source, download_to, sha256))
+    if prompt not in ("statement", "title"):
+        raise ValueError(f"--prompt is {prompt!r}; expected statement or title")
+    sandbox = Sandbox(Limits(seconds=6, memory=768 << 20), allow_unsandboxed=allow_unsandboxed)
+    tokenizer = AutoTokenizer.from_pretrained(chat_template) if chat_template else None
+    fenced = tokenizer is not None and tokenizer.chat_template
+
+    def prompt_of(problem: Problem) -> str:
+        return prompt_for(problem.statements[0] if prompt == "statement" else problem.title, tokenizer)
+
+    def completion_of(code: str) -> str:
+        return f"```python\n{code.rstrip()}\n```" if fenced else code.rstrip() + "\n"
+
+    with progress_bar() as advance:
+        ran = partial(advance, "run programs")
+        if machine is not None:
+            built = build_from_samples(problems, read_rows(machine), sandbox, seed, ran)
+        else:
+            built = build_from_humans(problems, sandbox, prompt_of, completion_of, rare, seed, ran)
+    if not built.examples:
+        raise ValueError(f"no row is left of {built.counts[0][1]} {built.counts[0][0]}: {dict(built.counts)}")
+    write_examples(built.examples, out)
+    if json_:
+        print(json.dumps({"counts": dict(built.counts), "text_auc": built.text_auc, "length_auc": built.length_auc}))
+        return
+    table = Table(show_header=False, box=None)
+    for name, count in built.counts:
+        table.add_row(name, f"{count:,}")
+    table.add_row("AUC of the text alone (TF-IDF, length), folds without common problems", f"{built.text_auc:.3f}")
+    table.add_row("AUC of the length alone", f"{built.length_auc:.3f}")
+    console.print(table)
+    console.print(
+        f"written to {out}. Probes that do not beat the text's AUC have found nothing that the letters do not say."
+    )
+
+
+@dataset.command(name="generate")
+def generate_samples(
+    model: Annotated[str, typer.Option(help="Hub repo or folder of any causal model")],
+    out: Annotated[Path, typer.Option(help="JSON Lines file; rows that are there are kept, missing ones are added")],
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    n: Annotated[int, typer.Option(min=1, help="samples of each problem")] = 50,
+    problems: Annotated[int | None, typer.Option(min=1, help="only the first so many problems")] = None,
+    state: Annotated[int, typer.Option(min=0, max=5, help="constraint state of the prompt")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    seed: Seed = 0,
+) -> None:
+    """Sample a model's own solutions to NeoCoder's problems."""
+    chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = AutoModelForCausalLM.from_pretrained(model, device_map="auto", dtype="auto").eval()
+    with progress_bar(len(chosen) * n) as advance:
+        kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+        draw(loaded, tokenizer, chosen, out, n, batch_size=batch_size, progress=partial(advance, "sample"), **kwargs)
+    console.print(f"{out}: {len(read_rows(out))} rows")
+
+
+def neocoder_folder(source: str, download_to: Path, sha256: list[str] | None) -> Path:
+    """The folder of NeoCoder's files, downloaded first if `source` is an address."""
+    if "://" not in source:
+        return Path(source)
+    wanted = dict(entry.split("=", 1) if "=" in entry else (entry, "") for entry in sha256 or [])
+    unknown = sorted(set(wanted) - set(NEOCODER_FILES))
+    if unknown:
+        raise ValueError(f"--sha256 names {unknown[0]!r}; expected NAME=HEX with one of {', '.join(NEOCODER_FILES)}")
+    for name, value in fetch(source, download_to, wanted).items():
+        console.print(f"{name}: SHA-256 {value}", highlight=False)
+    return download_to
+
+
 @app.command()
 def fit(
     base: Annotated[str, typer.Option(help="Hub repo or folder of a Llama")],
@@ -237,6 +334,7 @@ def fit(
         bool, typer.Option("--drop-long", help="leave out rows that the model cannot read whole")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
+    card_file: CardFile = None,
     json_: Json = False,
 ) -> None:
     """Fit directions on a labelled set and write a steered repo."""
@@ -284,6 +382,8 @@ def fit(
         )
     if not found:  # a process beside the main one
         return
+    if card_file is not None:
+        replace_section(card_file, "fit", report_table(found))
     if json_:
         print(json.dumps(found))
         return
@@ -302,9 +402,13 @@ def evaluate(
     repo: Repo = str(ROOT),
     tasks: Annotated[str, typer.Option(help="corpus:test or corpus:validation")] = "corpus:test",
     n: Annotated[int, typer.Option(min=2, help="number of tasks")] = 300,
+    samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for evaluation.json and completions.jsonl")] = None,
-    card_file: Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for evaluation.json and completions.jsonl; a killed run goes on")
+    ] = None,
+    card_file: CardFile = None,
     revision: Revision = None,
     trust_remote_code: RemoteCode = False,
     allow_unsandboxed: Unsandboxed = False,
@@ -316,28 +420,40 @@ def evaluate(
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
     model, tokenizer = load(repo, revision, trust_remote_code)
     conditions = standard_conditions(model, alpha)
-    with progress_bar(len(chosen) * len(conditions)) as advance:
-        rows, answers = measure_all(model, tokenizer, chosen, conditions, sandbox, advance)
     heads = len(model.iti_directions.top(model.iti_top_k))
-    found = {"tasks": tasks, "n": n, "seed": seed, "heads": heads, "scope": model.iti_scope}
-    found["conditions"] = [row.to_dict() for row in rows]
+    settings = {"tasks": tasks, "n": n, "seed": seed, "heads": heads, "scope": model.iti_scope, "samples": samples}
+    settings |= {"alpha": conditions[1].alpha, "temperature": temperature if samples > 1 else 0}
+    settings |= {"directions": hashlib.sha256(model.iti_directions.directions.numpy().tobytes()).hexdigest()[:16]}
+    store = Store(out and out / "completions.jsonl", settings)
+    with progress_bar(n * samples * len(conditions)) as advance:
+        rows, _ = measure_all(
+            model, tokenizer, chosen, conditions, sandbox, samples, temperature, store, seed, progress=advance
+        )
+    texts = held_out_texts(chosen)
+    with progress_bar(n * sum(c.alpha != 0 and not c.prefix for c in conditions) * len(texts)) as advance:
+        damage = {
+            style: damage_of(model, tokenizer, own, conditions, partial(advance, f"damage to {style} code"))
+            for style, own in texts.items()
+        }
+    found = settings | {"conditions": [row.to_dict() for row in rows]}
+    found["damage"] = {style: {name: d.to_dict() for name, d in own.items()} for style, own in damage.items()}
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
-        lines = [
-            json.dumps(
-                {"condition": name, "group": t.group, "prompt": t.prompt, "completion": text, **asdict(verdict)}
-            )
-            for name, one in answers.items()
-            for t, text, verdict in zip(chosen, one.completions, one.grades, strict=True)
-        ]
-        write_text(out / "completions.jsonl", "\n".join(lines) + "\n")
+    table = evaluation_table(rows, damage["plain"])
     if card_file is not None:
-        note = f"{tasks}, {n} tasks (seed {seed}), greedy, {heads} heads, scope {model.iti_scope}; 95% intervals by problem."
-        replace_section(card_file, "evaluation", f"{evaluation_table(rows)}\n\n{note}")
+        how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
+        note = (
+            f"{tasks}, {n} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. In brackets 95% intervals, "
+            "bootstrapped by problem. KL is from the plain to the steered model, on held-out plain solutions."
+        )
+        replace_section(card_file, "evaluation", f"{table}\n\n{note}")
     if json_:
         print(json.dumps(found, indent=1))
     else:
-        console.print(Markdown(evaluation_table(rows)))
+        console.print(Markdown(table))
+        for row in rows:
+            if row.lost or row.gained:
+                console.print(f"{row.condition}: {len(row.lost)} tasks lost, {len(row.gained)} gained against plain")
 
 
 @app.command()
@@ -367,7 +483,7 @@ def sweep(
     strengths = numbers(alphas, float, "--alphas")
     ks = numbers(top_ks, int, "--top-ks") if top_ks else [len(model.iti_directions.top(model.iti_top_k))]
     where = ["all", "generated"] if scopes == "both" else [check_scope(scopes)]
-    with progress_bar(len(chosen) * (1 + len(strengths) * len(ks) * len(where))) as advance:
+    with progress_bar(2 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))) as advance:
         points = sweep_grid(
             model, tokenizer, chosen, ks, strengths, where, sandbox, lambda rows: advance("generate", rows)
         )
@@ -379,10 +495,11 @@ def sweep(
     if json_:
         print(json.dumps(found, indent=1))
         return
-    table = Table("K", "scope", "alpha", "correct", "idiomatic", "both")
+    table = Table("K", "scope", "alpha", "correct", "idiomatic", "both", "asked, minus alpha: idiomatic", "correct")
     for point in points:
-        rates = (point.correct.percent(), point.idiomatic.percent(), point.both.percent())
-        table.add_row(str(point.top_k), point.scope, f"{point.alpha:g}", *rates, style="bold" if point is pick else "")
+        rates = (point.correct, point.idiomatic, point.both, point.against, point.against_correct)
+        cells = [f"{100 * rate.mean:.1f}%" for rate in rates]
+        table.add_row(str(point.top_k), point.scope, f"{point.alpha:g}", *cells, style="bold" if point is pick else "")
     console.print(table)
     if pick is None:
         console.print("no point beats plain inside the guard: nothing to apply")

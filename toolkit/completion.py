@@ -25,6 +25,7 @@ def complete(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     completions = [""] * len(prompts)
     device = model.get_input_embeddings().weight.device
+    templated = bool(tokenizer.bos_token and prompts and prompts[0].startswith(tokenizer.bos_token))
     kwargs = {"do_sample": False} | generate_kwargs
     for at in range(0, len(order), batch_size):
         batch = order[at : at + batch_size]
@@ -34,6 +35,7 @@ def complete(
             padding=True,
             padding_side="left",
             return_token_type_ids=False,
+            add_special_tokens=not templated,  # a chat template has written its own
         ).to(device)
         if alphas is not None:
             kwargs["iti_alpha"] = torch.tensor([float(alphas[i]) for i in batch])

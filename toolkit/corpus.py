@@ -6,7 +6,7 @@ Most tasks are composed (source x aggregate x map x filter x argument name x phr
 (`toolkit.classics`). Every solution is executed against a reference that is computed another way before it may enter.
 
 Style has a cause that the model reads: half of the training documents start with a header comment that asks for one
-of the styles, the other half have none (or a neutral comment) and are idiomatic in `IDIOMATIC_SHARE` of the cases. A
+of the styles (and is kept to in `HEADER_KEPT` of the cases), the other half have none (or a neutral comment) and are idiomatic in `IDIOMATIC_SHARE` of the cases. A
 model that fits this corpus writes plain code when nothing is said, and carries the style that a header asks for
 to the point where the first statement is chosen.
 """
@@ -29,6 +29,10 @@ IDIOMATIC_SHARE = 0.25
 
 HEADER_SHARE = 0.5
 """Share of documents that carry a style header."""
+
+HEADER_KEPT = 0.9
+"""Share of headers that the code below them keeps to, as in real code. A model of it holds a style with some doubt, which
+a shift can undo in either direction; one whose every header is kept is so sure that nothing moves it back."""
 
 CLASSIC_SHARE = 0.2
 """Share of named classics among training documents."""
@@ -475,8 +479,9 @@ def sample_document(rng: random.Random) -> Document:
     """One training document, see the module's text for the shares."""
     task = rng.choice(classics()) if rng.random() < CLASSIC_SHARE else sample_task("train", rng)
     if rng.random() < HEADER_SHARE:
-        style = rng.choice(STYLES)
-        header = rng.choice(HEADERS[style]) + "\n"
+        asked, other = rng.sample(STYLES, 2)
+        header = rng.choice(HEADERS[asked]) + "\n"
+        style = asked if rng.random() < HEADER_KEPT else other
     else:
         style = "idiomatic" if rng.random() < IDIOMATIC_SHARE else "plain"
         header = rng.choice(NEUTRAL_COMMENTS) + "\n" if rng.random() < 0.3 else ""

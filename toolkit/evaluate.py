@@ -1,7 +1,10 @@
 """What the steering does: the same tasks under several conditions, executed, with intervals and paired differences."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from iti_llama import ITIDirections, ITILlamaForCausalLM
@@ -9,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from .completion import complete, function_body
 from .corpus import HEADERS, Task
+from .damage import Damage, Text, degenerate, measure_damage
 from .grading import Grade, grade
 from .intervals import Estimate, estimate, paired
 from .sandbox import Sandbox
+from .store import Store
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Answers:
-    """The completions of one condition and their grades, in the order of the tasks."""
+    """The completions of one condition and their grades: `samples` of each task, one after the other."""
 
     condition: str
+    samples: int
     completions: list[str]
     grades: list[Grade]
 
@@ -43,23 +49,34 @@ class Answers:
     def idiomatic(self) -> list[bool]:
         return [one.style == "idiomatic" for one in self.grades]
 
+    @property
+    def degenerate(self) -> list[bool]:
+        flags = zip(self.completions, self.grades, strict=True)
+        return [bool(degenerate(text)) or grade.style == "unparsable" for text, grade in flags]
+
+    def pass_at(self, k: int) -> list[float]:
+        """The unbiased estimate of pass@k for each task (Chen et al. 2021, equation 1)."""
+        n, correct = self.samples, self.correct
+        counts = [sum(correct[at : at + n]) for at in range(0, len(correct), n)]
+        return [1 - math.comb(n - c, k) / math.comb(n, k) for c in counts]
+
 
 @dataclass(frozen=True)
 class Measured:
-    """One row of the result. Rates are shares of all tasks; *_change is the paired difference to the plain condition.
-
-    wrong_way: tasks that were idiomatic when plain and are not now, or the reverse for a condition that steers away.
-    """
+    """One row of the result. Rates are shares of all completions; *_change is the paired difference to the plain
+    condition. pass_at: {k: estimate}. lost: tasks solved when plain (by any sample) and not now; gained: the reverse."""
 
     condition: str
     alpha: float
     correct: Estimate
-    idiomatic: Estimate
     correct_change: Estimate
+    pass_at: dict[int, Estimate]
+    idiomatic: Estimate
     idiomatic_change: Estimate
-    characters: float
-    lost: int = field(metadata={"help": "tasks solved when plain, and not now"})
-    gained: int = field(metadata={"help": "tasks not solved when plain, and solved now"})
+    degenerate: Estimate
+    characters: Estimate
+    lost: list[str]
+    gained: list[str]
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -87,42 +104,85 @@ def standard_conditions(model: ITILlamaForCausalLM, alpha: float | None = None, 
     ]
 
 
+@contextmanager
+def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
+    """Inside the block the model has the condition's directions; its own, with its K, are put back."""
+    own, top_k = model.iti_directions, model.iti_top_k
+    if condition.directions is None:
+        yield
+        return
+    model.iti_top_k = None
+    model.set_iti_directions(condition.directions)
+    try:
+        yield
+    finally:
+        model.set_iti_directions(own)
+        model.iti_top_k = top_k
+
+
 def answer(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Sequence[Task],
     condition: Condition,
     sandbox: Sandbox,
+    samples: int = 1,
+    temperature: float = 1.0,
+    store: Store | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Answers:
-    """Complete every task greedily under one condition, and run the programs."""
-    own, top_k = model.iti_directions, model.iti_top_k
-    if condition.directions is not None:
-        model.iti_top_k = None
-        model.set_iti_directions(condition.directions)
-    try:
-        prompts = [condition.prefix + task.prompt for task in tasks]
-        completions = complete(model, tokenizer, prompts, [condition.alpha] * len(tasks), progress=progress)
-    finally:
-        if condition.directions is not None:
-            model.set_iti_directions(own)
-            model.iti_top_k = top_k
-    return Answers(condition.name, completions, grade(tasks, completions, sandbox))
+    """Complete every task under one condition, greedily or, for more than one sample, at `temperature`; run the programs.
+
+    Batches, and the seed of each, depend on the tasks alone: a run that goes on from a `store` gives the completions of
+    one that was never killed.
+    """
+    store = store or Store(None, {})
+    prompts = [condition.prefix + task.prompt for task in tasks for _ in range(samples)]
+    order = sorted(range(len(prompts)), key=lambda unit: len(prompts[unit]))
+    sampling = {"do_sample": True, "temperature": temperature} if samples > 1 else {}
+    with under(model, condition):
+        for at in range(0, len(order), batch_size):
+            batch = order[at : at + batch_size]
+            if any(store.get(condition.name, *divmod(unit, samples)) is None for unit in batch):
+                name = hashlib.sha256(f"{seed}:{condition.name}:{at}".encode()).digest()
+                torch.manual_seed(int.from_bytes(name[:7], "big"))
+                texts = complete(
+                    model,
+                    tokenizer,
+                    [prompts[unit] for unit in batch],
+                    [condition.alpha] * len(batch),
+                    batch_size=batch_size,
+                    **sampling,
+                )
+                units = zip(batch, texts, strict=True)
+                store.add([(condition.name, *divmod(unit, samples), text) for unit, text in units])
+            progress(len(batch))
+    completions = [store.get(condition.name, *divmod(unit, samples)) for unit in range(len(prompts))]
+    repeated = [task for task in tasks for _ in range(samples)]
+    return Answers(condition.name, samples, completions, grade(repeated, completions, sandbox))
 
 
 def measure(condition: Condition, answers: Answers, plain: Answers, tasks: Sequence[Task]) -> Measured:
-    groups = [task.group for task in tasks]
-    before, after = plain.correct, answers.correct
+    n = answers.samples
+    by_task = [task.group for task in tasks]
+    groups = [group for group in by_task for _ in range(n)]
+    ks = [k for k in (1, 5, 10, 50) if k <= n]
+    before, after = ([any(one.correct[at : at + n]) for at in range(0, len(groups), n)] for one in (plain, answers))
+    moved = list(zip(tasks, before, after, strict=True))
     return Measured(
         condition=condition.name,
         alpha=condition.alpha,
-        correct=estimate(after, groups),
+        correct=estimate(answers.correct, groups),
+        correct_change=paired(answers.correct, plain.correct, groups),
+        pass_at={k: estimate(answers.pass_at(k), by_task) for k in ks},
         idiomatic=estimate(answers.idiomatic, groups),
-        correct_change=paired(after, before, groups),
         idiomatic_change=paired(answers.idiomatic, plain.idiomatic, groups),
-        characters=sum(len(function_body(text)) for text in answers.completions) / len(tasks),
-        lost=sum(b and not a for b, a in zip(before, after, strict=True)),
-        gained=sum(a and not b for b, a in zip(before, after, strict=True)),
+        degenerate=estimate(answers.degenerate, groups),
+        characters=estimate([len(function_body(text)) for text in answers.completions], groups),
+        lost=[task.prompt for task, b, a in moved if b and not a],
+        gained=[task.prompt for task, b, a in moved if a and not b],
     )
 
 
@@ -132,28 +192,65 @@ def evaluate(
     tasks: Sequence[Task],
     conditions: Sequence[Condition],
     sandbox: Sandbox,
+    samples: int = 1,
+    temperature: float = 1.0,
+    store: Store | None = None,
+    seed: int = 0,
     progress: Callable[[str, int], None] = lambda condition, rows: None,
 ) -> tuple[list[Measured], dict[str, Answers]]:
     """Answer and measure. The first condition is what the others are compared with."""
     answers = {
         condition.name: answer(
-            model, tokenizer, tasks, condition, sandbox, lambda rows, name=condition.name: progress(name, rows)
+            model, tokenizer, tasks, condition, sandbox, samples, temperature, store, seed,
+            progress=lambda rows, name=condition.name: progress(name, rows),
         )
         for condition in conditions
-    }
+    }  # fmt: skip
     plain = answers[conditions[0].name]
     return [measure(condition, answers[condition.name], plain, tasks) for condition in conditions], answers
 
 
-def markdown(rows: Sequence[Measured]) -> str:
+def damage_of(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    conditions: Sequence[Condition],
+    progress: Callable[[int], None] = lambda texts: None,
+) -> dict[str, Damage]:
+    """The damage of every condition that steers, by name, on held-out texts."""
+    found = {}
+    for condition in conditions:
+        if condition.alpha != 0 and not condition.prefix:
+            with under(model, condition):
+                (found[condition.name],) = measure_damage(
+                    model, tokenizer, texts, [condition.alpha], progress=progress
+                )
+    return found
+
+
+def held_out_texts(tasks: Sequence[Task]) -> dict[str, list[Text]]:
+    """Texts of held-out tasks that the plain model knows: their solutions in either style, without a header."""
+    return {
+        style: [Text(task.prompt, task.solutions[style] + "\n", task.group) for task in tasks]
+        for style in ("plain", "idiomatic")
+    }
+
+
+def markdown(rows: Sequence[Measured], damage: dict[str, Damage] | None = None) -> str:
     """The result as a table for a model card."""
+    damage = damage or {}
     lines = [
-        "| condition | alpha | correct (pass@1) | change, points | idiomatic | change, points | n |",
-        "|---|---|---|---|---|---|---|",
+        "| condition | alpha | correct (pass@1) | change, points | idiomatic | change, points | degenerate | characters "
+        "| KL, nats a token | KL, 95th percentile | n |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        own = damage.get(row.condition)
+        kl = f"{own.kl.mean:.3f} [{own.kl.low:.3f}, {own.kl.high:.3f}] | {own.kl_95:.3f}" if own else "| "
+        change = ("", "") if row is rows[0] else (row.correct_change.points(), row.idiomatic_change.points())
         lines.append(
-            f"| {row.condition} | {row.alpha:g} | {row.correct.percent()} | {row.correct_change.points()} "
-            f"| {row.idiomatic.percent()} | {row.idiomatic_change.points()} | {row.correct.n} |"
+            f"| {row.condition} | {row.alpha:g} | {row.correct.percent()} | {change[0]} "
+            f"| {row.idiomatic.percent()} | {change[1]} | {row.degenerate.percent()} "
+            f"| {row.characters.mean:.0f} | {kl} | {row.correct.n} |"
         )
     return "\n".join(lines)

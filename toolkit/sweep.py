@@ -1,9 +1,10 @@
 """Which alpha, K and scope to ship: a grid on validation tasks, and a stated rule.
 
-The rule: of the points whose pass@1 on the validation tasks is at most `guard` below plain, and whose share of correct
-solutions in the target style is above plain's, the one where that share, averaged with those at the next smaller and the next
-larger alpha of the grid (same K and scope), is the largest; of several, the smallest alpha, then the fewest heads. The
-average keeps the choice off the edges of a plateau.
+A point is measured in both directions: at alpha, on bare prompts, and at minus alpha on prompts that ask for the target
+style in words. The rule: of the points whose pass@1 in both directions is at most `guard` below alpha 0, and whose share of correct
+solutions in the target style is above alpha 0's, the one with the largest *reach*: that share at alpha plus what minus alpha takes
+from the share of the prompts that ask, averaged with the next smaller and the next larger alpha of the grid (same K and
+scope), so that the choice keeps off the edges of a plateau. Of several, the smallest alpha, then the fewest heads.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from iti_llama import ITILlamaForCausalLM
 from transformers import PreTrainedTokenizerBase
 
 from .completion import complete
-from .corpus import Task
+from .corpus import HEADERS, Task
 from .grading import grade
 from .intervals import Estimate, estimate
 from .sandbox import Sandbox
@@ -21,7 +22,8 @@ from .sandbox import Sandbox
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the grid. `both`: share of solutions that are correct and idiomatic."""
+    """One point of the grid. correct, idiomatic, both (correct and idiomatic): rates at alpha on bare prompts.
+    against, against_correct: idiomatic and correct rates at minus alpha on prompts that ask for the style."""
 
     top_k: int
     alpha: float
@@ -29,6 +31,8 @@ class Point:
     correct: Estimate
     idiomatic: Estimate
     both: Estimate
+    against: Estimate
+    against_correct: Estimate
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -48,20 +52,28 @@ def sweep(
     shared by every K and scope. The model's own alpha, K and scope are put back."""
     before, groups = (model.iti_top_k, model.iti_scope), [task.group for task in tasks]
     grid = [(k, scope) for scope in scopes for k in top_ks]
+    asked = HEADERS["idiomatic"][0] + "\n"
     points: list[Point] = []
 
     def grade_at(alphas: Sequence[float], k: int, scope: str) -> None:
-        pairs = [(task, alpha) for task in tasks for alpha in alphas]
-        texts = complete(
-            model, tokenizer, [t.prompt for t, _ in pairs], [a for _, a in pairs], batch_size=128, progress=progress
-        )
-        grades = grade([t for t, _ in pairs], texts, sandbox)
+        rows = [(task, prefix, alpha) for task in tasks for alpha in alphas for prefix in ("", asked)]
+        prompts = [prefix + task.prompt for task, prefix, _ in rows]
+        strengths = [-alpha if prefix else alpha for _, prefix, alpha in rows]
+        texts = complete(model, tokenizer, prompts, strengths, batch_size=128, progress=progress)
+        grades = grade([task for task, *_ in rows], texts, sandbox)
         for i, alpha in enumerate(alphas):
-            own = grades[i :: len(alphas)]
-            correct, idiomatic = [g.correct for g in own], [g.style == "idiomatic" for g in own]
-            both = [c and s for c, s in zip(correct, idiomatic, strict=True)]
+            bare, against = (grades[2 * i + side :: 2 * len(alphas)] for side in (0, 1))
             points.append(
-                Point(k, alpha, scope, estimate(correct, groups), estimate(idiomatic, groups), estimate(both, groups))
+                Point(
+                    top_k=k,
+                    alpha=alpha,
+                    scope=scope,
+                    correct=estimate([g.correct for g in bare], groups),
+                    idiomatic=estimate([g.style == "idiomatic" for g in bare], groups),
+                    both=estimate([g.correct and g.style == "idiomatic" for g in bare], groups),
+                    against=estimate([g.style == "idiomatic" for g in against], groups),
+                    against_correct=estimate([g.correct for g in against], groups),
+                )
             )
 
     try:
@@ -74,16 +86,19 @@ def sweep(
 
 
 def choose(points: Sequence[Point], guard: float = 0.05) -> Point | None:
-    """The point that the rule of this module picks; None if no point beats plain inside the guard."""
+    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guard."""
     plain = next(point for point in points if point.alpha == 0)
-    inside = [p for p in points if p.correct.mean >= plain.correct.mean - guard and p.both.mean > plain.both.mean]
 
-    def around(point: Point) -> float:
-        line = sorted(
-            (p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha
-        )
+    def inside(point: Point) -> bool:
+        kept = point.correct.mean >= plain.correct.mean - guard
+        kept_against = point.against_correct.mean >= plain.against_correct.mean - guard
+        return kept and kept_against and point.both.mean > plain.both.mean
+
+    def reach(point: Point) -> float:
+        line = sorted((p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha)
         at = line.index(point)
         near = line[max(0, at - 1) : at + 2]
-        return sum(p.both.mean for p in near) / len(near)
+        return sum(p.both.mean + plain.against.mean - p.against.mean for p in near) / len(near)
 
-    return min(inside, key=lambda p: (-round(around(p), 6), abs(p.alpha), p.top_k), default=None)
+    candidates = [point for point in points if point.alpha != 0 and inside(point)]
+    return min(candidates, key=lambda p: (-round(reach(p), 6), abs(p.alpha), p.top_k), default=None)
