@@ -40,7 +40,6 @@ def load_base(
     """
     hub = {"revision": revision} if revision else {}
     fields, _ = PretrainedConfig.get_config_dict(base, **hub)
-    tokenizer = AutoTokenizer.from_pretrained(base, **hub)
     if fields.get("model_type") == "iti_llama":
         inner = fields.get("base_model_name_or_path")
         if inner is not None:
@@ -50,7 +49,7 @@ def load_base(
         model = LlamaForCausalLM.from_pretrained(base, dtype=dtype, **hub, **kwargs)
     else:
         raise ValueError(f"base {base}: config.json has model_type {fields.get('model_type')!r}; expected 'llama'")
-    return model.eval(), tokenizer
+    return model.eval(), AutoTokenizer.from_pretrained(base, **hub)
 
 
 def readable(

@@ -92,6 +92,7 @@ def train_tokenizer(recipe: Recipe, documents: int = 20_000) -> PreTrainedTokeni
         padding_side="left",
         model_max_length=512,
         clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 
