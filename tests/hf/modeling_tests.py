@@ -57,7 +57,7 @@ class ITILlamaModelTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCa
 
     def setUp(self):
         self.model_tester = ITILlamaModelTester(self)
-        self.config_tester = ConfigTester(self, config_class=ITILlamaConfig, hidden_size=37)
+        self.config_tester = ConfigTester(self, config_class=ITILlamaConfig, hidden_size=64)
 
     def test_config(self):
         self.config_tester.run_common_tests()
