@@ -174,16 +174,17 @@ def test_device_maps_and_offload(form, placement, steered, base_dir, tmp_path, i
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_bitsandbytes(bits, adapter_dir, directions, ids, tmp_path):
+def test_bitsandbytes(bits, ids, tmp_path):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (extra: quantization)")
     from transformers import BitsAndBytesConfig
 
+    plain_llama = tiny_llama(head_dim=32, intermediate_size=128)  # its kernels want multiples of 64
+    plain_llama.save_pretrained(tmp_path / "base")
+    directions = some_directions(plain_llama.config)
+    ITILlamaForCausalLM.from_base(tmp_path / "base", directions, alpha=1.5).save_pretrained(tmp_path / "adapter")
     quantization = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
-    model = AutoModelForCausalLM.from_pretrained(adapter_dir, quantization_config=quantization)
-    base = LlamaForCausalLM.from_pretrained(
-        json.loads((adapter_dir / "config.json").read_text())["base_model_name_or_path"],
-        quantization_config=quantization,
-    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", quantization_config=quantization)
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base", quantization_config=quantization)
     plain = logits(base, ids)
     with hooks(base, directions, 1.5):
         reference = logits(base, ids)
@@ -193,7 +194,7 @@ def test_bitsandbytes(bits, adapter_dir, directions, ids, tmp_path):
         assert torch.equal(logits(model, ids), plain)
     model.save_pretrained(tmp_path / "again")
     assert "quantization_config" not in json.loads((tmp_path / "again" / "config.json").read_text())
-    with pytest.raises(ValueError, match="quantized: load the model in full precision"):
+    with pytest.raises(ValueError, match="quantised: load the model in full precision"):
         model.merge_and_unload()
 
 
