@@ -554,7 +554,9 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM):
     def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
         """Refuses: a repo's own `generate` would replace the one that steers, and transformers 4.57 runs that of a local
         base unasked. `from_pretrained` takes the `OSError` as "there is none"."""
-        raise OSError(f"{pretrained_model_name_or_path}: custom_generate is not supported, it would replace the steering")
+        raise OSError(
+            f"{pretrained_model_name_or_path}: custom_generate is not supported, it would replace the steering"
+        )
 
     @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:

@@ -1,6 +1,7 @@
 """Loading and saving, both storage forms, with and without the package; and every way in which loading must fail."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -196,6 +197,33 @@ def test_bitsandbytes(bits, ids, tmp_path):
     assert "quantization_config" not in json.loads((tmp_path / "again" / "config.json").read_text())
     with pytest.raises(ValueError, match="quantised: load the model in full precision"):
         model.merge_and_unload()
+
+
+def test_tensor_parallel_processes_compute_the_same_shift(base_dir, base, directions, adapter_dir, ids, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from iti_llama import ITILlamaForCausalLM\n"
+        "model = ITILlamaForCausalLM.from_pretrained(sys.argv[1], tp_plan='auto')\n"
+        "assert hasattr(model.model.layers[0].self_attn.o_proj.weight, 'full_tensor')\n"
+        "logits = model(torch.load(sys.argv[2] + '/ids.pt')).logits.detach()\n"
+        "logits = logits.full_tensor() if hasattr(logits, 'full_tensor') else logits\n"
+        "torch.save(logits, f'{sys.argv[2]}/{torch.distributed.get_rank()}.pt')\n"
+    )
+    torch.save(ids, tmp_path / "ids.pt")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    run = subprocess.run(
+        [*command, str(adapter_dir), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    with hooks(base, directions, 1.5):
+        reference = logits(base, ids)
+    for rank in (0, 1):
+        assert_close(torch.load(tmp_path / f"{rank}.pt"), reference)
 
 
 # Without the package -------------------------------------------------------------------------------------------------
