@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from .classics import CLASSICS
+from .techniques import parse
 
 
 STYLES = ("plain", "idiomatic")
@@ -494,8 +495,8 @@ def style_of(program: str) -> str:
     Returns "unparsable" for text that is no Python, "neither" for a function that returns nothing.
     """
     try:
-        tree = ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(program)
+    except ValueError:
         return "unparsable"
     nodes = list(ast.walk(tree))
     if any(isinstance(node, (ast.For, ast.While, ast.AugAssign)) for node in nodes):

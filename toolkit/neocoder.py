@@ -22,7 +22,7 @@ from .examples import Example, write_bytes
 from .fit import fold_ids
 from .probes import auc
 from .sandbox import Sandbox
-from .techniques import techniques
+from .techniques import parse, techniques
 
 
 FILES = ("NeoCoder.json", "human_solutions.json", "human_solution_techniques.json", "test_cases_annotated.json")
@@ -146,8 +146,8 @@ def extract_code(text: str) -> str:
 def runnable(program: str) -> str:
     """The program, with a call of `solve()` at the end where that is defined and never called."""
     try:
-        tree = ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(program)
+    except ValueError:
         return program
     defined = any(isinstance(n, ast.FunctionDef) and n.name == "solve" and not n.args.args for n in tree.body)
     called = any(

@@ -8,6 +8,7 @@ Three vocabularies, listed in `docs/techniques.md`:
 """
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -105,16 +106,27 @@ class Techniques:
     golf: frozenset[str]
 
 
+def parse(program: str) -> ast.Module:
+    """The syntax tree of a program, without Python's warnings about its style.
+
+    Raises:
+        ValueError: if it is no Python 3.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"no Python 3: {error}") from None
+
+
 def techniques(program: str) -> Techniques:
     """What a program uses.
 
     Raises:
         ValueError: if it is no Python 3.
     """
-    try:
-        tree = ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"no Python 3: {error}") from None
+    tree = parse(program)
     found: dict[str, set[str]] = {"neocoder": set(), "core": set(), "golf": set()}
     for vocabulary, name in (*_statements(tree), *_calls(tree), *_expressions(tree), *_recursion(tree)):
         found[vocabulary].add(name)
