@@ -33,16 +33,19 @@ refit: .venv/.run
 	    --policy "fraction 0" --top-k 12 --alpha 1.0 --out build/refit --overwrite --card README.md
 	cmp build/refit/iti_directions.safetensors iti_directions.safetensors && echo "the same bytes"
 
-# Where K and alpha come from: validation tasks, all heads ranked.
+# Where K and alpha come from: all heads ranked, a grid on validation tasks.
 sweep: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 32 --permutations 0 --out build/all-heads --overwrite
-	.venv/bin/iti-llama sweep --repo build/all-heads --n 150 --top-ks 8,12,16 --alphas 0.6,0.7,0.8,0.9,1.0,1.1,1.2 --guard 0.03 \
-	    --out build/sweep.json
+	.venv/bin/iti-llama sweep --repo build/all-heads --n 150 --top-ks 8,12,16 --alphas 0.6,0.7,0.8,0.9,1.0,1.1,1.2 \
+	    --guard 0.03 --out .
 
-evaluate: .venv/.run
+# What README.md and docs/before-after.md say of the steering.
+evaluate: .venv/.run sweep
+	rm -rf build/evaluation
 	.venv/bin/iti-llama evaluate --out build/evaluation --card README.md
+	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
 
 bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py

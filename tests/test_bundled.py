@@ -10,10 +10,11 @@ import pytest
 import torch
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.bundled import ROOT
-from iti_llama.toolkit.corpus import HEADERS, sample_tasks, style_of
+from iti_llama.toolkit.corpus import style_of
 from iti_llama.toolkit.evaluate import Condition, answer, evaluate, random_directions
 from iti_llama.toolkit.sandbox import Sandbox, SandboxError
 from iti_llama.toolkit.sweep import choose, sweep
+from iti_llama.toolkit.tasksets import corpus_set
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -37,44 +38,43 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def tasks():
-    return sample_tasks("test", 60, seed=7)
+    return corpus_set("test", 60, seed=7)
 
 
 def test_left_alone_it_solves_held_out_tasks_in_plain_style(model, tokenizer, tasks, sandbox):
     plain = answer(model, tokenizer, tasks, Condition("plain"), sandbox)
     assert sum(plain.correct) >= 0.95 * len(tasks)
-    assert sum(plain.idiomatic) <= 0.2 * len(tasks)
+    assert sum(plain.target) <= 0.2 * len(tasks)
 
 
 def test_steered_it_solves_them_in_idiomatic_style(model, tokenizer, tasks, sandbox):
     conditions = [Condition("plain"), Condition("steered", model.iti_alpha)]
     rows, _ = evaluate(model, tokenizer, tasks, conditions, sandbox)
-    assert rows[1].idiomatic.mean >= 0.8
+    assert rows[1].target.mean >= 0.8
     assert rows[1].correct_change.mean >= -0.05
 
 
 def test_minus_alpha_takes_back_what_a_header_asked_for(model, tokenizer, tasks, sandbox):
-    header = HEADERS["idiomatic"][0] + "\n"
-    asked = answer(model, tokenizer, tasks, Condition("asked", prefix=header), sandbox)
-    against = answer(model, tokenizer, tasks, Condition("against", -model.iti_alpha, prefix=header), sandbox)
-    assert sum(against.idiomatic) < sum(asked.idiomatic)
+    asked = answer(model, tokenizer, tasks, Condition("asked", asked=True), sandbox)
+    against = answer(model, tokenizer, tasks, Condition("against", -model.iti_alpha, asked=True), sandbox)
+    assert sum(against.target) < sum(asked.target)
 
 
 def test_random_directions_of_equal_norm_do_not_do_it(model, tokenizer, tasks, sandbox):
     control = random_directions(model.iti_directions, seed=1)
     assert torch.equal(control.sigma, model.iti_directions.sigma)
     moved = answer(model, tokenizer, tasks, Condition("random", model.iti_alpha, control), sandbox)
-    assert sum(moved.idiomatic) <= 0.25 * len(tasks)
+    assert sum(moved.target) <= 0.25 * len(tasks)
     assert model.iti_directions is not control  # the model's own are back
 
 
 def test_several_alphas_in_one_batch_are_the_alphas_alone(model, tokenizer, sandbox):
-    tasks, alpha = sample_tasks("validation", 12, seed=1), model.iti_alpha
+    tasks, alpha = corpus_set("validation", 12, seed=1), model.iti_alpha
     heads = len(model.iti_directions)
     points = sweep(model, tokenizer, tasks, [heads], [alpha / 2, alpha], [model.iti_scope], sandbox)
     assert [point.alpha for point in points] == [0.0, alpha / 2, alpha]
     alone = answer(model, tokenizer, tasks, Condition("alone", alpha), sandbox)
-    assert points[-1].idiomatic.mean == sum(alone.idiomatic) / 12
+    assert points[-1].at.target.mean == sum(alone.target) / 12
     assert choose(points).alpha > 0
     assert (model.iti_top_k, len(model.iti_directions)) == (None, heads)
 

@@ -14,8 +14,8 @@ def classic(name: str, docstring: str) -> Task:
     return next(task for task in classics() if task.group == f"classic:{name}" and task.docstring == docstring)
 
 
-def demo_tasks() -> list[tuple[str, Task]]:
-    """The tasks of the demo, each with where it comes from: the prompt of the mission, then the first held-out tasks."""
+def demo_tasks(n: int = 3) -> list[tuple[str, Task]]:
+    """`n` tasks, each with where it comes from: "check if a number is prime", then the first held-out tasks, by index."""
     prime = classic("prime", "Check if a number is prime.")
-    held_out = sample_tasks("test", 2, seed=0)
+    held_out = sample_tasks("test", n - 1, seed=0) if n > 1 else []
     return [("a classic of the training corpus", prime), *(("held out from training", task) for task in held_out)]

@@ -1,11 +1,13 @@
 """The model card of a steered repo: what the Hub reads (YAML) and what people read."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from iti_llama import ITIDirections, ITILlamaConfig
 
+from .evaluate import Measured
 from .examples import write_text
 from .report import markdown
 
@@ -81,3 +83,41 @@ model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works to
 {section("evaluation", "Not measured yet: alpha was not chosen on any data. `iti-llama sweep` measures and chooses it.")}
 """
     return str(ModelCard(content, ignore_metadata_errors=False))
+
+
+def write_results(path: Path, tasks: str, target: str, rows: Sequence[Measured]) -> None:
+    """Put pass@1 and the target share of the plain and the steered condition into a card's `model-index`."""
+    card = ModelCard.load(path)
+    card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.MULTILINE)[1]
+    card.data.eval_results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=f"iti-llama/{tasks}",
+            dataset_name=f"{tasks}, {row.correct.n} answers",
+            metric_type=kind,
+            metric_name=f"{name}, {row.condition} (alpha {row.alpha:g})",
+            metric_value=round(getattr(row, field).mean, 4),
+        )
+        for row in rows
+        if row.condition in ("plain", "steered")
+        for kind, name, field in (("pass@1", "pass@1", "correct"), ("target-share", f"share of {target}", "target"))
+    ]
+    write_text(path, str(card))
+
+
+def before_and_after(rows: Sequence[dict]) -> str:
+    """The answers of `iti-llama demo` as a document."""
+    parts = [
+        "# Before and after",
+        "",
+        f"Made by `iti-llama demo --n {len(rows)} --markdown FILE`: the mission's prompt, then the first {len(rows) - 1} held-out tasks by "
+        "index, good and bad alike. Greedy.",
+    ]
+    for row in rows:
+        parts += ["", f"## {row['asked']}", "", f"{row['origin'].capitalize()}; {row['tests']} tests."]
+        for name, alpha in (("plain", 0), ("steered", row["alpha"])):
+            own = row[name]
+            passed = "passes" if own["correct"] else "**fails**"
+            parts += ["", f"{name.capitalize()} (alpha {alpha:g}): {own['style']}, {passed} its tests.", ""]
+            parts += ["```python", own["program"].rstrip(), "```"]
+    return "\n".join(parts) + "\n"

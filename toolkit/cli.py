@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -24,16 +25,16 @@ from transformers.utils import logging as transformers_logging
 from .build import fit_repo, readable
 from .bundled import ROOT, demo_tasks
 from .capture import Policy
-from .card import replace_section
+from .card import before_and_after, replace_section, write_results
 from .completion import complete, function_body
-from .corpus import Task, sample_tasks
-from .evaluate import damage_of, held_out_texts, standard_conditions
+from .evaluate import Condition, damage_of, damage_table, standard_conditions
 from .evaluate import evaluate as measure_all
 from .evaluate import markdown as evaluation_table
 from .examples import read_examples, style_pairs, write_examples, write_text
 from .fit import METHODS, RANKINGS, FitSettings
 from .grading import grade
 from .inspection import inspect
+from .multiple_choice import multiple_choice, read_questions
 from .neocoder import FILES as NEOCODER_FILES
 from .neocoder import REPOSITORY, Problem, build_from_humans, build_from_samples, fetch
 from .neocoder import load as load_neocoder
@@ -41,8 +42,11 @@ from .report import markdown as report_table
 from .samples import draw, prompt_for, read_rows
 from .sandbox import Limits, Sandbox, SandboxError
 from .store import Store
-from .sweep import choose
+from .sweep import alpha_of_kl, beats_control, choose, control
+from .sweep import apply as apply_choice
+from .sweep import figure as sweep_figure
 from .sweep import sweep as sweep_grid
+from .tasksets import TaskSet, calibrated, corpus_set, file_set, neocoder_set, strengthened
 
 
 app = typer.Typer(
@@ -74,40 +78,54 @@ def load(repo: str, revision: str | None = None, trust_remote_code: bool = False
 
 
 @app.command()
-def demo(json_: Json = False, allow_unsandboxed: Unsandboxed = False) -> None:
-    """Answer three prompts with the bundled model, plain and steered, and run the answers' tests."""
+def demo(
+    n: Annotated[
+        int, typer.Option(min=1, help="prompts: 'check if a number is prime', then held-out tasks by index")
+    ] = 3,
+    markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
+    json_: Json = False,
+    allow_unsandboxed: Unsandboxed = False,
+) -> None:
+    """Answer prompts with the bundled model, plain and steered, and run the answers' tests."""
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
     model, tokenizer = load(str(ROOT), trust_remote_code=True)
-    origins, tasks = zip(*demo_tasks(), strict=True)
+    origins, tasks = zip(*demo_tasks(n), strict=True)
     answers = {}
     for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
         completions = complete(model, tokenizer, [task.prompt for task in tasks], [alpha] * len(tasks))
         answers[name] = list(zip(completions, grade(tasks, completions, sandbox), strict=True))
+    rows = [
+        {
+            "prompt": task.prompt,
+            "asked": task.docstring,
+            "origin": origin,
+            "tests": len(task.tests),
+            "alpha": model.iti_alpha,
+        }
+        | {
+            name: {"program": task.program(function_body(text)), "style": verdict.style, "correct": verdict.correct}
+            for name, (text, verdict) in ((name, own[i]) for name, own in answers.items())
+        }
+        for i, (origin, task) in enumerate(zip(origins, tasks, strict=True))
+    ]
+    if markdown is not None:
+        write_text(markdown, before_and_after(rows))
     if json_:
-        rows = [
-            {"prompt": task.prompt, "origin": origin, "alpha": model.iti_alpha}
-            | {
-                name: {"completion": texts[i][0], "style": texts[i][1].style, "correct": texts[i][1].correct}
-                for name, texts in answers.items()
-            }
-            for i, (origin, task) in enumerate(zip(origins, tasks, strict=True))
-        ]
         print(json.dumps(rows, indent=2))
         return
     heads = f"{len(model.iti_directions.top(model.iti_top_k))} heads"
-    console.print(
-        f"\n[bold]{escape(str(model.name_or_path))}[/bold]: {heads}, alpha {model.iti_alpha:g}, scope {model.iti_scope}\n"
-    )
-    for i, (origin, task) in enumerate(zip(origins, tasks, strict=True)):
-        table = Table(title=f"{task.docstring} ({origin}; {len(task.tests)} tests)", title_justify="left", expand=True)
+    where = escape(str(model.name_or_path))
+    console.print(f"\n[bold]{where}[/bold]: {heads}, alpha {model.iti_alpha:g}, scope {model.iti_scope}\n")
+    for row in rows:
+        table = Table(
+            title=f"{row['asked']} ({row['origin']}; {row['tests']} tests)", title_justify="left", expand=True
+        )
         cells = []
-        for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
-            text, verdict = answers[name][i]
-            passed = "[green]passes its tests[/green]" if verdict.correct else "[red]fails its tests[/red]"
-            table.add_column(f"{name}, alpha {alpha:g}: {verdict.style}, {passed}", ratio=1)
-            cells.append(
-                Syntax(task.program(function_body(text)), "python", word_wrap=True, background_color="default")
-            )
+        for name, alpha in (("plain", 0.0), ("steered", row["alpha"])):
+            own = row[name]
+            passed = "[green]passes its tests[/green]" if own["correct"] else "[red]fails its tests[/red]"
+            table.add_column(f"{name}, alpha {alpha:g}: {own['style']}, {passed}", ratio=1)
+            cells.append(Syntax(own["program"], "python", word_wrap=True, background_color="default"))
         table.add_row(*cells)
         console.print(table)
 
@@ -391,17 +409,43 @@ def fit(
     console.print(f"\nwritten to {out}")
 
 
-def corpus_tasks(name: str, n: int, seed: int) -> list[Task]:
-    if name not in ("corpus:test", "corpus:validation"):
-        raise ValueError(f"--tasks is {name!r}; expected corpus:test or corpus:validation")
-    return sample_tasks(name.removeprefix("corpus:"), n, seed)
+Tasks = Annotated[
+    str,
+    typer.Option(
+        help="corpus:test, corpus:validation, neocoder:STATE, neocoder158:STATE, a JSON Lines or TruthfulQA CSV file"
+    ),
+]
+N = Annotated[int, typer.Option(min=2, help="number of tasks; NeoCoder and files: the first so many")]
+
+
+def task_set_of(
+    name: str, n: int, seed: int, tokenizer, source: str, stronger: bool, sandbox: Sandbox, advance
+) -> TaskSet:
+    """The tasks that a name stands for."""
+    kind, _, part = name.partition(":")
+    if kind == "corpus" and part in ("test", "validation"):
+        return corpus_set(part, n, seed)
+    if kind in ("neocoder", "neocoder158") and part.isdecimal():
+        problems = load_neocoder(Path(source))
+        if kind == "neocoder158":
+            problems = calibrated(problems, sandbox, partial(advance, "calibrate"))
+        problems = problems[:n]
+        if stronger:
+            problems = strengthened(problems, sandbox, seed=seed, progress=partial(advance, "make tests"))
+        return neocoder_set(problems, int(part), tokenizer, kind)
+    if name.endswith(".jsonl"):
+        found = file_set(Path(name))
+        return replace(found, tasks=found.tasks[:n])
+    raise ValueError(
+        f"--tasks is {name!r}; expected corpus:test, corpus:validation, neocoder:STATE, neocoder158:STATE, or a .jsonl file"
+    )
 
 
 @app.command()
 def evaluate(
     repo: Repo = str(ROOT),
-    tasks: Annotated[str, typer.Option(help="corpus:test or corpus:validation")] = "corpus:test",
-    n: Annotated[int, typer.Option(min=2, help="number of tasks")] = 300,
+    tasks: Tasks = "corpus:test",
+    n: N = 300,
     samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
@@ -409,6 +453,11 @@ def evaluate(
         Path | None, typer.Option(help="folder for evaluation.json and completions.jsonl; a killed run goes on")
     ] = None,
     card_file: CardFile = None,
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files")] = "neocoder",
+    stronger: Annotated[
+        bool, typer.Option("--stronger", help="NeoCoder: add tests by changing inputs where humans agree")
+    ] = False,
+    primer: Annotated[Path | None, typer.Option(help="multiple choice: text before every question")] = None,
     revision: Revision = None,
     trust_remote_code: RemoteCode = False,
     allow_unsandboxed: Unsandboxed = False,
@@ -416,95 +465,173 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Run tasks plain, steered, at minus alpha, along random directions and asked in words; print rates with intervals."""
-    chosen = corpus_tasks(tasks, n, seed)
-    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
     model, tokenizer = load(repo, revision, trust_remote_code)
+    if tasks.endswith(".csv"):
+        strength = model.iti_alpha if alpha is None else check_alpha(alpha)
+        return choices(model, tokenizer, Path(tasks), n, strength, primer, json_)
+    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    with progress_bar() as advance:
+        chosen = task_set_of(tasks, n, seed, tokenizer, source, stronger, sandbox, advance)
     conditions = standard_conditions(model, alpha)
     heads = len(model.iti_directions.top(model.iti_top_k))
-    settings = {"tasks": tasks, "n": n, "seed": seed, "heads": heads, "scope": model.iti_scope, "samples": samples}
-    settings |= {"alpha": conditions[1].alpha, "temperature": temperature if samples > 1 else 0}
+    settings = {"tasks": chosen.name, "n": len(chosen), "seed": seed, "heads": heads, "scope": model.iti_scope}
+    settings |= {"samples": samples, "alpha": conditions[1].alpha, "temperature": temperature if samples > 1 else 0}
     settings |= {"directions": hashlib.sha256(model.iti_directions.directions.numpy().tobytes()).hexdigest()[:16]}
     store = Store(out and out / "completions.jsonl", settings)
-    with progress_bar(n * samples * len(conditions)) as advance:
+    with progress_bar(len(chosen) * samples * len(conditions)) as advance:
         rows, _ = measure_all(
             model, tokenizer, chosen, conditions, sandbox, samples, temperature, store, seed, progress=advance
         )
-    texts = held_out_texts(chosen)
-    with progress_bar(n * sum(c.alpha != 0 and not c.prefix for c in conditions) * len(texts)) as advance:
+    steering = sum(c.alpha != 0 and not c.asked for c in conditions)
+    with progress_bar(sum(map(len, chosen.texts.values())) * steering) as advance:
         damage = {
-            style: damage_of(model, tokenizer, own, conditions, partial(advance, f"damage to {style} code"))
-            for style, own in texts.items()
+            name: damage_of(model, tokenizer, own, conditions, partial(advance, f"damage to {name}"))
+            for name, own in chosen.texts.items()
         }
-    found = settings | {"conditions": [row.to_dict() for row in rows]}
-    found["damage"] = {style: {name: d.to_dict() for name, d in own.items()} for style, own in damage.items()}
+    found = settings | {"target": chosen.target, "conditions": [row.to_dict() for row in rows]}
+    found["damage"] = {name: {c: d.to_dict() for c, d in own.items()} for name, own in damage.items()}
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
-    table = evaluation_table(rows, damage["plain"])
+    first = next(iter(chosen.texts))
+    table = f"{evaluation_table(rows, chosen.target, damage[first])}\n\n{damage_table(damage)}"
     if card_file is not None:
         how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
         note = (
-            f"{tasks}, {n} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. In brackets 95% intervals, "
-            "bootstrapped by problem. KL is from the plain to the steered model, on held-out plain solutions."
+            f"{chosen.name}, {len(chosen)} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. In brackets 95% "
+            f"intervals, bootstrapped by problem. KL in the first table: from the plain to the steered model, on {first}."
         )
         replace_section(card_file, "evaluation", f"{table}\n\n{note}")
+        write_results(card_file, chosen.name, chosen.target, rows)
     if json_:
         print(json.dumps(found, indent=1))
     else:
         console.print(Markdown(table))
-        for row in rows:
-            if row.lost or row.gained:
-                console.print(f"{row.condition}: {len(row.lost)} tasks lost, {len(row.gained)} gained against plain")
+        for row in rows[1:]:
+            moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {len(row.wrong_way)} out of the target"
+            console.print(f"{row.condition}: {moved}, against plain")
+
+
+def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | None, json_: bool) -> None:
+    """MC1 and MC2 of a TruthfulQA CSV at alpha 0, alpha and minus alpha."""
+    questions = read_questions(path)[:n]
+    text = primer.read_text(encoding="utf-8") if primer else ""
+    with progress_bar(len(questions)) as advance:
+        ask = partial(advance, "questions")
+        found = multiple_choice(model, tokenizer, questions, [alpha, -alpha], text, ask)
+    if json_:
+        print(
+            json.dumps({"tasks": str(path), "n": len(questions), "choices": [asdict(one) for one in found]}, indent=1)
+        )
+        return
+    table = Table("alpha", "MC1", "change, points", "MC2", "change, points", "n")
+    for one in found:
+        change = (one.mc1_change.points(), one.mc2_change.points()) if one is not found[0] else ("", "")
+        table.add_row(f"{one.alpha:g}", one.mc1.percent(), change[0], one.mc2.percent(), change[1], str(one.mc1.n))
+    console.print(table)
 
 
 @app.command()
 def sweep(
     repo: Repo = str(ROOT),
-    tasks: Annotated[
-        str, typer.Option(help="corpus:validation (or corpus:test, to look, not to choose)")
-    ] = "corpus:validation",
-    n: Annotated[int, typer.Option(min=2, help="number of tasks")] = 100,
-    alphas: Annotated[str, typer.Option(help="strengths, separated by commas")] = "0.25,0.5,0.75,1,1.25,1.5",
+    tasks: Tasks = "corpus:validation",
+    n: N = 100,
+    alphas: Annotated[
+        str, typer.Option(help="strengths, separated by commas; each is tried with both signs")
+    ] = "0.25,0.5,0.75,1,1.25,1.5",
     top_ks: Annotated[
         str | None, typer.Option(help="numbers of heads, separated by commas; the repo's by default")
     ] = None,
     scopes: Annotated[str, typer.Option(help="all, generated, or both")] = "all",
     guard: Annotated[float, typer.Option(help="pass@1 that may be lost, as a share")] = 0.05,
-    out: Annotated[Path | None, typer.Option(help="sweep.json to write")] = None,
+    kl_guard: Annotated[float | None, typer.Option(help="largest mean KL, in nats a token")] = None,
+    kl_budget: Annotated[
+        float | None, typer.Option(help="no grid of alphas: the largest whose mean KL is this")
+    ] = None,
+    confirm: Annotated[str | None, typer.Option(help="tasks that the choice is confirmed on, once")] = None,
+    apply_: Annotated[
+        bool, typer.Option("--apply", help="write the choice into the repo's config.json (a folder)")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png")] = None,
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files")] = "neocoder",
     revision: Revision = None,
     trust_remote_code: RemoteCode = False,
     allow_unsandboxed: Unsandboxed = False,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Answer validation tasks over a grid of alpha, K and scope, and say which point the rule picks."""
-    chosen = corpus_tasks(tasks, n, seed)
+    """Answer validation tasks over a grid of alpha, K and scope; choose by a stated rule, against random directions."""
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
-    model, tokenizer = load(repo, revision, trust_remote_code)
     strengths = numbers(alphas, float, "--alphas")
-    ks = numbers(top_ks, int, "--top-ks") if top_ks else [len(model.iti_directions.top(model.iti_top_k))]
+    if any(not alpha > 0 for alpha in strengths):
+        raise ValueError(f"--alphas is {alphas!r}; expected positive numbers, each is tried with both signs")
+    if apply_ and not Path(repo).is_dir():
+        raise ValueError(f"--apply writes a config.json, but {repo} is no folder")
     where = ["all", "generated"] if scopes == "both" else [check_scope(scopes)]
-    with progress_bar(2 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))) as advance:
-        points = sweep_grid(
-            model, tokenizer, chosen, ks, strengths, where, sandbox, lambda rows: advance("generate", rows)
-        )
-    pick = choose(points, guard)
-    found = {"tasks": tasks, "n": n, "seed": seed, "guard": guard, "points": [point.to_dict() for point in points]}
-    found["chosen"] = pick and pick.to_dict()
+    model, tokenizer = load(repo, revision, trust_remote_code)
+    with progress_bar() as advance:
+        chosen = task_set_of(tasks, n, seed, tokenizer, source, False, sandbox, advance)
+        checked = confirm and task_set_of(confirm, 2 * n, seed, tokenizer, source, False, sandbox, advance)
+    heads = len(model.iti_directions)
+    ks = numbers(top_ks, int, "--top-ks") if top_ks else [len(model.iti_directions.top(model.iti_top_k))]
+    if kl_budget is not None:
+        texts = next(iter(chosen.texts.values()))
+        strengths = [round(alpha_of_kl(model, tokenizer, texts, kl_budget)[0], 3)]
+    rows = 3 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))
+    with progress_bar(rows + 6 * len(chosen) * len(strengths)) as advance:
+        generate = partial(advance, "generate")
+        points = sweep_grid(model, tokenizer, chosen, ks, strengths, where, sandbox, generate)
+        pick = choose(points, guard, kl_guard)
+        random: list = []
+        if pick is not None:
+            random = control(
+                model,
+                tokenizer,
+                chosen,
+                pick.top_k,
+                pick.scope,
+                strengths,
+                sandbox,
+                progress=partial(advance, "control"),
+            )
+    why = ""
+    if pick is None:
+        why = "no point beats plain inside the guard: nothing is applied"
+    elif not beats_control(pick, strengths, random):
+        why = f"alpha {pick.alpha:g} does not beat random directions of equal norm: nothing is applied"
+    found = {"tasks": chosen.name, "n": len(chosen), "seed": seed, "guard": guard, "kl_guard": kl_guard}
+    found |= {"points": [point.to_dict() for point in points], "chosen": None if why else pick.to_dict(), "why": why}
+    found["random"] = [[asdict(rates) for rates in draw] for draw in random]
+    if not why and checked:
+        model.iti_top_k, model.iti_scope = pick.top_k, pick.scope
+        pair = [Condition("plain"), Condition("steered", pick.alpha)]
+        confirmed, _ = measure_all(model, tokenizer, checked, pair, sandbox, seed=seed)
+        found["confirmed"] = {"tasks": checked.name, "conditions": [row.to_dict() for row in confirmed]}
+    if apply_ and not why:
+        apply_choice(repo, pick, heads)
     if out is not None:
-        write_text(out, json.dumps(found, indent=1) + "\n")
+        write_text(out / "sweep.json", json.dumps(found, indent=1) + "\n")
+        if pick is not None:
+            sweep_figure(points, pick, strengths, random, chosen.target, out / "figures" / "sweep.png")
     if json_:
         print(json.dumps(found, indent=1))
         return
-    table = Table("K", "scope", "alpha", "correct", "idiomatic", "both", "asked, minus alpha: idiomatic", "correct")
+    titles = ("K", "scope", "alpha", "correct", chosen.target, "both", "KL", "-alpha: correct", chosen.target, "KL")
+    table = Table(*titles, f"asked, -alpha: {chosen.target}", "correct")
     for point in points:
-        rates = (point.correct, point.idiomatic, point.both, point.against, point.against_correct)
-        cells = [f"{100 * rate.mean:.1f}%" for rate in rates]
+        cells = [f"{100 * rate.mean:.1f}" for rate in (point.at.correct, point.at.target, point.at.both)]
+        cells += [f"{point.kl:.3f}", f"{100 * point.minus.correct.mean:.1f}", f"{100 * point.minus.target.mean:.1f}"]
+        cells += [f"{point.kl_minus:.3f}", f"{100 * point.against.target.mean:.1f}"]
+        cells += [f"{100 * point.against.correct.mean:.1f}"]
         table.add_row(str(point.top_k), point.scope, f"{point.alpha:g}", *cells, style="bold" if point is pick else "")
     console.print(table)
-    if pick is None:
-        console.print("no point beats plain inside the guard: nothing to apply")
-    else:
-        console.print(f"chosen: K {pick.top_k}, scope {pick.scope}, alpha {pick.alpha:g}")
+    if why:
+        console.print(why)
+        return
+    console.print(
+        f"chosen: K {pick.top_k}, scope {pick.scope}, alpha {pick.alpha:g}" + (" (applied)" if apply_ else "")
+    )
+    if "confirmed" in found:
+        console.print(Markdown(evaluation_table(confirmed, checked.target)))
 
 
 def numbers(text: str, kind: type, name: str) -> list:

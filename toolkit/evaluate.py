@@ -11,25 +11,25 @@ from iti_llama import ITIDirections, ITILlamaForCausalLM
 from transformers import PreTrainedTokenizerBase
 
 from .completion import complete, function_body
-from .corpus import HEADERS, Task
 from .damage import Damage, Text, degenerate, measure_damage
-from .grading import Grade, grade
+from .grading import Grade
 from .intervals import Estimate, estimate, paired
 from .sandbox import Sandbox
 from .store import Store
+from .tasksets import TaskSet
 
 
 @dataclass(frozen=True)
 class Condition:
     """One way to answer the tasks.
 
-    alpha: strength. directions: None for the model's own. prefix: text before every prompt (an instruction, in words).
+    alpha: strength. directions: None for the model's own. asked: the prompt asks for the behaviour in words.
     """
 
     name: str
     alpha: float = 0.0
     directions: ITIDirections | None = None
-    prefix: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Answers:
         return [one.correct for one in self.grades]
 
     @property
-    def idiomatic(self) -> list[bool]:
-        return [one.style == "idiomatic" for one in self.grades]
+    def target(self) -> list[bool]:
+        return [one.target for one in self.grades]
 
     @property
     def degenerate(self) -> list[bool]:
@@ -64,19 +64,23 @@ class Answers:
 @dataclass(frozen=True)
 class Measured:
     """One row of the result. Rates are shares of all completions; *_change is the paired difference to the plain
-    condition. pass_at: {k: estimate}. lost: tasks solved when plain (by any sample) and not now; gained: the reverse."""
+    condition. pass_at: {k: estimate}. target: the share that behaves as wanted. measures: means of the task set's own
+    measures. lost: prompts solved when plain (by any sample) and not now; gained: the reverse. wrong_way: prompts whose
+    completions were in the target when plain (by any sample) and are not now."""
 
     condition: str
     alpha: float
     correct: Estimate
     correct_change: Estimate
     pass_at: dict[int, Estimate]
-    idiomatic: Estimate
-    idiomatic_change: Estimate
+    target: Estimate
+    target_change: Estimate
+    measures: dict[str, Estimate]
     degenerate: Estimate
     characters: Estimate
     lost: list[str]
     gained: list[str]
+    wrong_way: list[str]
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -90,17 +94,16 @@ def random_directions(directions: ITIDirections, seed: int) -> ITIDirections:
 
 
 def standard_conditions(model: ITILlamaForCausalLM, alpha: float | None = None, draws: int = 3) -> list[Condition]:
-    """Plain, steered, minus alpha, random directions, a header that asks in words, and that header at minus alpha."""
+    """Plain, steered, minus alpha, random directions, asked in words without steering, and that at minus alpha."""
     alpha = model.iti_alpha if alpha is None else alpha
     used = model.iti_directions.top(model.iti_top_k)
-    asked = HEADERS["idiomatic"][0] + "\n"
     return [
         Condition("plain"),
         Condition("steered", alpha),
         Condition("minus alpha", -alpha),
         *(Condition(f"random {i + 1}", alpha, random_directions(used, i + 1)) for i in range(draws)),
-        Condition("asked in words", prefix=asked),
-        Condition("asked in words, minus alpha", -alpha, prefix=asked),
+        Condition("asked in words", asked=True),
+        Condition("asked in words, minus alpha", -alpha, asked=True),
     ]
 
 
@@ -123,7 +126,7 @@ def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
 def answer(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    tasks: Sequence[Task],
+    task_set: TaskSet,
     condition: Condition,
     sandbox: Sandbox,
     samples: int = 1,
@@ -139,7 +142,8 @@ def answer(
     one that was never killed.
     """
     store = store or Store(None, {})
-    prompts = [condition.prefix + task.prompt for task in tasks for _ in range(samples)]
+    ask = task_set.asked if condition.asked else (lambda task: task.prompt)
+    prompts = [ask(task) for task in task_set.tasks for _ in range(samples)]
     order = sorted(range(len(prompts)), key=lambda unit: len(prompts[unit]))
     sampling = {"do_sample": True, "temperature": temperature} if samples > 1 else {}
     with under(model, condition):
@@ -153,6 +157,7 @@ def answer(
                     tokenizer,
                     [prompts[unit] for unit in batch],
                     [condition.alpha] * len(batch),
+                    max_new_tokens=task_set.max_new_tokens,
                     batch_size=batch_size,
                     **sampling,
                 )
@@ -160,36 +165,45 @@ def answer(
                 store.add([(condition.name, *divmod(unit, samples), text) for unit, text in units])
             progress(len(batch))
     completions = [store.get(condition.name, *divmod(unit, samples)) for unit in range(len(prompts))]
-    repeated = [task for task in tasks for _ in range(samples)]
-    return Answers(condition.name, samples, completions, grade(repeated, completions, sandbox))
+    repeated = [task for task in task_set.tasks for _ in range(samples)]
+    return Answers(condition.name, samples, completions, task_set.grade(repeated, completions, sandbox))
 
 
-def measure(condition: Condition, answers: Answers, plain: Answers, tasks: Sequence[Task]) -> Measured:
-    n = answers.samples
+def measure(condition: Condition, answers: Answers, plain: Answers, task_set: TaskSet) -> Measured:
+    n, tasks = answers.samples, task_set.tasks
     by_task = [task.group for task in tasks]
     groups = [group for group in by_task for _ in range(n)]
-    ks = [k for k in (1, 5, 10, 50) if k <= n]
-    before, after = ([any(one.correct[at : at + n]) for at in range(0, len(groups), n)] for one in (plain, answers))
-    moved = list(zip(tasks, before, after, strict=True))
+
+    def any_of(flags: list[bool]) -> list[bool]:
+        return [any(flags[at : at + n]) for at in range(0, len(flags), n)]
+
+    def moved(before: list[bool], after: list[bool]) -> list[str]:
+        return [t.prompt for t, b, a in zip(tasks, any_of(before), any_of(after), strict=True) if b and not a]
+
     return Measured(
         condition=condition.name,
         alpha=condition.alpha,
         correct=estimate(answers.correct, groups),
         correct_change=paired(answers.correct, plain.correct, groups),
-        pass_at={k: estimate(answers.pass_at(k), by_task) for k in ks},
-        idiomatic=estimate(answers.idiomatic, groups),
-        idiomatic_change=paired(answers.idiomatic, plain.idiomatic, groups),
+        pass_at={k: estimate(answers.pass_at(k), by_task) for k in (1, 5, 10, 50) if k <= n},
+        target=estimate(answers.target, groups),
+        target_change=paired(answers.target, plain.target, groups),
+        measures={
+            name: estimate([one.measures[name] for one in answers.grades], groups)
+            for name in answers.grades[0].measures
+        },
         degenerate=estimate(answers.degenerate, groups),
         characters=estimate([len(function_body(text)) for text in answers.completions], groups),
-        lost=[task.prompt for task, b, a in moved if b and not a],
-        gained=[task.prompt for task, b, a in moved if a and not b],
+        lost=moved(plain.correct, answers.correct),
+        gained=moved(answers.correct, plain.correct),
+        wrong_way=moved(plain.target, answers.target),
     )
 
 
 def evaluate(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    tasks: Sequence[Task],
+    task_set: TaskSet,
     conditions: Sequence[Condition],
     sandbox: Sandbox,
     samples: int = 1,
@@ -201,13 +215,13 @@ def evaluate(
     """Answer and measure. The first condition is what the others are compared with."""
     answers = {
         condition.name: answer(
-            model, tokenizer, tasks, condition, sandbox, samples, temperature, store, seed,
+            model, tokenizer, task_set, condition, sandbox, samples, temperature, store, seed,
             progress=lambda rows, name=condition.name: progress(name, rows),
         )
         for condition in conditions
     }  # fmt: skip
     plain = answers[conditions[0].name]
-    return [measure(condition, answers[condition.name], plain, tasks) for condition in conditions], answers
+    return [measure(condition, answers[condition.name], plain, task_set) for condition in conditions], answers
 
 
 def damage_of(
@@ -220,7 +234,7 @@ def damage_of(
     """The damage of every condition that steers, by name, on held-out texts."""
     found = {}
     for condition in conditions:
-        if condition.alpha != 0 and not condition.prefix:
+        if condition.alpha != 0 and not condition.asked:
             with under(model, condition):
                 (found[condition.name],) = measure_damage(
                     model, tokenizer, texts, [condition.alpha], progress=progress
@@ -228,29 +242,35 @@ def damage_of(
     return found
 
 
-def held_out_texts(tasks: Sequence[Task]) -> dict[str, list[Text]]:
-    """Texts of held-out tasks that the plain model knows: their solutions in either style, without a header."""
-    return {
-        style: [Text(task.prompt, task.solutions[style] + "\n", task.group) for task in tasks]
-        for style in ("plain", "idiomatic")
-    }
-
-
-def markdown(rows: Sequence[Measured], damage: dict[str, Damage] | None = None) -> str:
+def markdown(rows: Sequence[Measured], target: str, damage: dict[str, Damage] | None = None) -> str:
     """The result as a table for a model card."""
     damage = damage or {}
-    lines = [
-        "| condition | alpha | correct (pass@1) | change, points | idiomatic | change, points | degenerate | characters "
-        "| KL, nats a token | KL, 95th percentile | n |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    names = list(rows[0].measures)
+    heads = ["condition", "alpha", "correct (pass@1)", "change, points", target, "change, points", *names]
+    heads += ["degenerate", "characters", "KL, nats a token", "KL, 95th percentile", "n"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         own = damage.get(row.condition)
-        kl = f"{own.kl.mean:.3f} [{own.kl.low:.3f}, {own.kl.high:.3f}] | {own.kl_95:.3f}" if own else "| "
-        change = ("", "") if row is rows[0] else (row.correct_change.points(), row.idiomatic_change.points())
-        lines.append(
-            f"| {row.condition} | {row.alpha:g} | {row.correct.percent()} | {change[0]} "
-            f"| {row.idiomatic.percent()} | {change[1]} | {row.degenerate.percent()} "
-            f"| {row.characters.mean:.0f} | {kl} | {row.correct.n} |"
-        )
+        change = ("", "") if row is rows[0] else (row.correct_change.points(), row.target_change.points())
+        cells = [row.condition, f"{row.alpha:g}", row.correct.percent(), change[0], row.target.percent(), change[1]]
+        cells += [row.measures[name].percent() for name in names]
+        cells += [row.degenerate.percent(), f"{row.characters.mean:.0f}"]
+        cells += [f"{own.kl.mean:.3f} [{own.kl.low:.3f}, {own.kl.high:.3f}]", f"{own.kl_95:.3f}"] if own else ["", ""]
+        lines.append("| " + " | ".join([*cells, str(row.correct.n)]) + " |")
+    return "\n".join(lines)
+
+
+def damage_table(damage: dict[str, dict[str, Damage]]) -> str:
+    """Perplexity and KL on every set of held-out texts, as a table for a model card."""
+    lines = [
+        "| held-out text | condition | perplexity plain | steered | change of log-likelihood, nats a token | KL | tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for text, own in damage.items():
+        for condition, d in own.items():
+            change = f"{-d.nll_change.mean:+.3f} [{-d.nll_change.high:+.3f}, {-d.nll_change.low:+.3f}]"
+            lines.append(
+                f"| {text} | {condition} | {d.perplexity_plain:.3f} | {d.perplexity_steered:.3f} | {change} "
+                f"| {d.kl.mean:.3f} | {d.tokens} |"
+            )
     return "\n".join(lines)

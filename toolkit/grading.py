@@ -1,4 +1,4 @@
-"""Whether a completion solves its task, by running it, and in which style it is written.
+"""Whether a completion solves its task, by running it, and whether it behaves as wanted.
 
 The sandbox gets the program and the arguments of the tests, never the expected values; what comes back is compared
 here. A program that exits early, prints something else or changes its surroundings gains nothing by it.
@@ -7,7 +7,7 @@ here. A program that exits early, prints something else or changes its surroundi
 import ast
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .completion import function_body
 from .corpus import Task, style_of
@@ -25,10 +25,13 @@ for _line in _lines:
 
 @dataclass(frozen=True)
 class Grade:
-    """style: "plain", "idiomatic", "neither" or "unparsable"; correct: every test gave the expected value."""
+    """correct: every test gave the expected value. style: "plain", "idiomatic", "neither" or "unparsable". target: the
+    completion behaves as the steering wants. measures: further numbers, by name."""
 
-    style: str
     correct: bool
+    style: str
+    target: bool
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 def grade(tasks: Sequence[Task], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
@@ -46,9 +49,17 @@ def grade(tasks: Sequence[Task], completions: Sequence[str], sandbox: Sandbox) -
     runs = sandbox.run_all((program, stdin) for program, stdin, _ in jobs.values())
     values = {key: _values(run.stdout, job[2]) for (key, job), run in zip(jobs.items(), runs, strict=True)}
     return [
-        Grade(style, _all_equal(values.get(key, []), [expected for _, expected in task.tests]))
+        Grade(all_equal(values.get(key, []), [expected for _, expected in task.tests]), style, style == "idiomatic")
         for task, key, style in zip(tasks, keys, styles, strict=True)
     ]
+
+
+def call_values(program: str, calls: Sequence[str], sandbox: Sandbox) -> list[object]:
+    """The value of each call, as `f(2, 3)`, of what a program defines; fewer if one fails."""
+    mark = secrets.token_hex(8)
+    code = "\n\n_mark = __import__('sys').stdin.readline().strip()\n"
+    code += "".join(f"print(_mark, repr({call}), flush=True)\n" for call in calls)
+    return _values(sandbox.run(program + code, f"{mark}\n").stdout, mark)
 
 
 def _values(stdout: str, mark: str) -> list[object]:
@@ -63,7 +74,7 @@ def _values(stdout: str, mark: str) -> list[object]:
     return values
 
 
-def _all_equal(values: list[object], expected: list[object]) -> bool:
+def all_equal(values: list[object], expected: list[object]) -> bool:
     return len(values) == len(expected) and all(
         type(value) is type(wanted) and value == wanted for value, wanted in zip(values, expected, strict=True)
     )

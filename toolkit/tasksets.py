@@ -1,0 +1,272 @@
+"""What is evaluated: tasks, how an answer is graded, and held-out texts that steering should not damage.
+
+- the bundled corpus's held-out tasks (target: idiomatic style),
+- NeoCoder at a state of constraints (target: a technique that no human solution of the problem uses),
+- any JSON Lines of prompt and tests (target: idiomatic style, for what it is worth).
+"""
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from . import grading
+from .corpus import HEADERS, sample_tasks, style_of
+from .damage import Text
+from .grading import Grade
+from .neocoder import CALIBRATED, Problem, extract_code, python_solutions, run_samples
+from .samples import prompt_for
+from .sandbox import Sandbox
+from .techniques import techniques
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """tasks: each has a `prompt` and a `group`. target: what `Grade.target` means, in a word. asked: the prompt of a task
+    that asks for the target in words. grade: grades of completions, one beside each task. texts: held-out texts by
+    name. max_new_tokens: enough for an answer."""
+
+    name: str
+    tasks: Sequence
+    target: str
+    asked: Callable[[object], str]
+    grade: Callable[[Sequence, Sequence[str], Sandbox], list[Grade]]
+    texts: dict[str, list[Text]]
+    max_new_tokens: int = 160
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+def corpus_set(split: str, n: int, seed: int = 0) -> TaskSet:
+    """`n` held-out tasks of the bundled corpus."""
+    tasks, header = sample_tasks(split, n, seed), HEADERS["idiomatic"][0] + "\n"
+    texts = {
+        f"{style} code": [Text(task.prompt, task.solutions[style] + "\n", task.group) for task in tasks]
+        for style in ("plain", "idiomatic")
+    }
+    texts["prompts"] = [Text("", task.prompt, task.group) for task in tasks]
+    return TaskSet(f"corpus:{split}", tasks, "idiomatic", lambda task: header + task.prompt, grading.grade, texts)
+
+
+# NeoCoder ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NeoTask:
+    """A problem at a state: its prompt, its tests, what is forbidden, what humans use."""
+
+    prompt: str
+    group: str
+    asked: str
+    tests: tuple[tuple[str, str], ...]
+    constraints: frozenset[str]
+    human_neocoder: frozenset[str]
+    human_core: frozenset[str]
+    first_human: str
+
+
+def neocoder_set(
+    problems: Sequence[Problem], state: int, tokenizer: PreTrainedTokenizerBase | None, name: str = "neocoder"
+) -> TaskSet:
+    """The problems that have the state. Techniques are those of our detector, for the model and for the humans alike."""
+    tasks = []
+    for problem in problems:
+        if state < len(problem.statements) and problem.samples:
+            used = [techniques(text) for text in python_solutions(problem)]
+            statement = problem.statements[state]
+            creative = f"Be creative: use a technique that others would not think of.\n\n{statement}"
+            tasks.append(
+                NeoTask(
+                    prompt=prompt_for(statement, tokenizer),
+                    group=problem.id,
+                    asked=prompt_for(creative, tokenizer),
+                    tests=problem.samples,
+                    constraints=problem.constraints[state],
+                    human_neocoder=frozenset().union(*(one.neocoder for one in used)),
+                    human_core=frozenset().union(*(one.core for one in used)),
+                    first_human=next(iter(python_solutions(problem)), ""),
+                )
+            )
+    if not tasks:
+        raise ValueError(f"no problem has state {state}; expected 0 to {max(len(p.statements) for p in problems) - 1}")
+    texts = {"human code": [Text(task.prompt, task.first_human, task.group) for task in tasks if task.first_human]}
+    return TaskSet(f"{name}:{state}", tasks, "novel", lambda task: task.asked, _grade_neocoder, texts, 1024)
+
+
+def _grade_neocoder(tasks: Sequence[NeoTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
+    """NeoGauge's parts for each answer (Lu et al. 2025, equations 1 to 4): `follows` the constraints, `convergent`
+    (follows and correct), `divergent` (share of its techniques that no human uses), `neogauge` (their product);
+    `divergent_core` over the extended list. Code that does not parse uses nothing: it is neither."""
+    programs = [extract_code(text) for text in completions]
+    outcomes = run_samples(programs, [task.tests for task in tasks], sandbox)
+    grades = []
+    for task, program, outcome in zip(tasks, programs, outcomes, strict=True):
+        try:
+            used = techniques(program)
+        except ValueError:
+            zero = dict.fromkeys(("follows", "convergent", "divergent", "neogauge", "divergent_core"), 0.0)
+            grades.append(Grade(False, "unparsable", False, zero))
+            continue
+        follows = not used.neocoder & task.constraints
+        divergent = len(used.neocoder - task.human_neocoder) / len(used.neocoder) if used.neocoder else 0.0
+        core = len(used.core - task.human_core) / len(used.core) if used.core else 0.0
+        convergent = float(follows and outcome.passed)
+        measures = {
+            "follows": float(follows),
+            "convergent": convergent,
+            "divergent": divergent,
+            "neogauge": convergent * divergent,
+            "divergent_core": core,
+        }
+        grades.append(Grade(outcome.passed, style_of(program), divergent > 0, measures))
+    return grades
+
+
+def calibrated(
+    problems: Sequence[Problem], sandbox: Sandbox, progress: Callable[[int], None] = lambda programs: None
+) -> list[Problem]:
+    """The problems whose samples can judge: at least `CALIBRATED` of the accepted Python solutions pass them."""
+    programs = [(problem, text) for problem in problems for text in python_solutions(problem)]
+    outcomes = run_samples([t for _, t in programs], [p.samples for p, _ in programs], sandbox, progress)
+    passed: dict[str, list[bool]] = {}
+    for (problem, _), outcome in zip(programs, outcomes, strict=True):
+        passed.setdefault(problem.id, []).append(outcome.passed)
+    return [p for p in problems if p.id in passed and sum(passed[p.id]) >= CALIBRATED * len(passed[p.id])]
+
+
+def strengthened(
+    problems: Sequence[Problem],
+    sandbox: Sandbox,
+    judges: int = 6,
+    mutants: int = 4,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda programs: None,
+) -> list[Problem]:
+    """The problems with more tests: samples with numbers changed, kept where `judges` accepted human solutions all run
+    and agree. Problems with fewer judges stay as they are."""
+    jobs, owners = [], []
+    for problem in problems:
+        humans = python_solutions(problem)[:judges]
+        rng = random.Random(f"{seed}:{problem.id}")
+        for mutant in {_mutate(problem.samples[0][0], rng) for _ in range(mutants)} if len(humans) == judges else ():
+            owners.append((problem.id, mutant))
+            jobs.append([(text, mutant) for text in humans])
+    runs = []
+    flat = [job for part in jobs for job in part]
+    for at in range(0, len(flat), 64):
+        runs += sandbox.run_all(flat[at : at + 64])
+        progress(len(flat[at : at + 64]))
+    more: dict[str, list[tuple[str, str]]] = {}
+    for index, (name, mutant) in enumerate(owners):
+        own = runs[index * judges : (index + 1) * judges]
+        answers = {" ".join(run.stdout.lower().split()) for run in own}
+        if len(answers) == 1 and answers != {""} and all(run.returncode == 0 and not run.stopped for run in own):
+            more.setdefault(name, []).append((mutant, own[0].stdout.strip()))
+    return [
+        replace(problem, samples=problem.samples + tuple(sorted(more.get(problem.id, [])))) for problem in problems
+    ]
+
+
+def _mutate(stdin: str, rng: random.Random) -> str:
+    """The input with one to three of its numbers changed, each to one between the smallest and the largest beside it on its
+    line or to a neighbour. The first line, which counts, is left alone where others follow."""
+    lines = stdin.rstrip("\n").split("\n")
+    where = [
+        (i, j)
+        for i, line in enumerate(lines)
+        for j, word in enumerate(line.split())
+        if re.fullmatch(r"-?\d+", word) and (i > 0 or len(lines) == 1)
+    ]
+    for i, j in rng.sample(where, min(len(where), rng.randint(1, 3))):
+        words = lines[i].split()
+        numbers = [int(word) for word in words if re.fullmatch(r"-?\d+", word)]
+        old = int(words[j])
+        words[j] = str(rng.choice([max(old - 1, min(0, old)), old + 1, rng.randint(min(numbers), max(numbers))]))
+        lines[i] = " ".join(words)
+    return "\n".join(lines) + "\n"
+
+
+def human_convergent(problems: Sequence[Problem]) -> dict[int, tuple[float, int]]:
+    """{state: (share of the human solutions that follow the constraints, problems)}, by the techniques that NeoCoder's own
+    files give (equation 5; they were accepted, so correctness is 1)."""
+    found = {}
+    for state in range(max(len(problem.statements) for problem in problems)):
+        own = [p for p in problems if state < len(p.statements) and p.human_labels]
+        follows = [not labels & p.constraints[state] for p in own for labels in p.human_labels]
+        found[state] = (sum(follows) / len(follows), len(own))
+    return found
+
+
+# Any JSON Lines of prompt and tests --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """tests: ("call", expression, value) or ("stdio", stdin, stdout)."""
+
+    prompt: str
+    group: str
+    tests: tuple[tuple[str, str, object], ...]
+
+
+def file_set(path: Path) -> TaskSet:
+    """Tasks of a JSON Lines file: `{"prompt": str, "tests": [...], "group": str}`, each test `{"call": "f(2)", "value": 4}`
+    (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the completion is a program).
+
+    Raises:
+        ValueError: naming the file, the line and the field.
+    """
+    tasks = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
+            tasks.append(_file_task(row, f"{path}, line {number}", str(number)))
+    if not tasks:
+        raise ValueError(f"{path}: no tasks; expected JSON Lines of prompt and tests")
+    asked = HEADERS["idiomatic"][0] + "\n"
+    texts = {"prompts": [Text("", task.prompt, task.group) for task in tasks]}
+    return TaskSet(path.stem, tasks, "idiomatic", lambda task: asked + task.prompt, _grade_file, texts, 512)
+
+
+def _file_task(row: dict, where: str, number: str) -> FileTask:
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"]:
+        raise ValueError(
+            f"{where}: prompt is {row.get('prompt') if isinstance(row, dict) else row!r}; expected a text"
+        )
+    tests = []
+    for test in row.get("tests") or ():
+        if isinstance(test, dict) and isinstance(test.get("call"), str) and "value" in test:
+            tests.append(("call", test["call"], test["value"]))
+        elif isinstance(test, dict) and isinstance(test.get("input"), str) and isinstance(test.get("output"), str):
+            tests.append(("stdio", test["input"], test["output"]))
+        else:
+            raise ValueError(f"{where}: a test is {test!r}; expected call and value, or input and output")
+    if not tests:
+        raise ValueError(f"{where}: tests is {row.get('tests')!r}; expected one test or more")
+    if len({kind for kind, *_ in tests}) > 1:
+        raise ValueError(f"{where}: tests mix call and input; expected one kind")
+    return FileTask(row["prompt"], str(row.get("group", number)), tuple(tests))
+
+
+def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
+    grades = []
+    for task, text in zip(tasks, completions, strict=True):
+        if task.tests[0][0] == "call":
+            program = task.prompt + grading.function_body(text)
+            values = grading.call_values(program, [call for _, call, _ in task.tests], sandbox)
+            correct = grading.all_equal(values, [value for *_, value in task.tests])
+        else:
+            program = extract_code(text)
+            (outcome,) = run_samples([program], [[test[1:] for test in task.tests]], sandbox)
+            correct = outcome.passed
+        style = style_of(program)
+        grades.append(Grade(correct, style, style == "idiomatic"))
+    return grades
