@@ -46,7 +46,16 @@ from .sweep import alpha_of_kl, beats_control, choose, control
 from .sweep import apply as apply_choice
 from .sweep import figure as sweep_figure
 from .sweep import sweep as sweep_grid
-from .tasksets import TaskSet, calibrated, corpus_set, file_set, neocoder_set, strengthened
+from .tasksets import (
+    TaskSet,
+    calibrated,
+    corpus_set,
+    file_set,
+    human_convergent,
+    human_divergent,
+    neocoder_set,
+    strengthened,
+)
 
 
 app = typer.Typer(
@@ -307,6 +316,26 @@ def generate_samples(
     console.print(f"{out}: {len(read_rows(out))} rows")
 
 
+@dataset.command(name="neocoder-humans")
+def neocoder_humans(
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    json_: Json = False,
+) -> None:
+    """NeoGauge's human rows, from the techniques that NeoCoder's own files give, beside the published ones."""
+    problems = load_neocoder(neocoder_folder(source, download_to, None))
+    rows, divergent = human_convergent(problems), human_divergent(problems)
+    if json_:
+        print(json.dumps({"convergent": [asdict(row) for row in rows], "divergent": asdict(divergent)}, indent=1))
+        return
+    table = Table("state", "convergent (human)", "published", "problems", "solutions")
+    for row in rows:
+        cells = (row.convergent.percent(), f"{100 * row.published:.1f}%", str(row.problems), str(row.convergent.n))
+        table.add_row(str(row.state), *cells)
+    console.print(table)
+    console.print(f"divergent (human, leave one out): {divergent.percent()}, n = {divergent.n}; published about 2%")
+
+
 def neocoder_folder(source: str, download_to: Path, sha256: list[str] | None) -> Path:
     """The folder of NeoCoder's files, downloaded first if `source` is an address."""
     if "://" not in source:
@@ -547,6 +576,7 @@ def sweep(
     kl_budget: Annotated[
         float | None, typer.Option(help="no grid of alphas: the largest whose mean KL is this")
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = 256,
     confirm: Annotated[str | None, typer.Option(help="tasks that the choice is confirmed on, once")] = None,
     apply_: Annotated[
         bool, typer.Option("--apply", help="write the choice into the repo's config.json (a folder)")
@@ -579,7 +609,7 @@ def sweep(
     rows = 3 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))
     with progress_bar(rows + 6 * len(chosen) * len(strengths)) as advance:
         generate = partial(advance, "generate")
-        points = sweep_grid(model, tokenizer, chosen, ks, strengths, where, sandbox, generate)
+        points = sweep_grid(model, tokenizer, chosen, ks, strengths, where, sandbox, batch_size, generate)
         pick = choose(points, guard, kl_guard)
         random: list = []
         if pick is not None:

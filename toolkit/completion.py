@@ -20,12 +20,19 @@ def complete(
     """The completion of each prompt, greedy unless `generate_kwargs` say otherwise.
 
     Prompts of similar length share a batch, padded on the left. `alphas` steers each prompt at its own strength; None
-    leaves the model as it is.
+    leaves the model as it is. A completion ends at the latest where the model's positions do.
+
+    Raises:
+        ValueError: if a prompt fills the model's positions; the message counts them. Nothing is cut in silence.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     completions = [""] * len(prompts)
     device = model.get_input_embeddings().weight.device
     templated = bool(tokenizer.bos_token and prompts and prompts[0].startswith(tokenizer.bos_token))
+    longest = model.config.max_position_embeddings
+    over = sum(len(ids) >= longest for ids in tokenizer(list(prompts))["input_ids"]) if prompts else 0
+    if over:
+        raise ValueError(f"{over} of {len(prompts)} prompts are longer than the model's {longest} tokens")
     kwargs = {"do_sample": False} | generate_kwargs
     for at in range(0, len(order), batch_size):
         batch = order[at : at + batch_size]
@@ -37,10 +44,11 @@ def complete(
             return_token_type_ids=False,
             add_special_tokens=not templated,  # a chat template has written its own
         ).to(device)
+        length = inputs["input_ids"].shape[1]
         if alphas is not None:
             kwargs["iti_alpha"] = torch.tensor([float(alphas[i]) for i in batch])
-        output = model.generate(**inputs, max_new_tokens=max_new_tokens, **kwargs)
-        texts = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        output = model.generate(**inputs, max_new_tokens=min(max_new_tokens, longest - length), **kwargs)
+        texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
         for index, text in zip(batch, texts, strict=True):
             completions[index] = text
         progress(len(batch))

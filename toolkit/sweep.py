@@ -29,10 +29,6 @@ from .sandbox import Sandbox
 from .tasksets import TaskSet
 
 
-BATCH = 128
-"""Rows of one batch: alphas of one task stand side by side."""
-
-
 @dataclass(frozen=True)
 class Rates:
     """correct, target, both: shares of the tasks, on one set of prompts at one strength."""
@@ -66,6 +62,7 @@ def rates_of(
     task_set: TaskSet,
     conditions: Sequence[tuple[bool, float]],
     sandbox: Sandbox,
+    batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Rates]:
     """The rates of each (asked, alpha) pair. All of them are rows of the same batches, greedily."""
@@ -76,7 +73,7 @@ def rates_of(
         [task_set.asked(task) if asked else task.prompt for task, asked, _ in pairs],
         [alpha for *_, alpha in pairs],
         task_set.max_new_tokens,
-        batch_size=BATCH,
+        batch_size=batch_size,
         progress=progress,
     )
     grades = task_set.grade([task for task, *_ in pairs], texts, sandbox)
@@ -102,6 +99,7 @@ def sweep(
     alphas: Sequence[float],
     scopes: Sequence[str],
     sandbox: Sandbox,
+    batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Point]:
     """Answer every task at every point; the first point is alpha 0, which every K and scope share. The model's own K and scope
@@ -114,7 +112,7 @@ def sweep(
             model.iti_top_k, model.iti_scope = k, scope
             strengths = [0.0, *alphas] if not points else list(alphas)
             wanted = [pair for alpha in strengths for pair in ((False, alpha), (False, -alpha), (True, -alpha))]
-            rates = rates_of(model, tokenizer, task_set, wanted, sandbox, progress)
+            rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress)
             kls = [damage.kl.mean for damage in measure_damage(model, tokenizer, texts, _both_signs(strengths))]
             for i, alpha in enumerate(strengths):
                 points.append(Point(k, alpha, scope, *rates[3 * i : 3 * i + 3], *kls[2 * i : 2 * i + 2]))
@@ -156,6 +154,7 @@ def control(
     alphas: Sequence[float],
     sandbox: Sandbox,
     draws: int = 3,
+    batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[list[Rates]]:
     """[draws][2 * alphas]: the rates at alpha and at minus alpha, in turn, of random directions on the same heads."""
@@ -166,7 +165,7 @@ def control(
         for draw in range(draws):
             with under(model, Condition("random", directions=random_directions(used, draw + 1))):
                 wanted = [(False, alpha) for alpha in _both_signs(alphas)]
-                found.append(rates_of(model, tokenizer, task_set, wanted, sandbox, progress))
+                found.append(rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress))
         return found
     finally:
         model.iti_top_k, model.iti_scope = before

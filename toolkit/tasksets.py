@@ -18,6 +18,7 @@ from . import grading
 from .corpus import HEADERS, sample_tasks, style_of
 from .damage import Text
 from .grading import Grade
+from .intervals import Estimate, estimate
 from .neocoder import CALIBRATED, Problem, extract_code, python_solutions, run_samples
 from .samples import prompt_for
 from .sandbox import Sandbox
@@ -191,15 +192,40 @@ def _mutate(stdin: str, rng: random.Random) -> str:
     return "\n".join(lines) + "\n"
 
 
-def human_convergent(problems: Sequence[Problem]) -> dict[int, tuple[float, int]]:
-    """{state: (share of the human solutions that follow the constraints, problems)}, by the techniques that NeoCoder's own
-    files give (equation 5; they were accepted, so correctness is 1)."""
-    found = {}
-    for state in range(max(len(problem.statements) for problem in problems)):
+@dataclass(frozen=True)
+class HumanRow:
+    """convergent: share of the human solutions that follow the constraints of a state (Lu et al. 2025, equation 5; they were
+    accepted, so correctness is 1), over `problems` problems. published: the paper's figure, on all 199 problems."""
+
+    state: int
+    convergent: Estimate
+    problems: int
+    published: float
+
+
+PUBLISHED_CONVERGENT = (1.0, 0.361, 0.148, 0.049, 0.023, 0.017)
+"""Lu et al. 2025, the human row by state."""
+
+
+def human_convergent(problems: Sequence[Problem]) -> list[HumanRow]:
+    """The human rows by state, from the techniques that NeoCoder's own files give."""
+    rows = []
+    for state, published in enumerate(PUBLISHED_CONVERGENT):
         own = [p for p in problems if state < len(p.statements) and p.human_labels]
-        follows = [not labels & p.constraints[state] for p in own for labels in p.human_labels]
-        found[state] = (sum(follows) / len(follows), len(own))
-    return found
+        follows = [(not labels & p.constraints[state], p.id) for p in own for labels in p.human_labels]
+        if follows:
+            rows.append(HumanRow(state, estimate(*zip(*follows, strict=True)), len(own), published))
+    return rows
+
+
+def human_divergent(problems: Sequence[Problem]) -> Estimate:
+    """Mean share of a human solution's techniques that no other human solution of the problem uses (equation 6)."""
+    shares = []
+    for problem in problems:
+        for i, labels in enumerate(problem.human_labels):
+            others = frozenset().union(*problem.human_labels[:i], *problem.human_labels[i + 1 :])
+            shares.append((len(labels - others) / len(labels) if labels else 0.0, problem.id))
+    return estimate(*zip(*shares, strict=True))
 
 
 # Any JSON Lines of prompt and tests --------------------------------------------------------------------------------
