@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import neocoder_files
@@ -158,7 +159,7 @@ def test_files_are_downloaded_once_and_checked(folder, tmp_path):
 
 def test_sampling_goes_on_where_it_stopped_and_gives_the_same(problems, tmp_path):
     model, tokenizer = tiny_llama(), tiny_tokenizer()
-    short = [type(p)(**{**p.__dict__, "statements": (f"double {i}",)}) for i, p in enumerate(problems)]
+    short = [replace(problem, statements=(f"double {i}",)) for i, problem in enumerate(problems)]
     kwargs = {"n": 5, "max_new_tokens": 8, "batch_size": 2}
     draw(model, tokenizer, short, tmp_path / "whole.jsonl", **kwargs)
     whole = read_rows(tmp_path / "whole.jsonl")
