@@ -27,6 +27,7 @@ from .bundled import ROOT, demo_tasks
 from .capture import Policy
 from .card import before_and_after, replace_section, write_results
 from .completion import complete, function_body
+from .convert import convert as convert_source
 from .evaluate import Condition, damage_of, damage_table, standard_conditions
 from .evaluate import evaluate as measure_all
 from .evaluate import markdown as evaluation_table
@@ -38,6 +39,7 @@ from .multiple_choice import multiple_choice, read_questions
 from .neocoder import FILES as NEOCODER_FILES
 from .neocoder import REPOSITORY, Problem, build_from_humans, build_from_samples, fetch
 from .neocoder import load as load_neocoder
+from .publish import push as push_folder
 from .report import markdown as report_table
 from .samples import draw, prompt_for, read_rows
 from .sandbox import Limits, Sandbox, SandboxError
@@ -56,6 +58,7 @@ from .tasksets import (
     neocoder_set,
     strengthened,
 )
+from .verify import verify as verify_repo
 
 
 app = typer.Typer(
@@ -662,6 +665,79 @@ def sweep(
     )
     if "confirmed" in found:
         console.print(Markdown(evaluation_table(confirmed, checked.target)))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="folder, file or Hub repo: older ITI files, or a baked checkpoint")],
+    base: Annotated[str, typer.Option(help="Hub repo or folder of the plain Llama that it steers")],
+    out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
+    site: Annotated[str | None, typer.Option(help="head or residual; found out from the files by default")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; the source's own by default")] = None,
+    scope: Annotated[str | None, typer.Option(help="all or generated; what the source does by default")] = None,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the source")] = None,
+    base_revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
+    json_: Json = False,
+) -> None:
+    """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
+    found = convert_source(source, base, out, site, alpha, scope, revision, base_revision, overwrite)
+    if json_:
+        told = {
+            "heads": len(found.directions),
+            "site": found.directions.site,
+            "alpha": found.alpha,
+            "scope": found.scope,
+        }
+        print(json.dumps(told | {"said": found.said}))
+        return
+    for line in found.said:
+        console.print(escape(line), highlight=False)
+    console.print(f"{len(found.directions)} heads, written to {out}", highlight=False)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="the steered repo on disk")],
+    repo: Annotated[str, typer.Argument(help="name on the Hub, owner/name")],
+    private: Annotated[bool, typer.Option("--private")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
+    commit_message: Annotated[str | None, typer.Option()] = None,
+    revision: Annotated[str | None, typer.Option(help="branch to push to; made if there is none")] = None,
+    json_: Json = False,
+) -> None:
+    """Push a steered repo to the Hub: code, config, directions, tokenizer, card, report, figures; weights if self-contained."""
+    found = push_folder(folder, repo, private, create_pr, commit_message, revision)
+    if json_:
+        print(json.dumps(asdict(found)))
+        return
+    console.print(f"{found.repo} at {found.commit}: {len(found.files)} files", highlight=False)
+    if found.pull_request:
+        console.print(found.pull_request, highlight=False)
+
+
+@app.command()
+def verify(
+    repo: Annotated[str, typer.Argument(help="Hub repo or folder")],
+    revision: Revision = None,
+    json_: Json = False,
+) -> None:
+    """What loading a repo would run, and whether that is this package's own code. Runs none of it. Exit code 2 if not."""
+    found = verify_repo(repo, revision)
+    if json_:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        words = {"ours": "this package's own", "changed": "[red]changed[/red]", "unknown": "[red]unknown[/red]"}
+        for file in found.code:
+            console.print(f"{file.sha256}  {escape(file.name)}  {words[file.status]}", highlight=False, soft_wrap=True)
+        for note in found.notes:
+            console.print(escape(note), highlight=False, soft_wrap=True)
+        for problem in found.problems:
+            console.print(f"[red]problem:[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+        if not found.problems:
+            console.print("nothing found that speaks against loading it")
+    if found.problems:
+        raise typer.Exit(2)
 
 
 def numbers(text: str, kind: type, name: str) -> list:
