@@ -1,17 +1,18 @@
 """A small server on loopback that speaks the part of the Hub's protocol that pushing and pulling a model needs.
 
-Repos live in memory: a list of commits, each a snapshot {path: bytes}. Uploads are answered "regular", so that file
-contents travel in the commit itself, without LFS. A repo can be gated or private: then a token is asked for.
+Repos live in memory: a list of commits, each a snapshot {path: bytes}. Files in safetensors go by LFS, others travel in the
+commit itself. A repo can be gated or private: then a token is asked for. Connections can be cut in the middle.
 """
 
 import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 TOKEN = "hf_thisIsATestTokenOfTheLoopbackHub"
@@ -21,6 +22,7 @@ TOKEN = "hf_thisIsATestTokenOfTheLoopbackHub"
 class Repo:
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=dict)
+    pull_requests: int = 0
     locked: str = ""
     """"", "GatedRepo" or "RepoNotFound" (what a private repo says to a stranger)."""
 
@@ -35,12 +37,19 @@ class Repo:
         return next((commit for commit in self.commits if commit[0] == sha), None)
 
 
+def _oid(body: bytes) -> str:
+    return hashlib.sha1(body).hexdigest()
+
+
 class Hub:
-    """`with Hub() as hub:` serves at `hub.endpoint`; `hub.repos` is what it holds, `hub.requests` what it was asked."""
+    """`with Hub() as hub:` serves at `hub.endpoint`; `hub.repos` is what it holds, `hub.requests` what it was asked.
+    The next `hub.cut["GET"]` downloads and `hub.cut["PUT"]` uploads of LFS files end in the middle."""
 
     def __init__(self):
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []
+        self.lfs: dict[str, bytes] = {}
+        self.cut = {"GET": 0, "PUT": 0}
 
     def __enter__(self) -> "Hub":
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -122,14 +131,56 @@ class _Handler(BaseHTTPRequestHandler):
                 sha, files = commit
                 if match[3] not in files:
                     return self._error(404, "EntryNotFound", X_Repo_Commit=sha)
-                body = files[match[3]]
-                etag = f'"{hashlib.sha1(body).hexdigest()}"'
-                self._reply(200, body, X_Repo_Commit=sha, ETag=etag, Accept_Ranges="bytes")
+                self._file(match[3], files[match[3]], sha)
+        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+            if repo := self._repo(match[1]):
+                if (commit := repo.at(match[2])) is None:
+                    return self._error(404, "RevisionNotFound")
+                entries = [{"type": "file", "path": n, "size": len(b), "oid": _oid(b)} for n, b in commit[1].items()]
+                self._reply(200, json.dumps(entries).encode(), Content_Type="application/json")
         else:
             self._error(404, "EntryNotFound")
 
+    def _file(self, name: str, body: bytes, sha: str):
+        """A file, or the part of it that a Range header asks for."""
+        headers = {"X_Repo_Commit": sha, "ETag": f'"{_oid(body)}"', "Accept_Ranges": "bytes"}
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        status, start = (206, int(asked[1])) if asked else (200, 0)
+        if asked:
+            self.hub.requests.append(f"RANGE {start} {name}")
+            headers["Content_Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        if self.command == "GET" and name.endswith(".safetensors") and self.hub.cut["GET"] > 0:
+            self.hub.cut["GET"] -= 1
+            self.send_response(status)
+            for header, value in headers.items():
+                self.send_header(header.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            self.wfile.write(body[start : start + (len(body) - start) // 2])
+            self.wfile.flush()
+            return self._hang_up()
+        self._reply(status, body[start:], **headers)
+
+    def _hang_up(self):
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def do_PUT(self):
+        oid = urlsplit(self.path).path.removeprefix("/lfs/")
+        self.hub.requests.append(f"PUT {oid}")
+        length = int(self.headers.get("Content-Length", 0))
+        if self.hub.cut["PUT"] > 0:
+            self.hub.cut["PUT"] -= 1
+            self.rfile.read(length // 2)
+            return self._hang_up()
+        body = self.rfile.read(length)
+        if hashlib.sha256(body).hexdigest() != oid:
+            return self._error(400, "BadOid")
+        self.hub.lfs[oid] = body
+        self._reply(200)
+
     def do_POST(self):
-        path = unquote(urlsplit(self.path).path)
+        path, query = unquote(urlsplit(self.path).path), parse_qs(urlsplit(self.path).query)
         self.hub.requests.append(f"POST {path}")
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -140,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             known = name in self.hub.repos
-            repo = self.hub.repos.setdefault(name, Repo(locked="RepoNotFound" if asked.get("private") else ""))
+            private = asked.get("private") or asked.get("visibility") == "private"
+            repo = self.hub.repos.setdefault(name, Repo(locked="RepoNotFound" if private else ""))
             if not known:
                 repo.commit({".gitattributes": b""})
             return self._reply(409 if known else 200, {"url": f"{self.hub.endpoint}/{name}", "id": name})
@@ -149,17 +201,44 @@ class _Handler(BaseHTTPRequestHandler):
             if repo is None:
                 return self._error(404, "RepoNotFound")
             if match[2] == "preupload":
-                files = [
-                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
-                    for f in json.loads(body)["files"]
+                names = [file["path"] for file in json.loads(body)["files"]]
+                modes = ["lfs" if name.endswith(".safetensors") else "regular" for name in names]
+                answer = [
+                    {"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in zip(names, modes, strict=True)
                 ]
-                return self._reply(200, {"files": files})
-            files = dict((repo.at(match[3]) or repo.at("main"))[1])
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                elif line["key"] == "deletedFile":
-                    files.pop(line["value"]["path"], None)
-            sha = repo.commit(files, match[3])
-            return self._reply(200, {"commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{match[1]}/commit/{sha}"})
+                return self._reply(200, {"files": answer})
+            return self._commit(repo, match[1], match[3], body, bool(query.get("create_pr")))
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/branch/(.+)", path):
+            repo = self.hub.repos[match[1]]
+            known = match[2] in repo.branches
+            repo.branches.setdefault(match[2], repo.branches["main"])
+            return self._reply(409 if known else 200, {"error": "exists"} if known else {})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            objects = []
+            for asked in json.loads(body)["objects"]:
+                entry = {"oid": asked["oid"], "size": asked["size"]}
+                if asked["oid"] not in self.hub.lfs:
+                    entry["actions"] = {"upload": {"href": f"{self.hub.endpoint}/lfs/{asked['oid']}"}}
+                objects.append(entry)
+            return self._reply(200, {"transfer": "basic", "objects": objects})
         self._error(404, "EntryNotFound")
+
+    def _commit(self, repo: Repo, name: str, branch: str, body: bytes, create_pr: bool):
+        files = dict((repo.at(branch) or repo.at("main"))[1])
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                if value["oid"] not in self.hub.lfs:
+                    return self._error(400, "LfsObjectMissing")
+                files[value["path"]] = self.hub.lfs[value["oid"]]
+            elif line["key"] == "deletedFile":
+                files.pop(value["path"], None)
+        answer = {}
+        if create_pr:
+            repo.pull_requests += 1
+            branch = f"refs/pr/{repo.pull_requests}"
+            answer["pullRequestUrl"] = f"{self.hub.endpoint}/{name}/discussions/{repo.pull_requests}"
+        sha = repo.commit(files, branch)
+        self._reply(200, answer | {"commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{sha}"})
