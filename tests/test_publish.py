@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from hub import Repo
+from huggingface_hub import ModelCard
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit import cli
 from iti_llama.toolkit.card import name_repo
@@ -78,7 +79,10 @@ def test_push_then_pull_gives_the_steered_model(folder, form, hub, client, tmp_p
     held = hub.repos["me/steered"].at("main")[1]
     assert not any(b"hf_secret" in body for body in held.values())
     assert ("model.safetensors" in held) == (form == "self-contained")
-    assert b'repo = "me/steered"' in held["README.md"]
+    card = ModelCard(held["README.md"].decode())
+    assert 'repo = "me/steered"' in card.text
+    if form == "adapter":
+        assert (card.data.base_model, card.data.to_dict()["base_model_relation"]) == ("meta/base", "adapter")
     client(LOAD, tmp_path / "pulled.pt", "{}", cache="another machine")
     model = ITILlamaForCausalLM.from_pretrained(folder) if form == "self-contained" else None
     if model is not None:

@@ -157,6 +157,19 @@ def name_repo(text: str, repo: str) -> str:
     return text.replace("`iti-llama verify REPO`", f"`iti-llama verify {repo}`")
 
 
+def with_base(text: str, config: ITILlamaConfig) -> str:
+    """A card that names the base of an adapter, and its licence, where it names none yet."""
+    base, parsed = config.base_model_name_or_path, ModelCard(text)
+    if base is None or parsed.data.base_model:
+        return text
+    parsed.data.base_model, parsed.data["base_model_relation"] = base, "adapter"
+    license_ = base_license(base)
+    if license_ and parsed.data.license in (None, "other"):
+        parsed.data.license = license_
+        parsed.data["license_name"] = None
+    return str(parsed)
+
+
 def write_results(path: Path, tasks: str, target: str, rows: Sequence[Measured]) -> None:
     """Put pass@1 and the target share of the plain and the steered condition into a card's `model-index`."""
     card = ModelCard.load(path)

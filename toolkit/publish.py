@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from iti_llama import ITIDirections, ITILlamaConfig
 
 from .build import TOKENIZER_FILES
-from .card import name_repo
+from .card import name_repo, with_base
 from .verify import CODE
 
 
@@ -94,7 +94,9 @@ def push(
     for name in names:
         content: str | bytes = str(folder / name)
         if name == "README.md":
-            content = name_repo((folder / name).read_text(encoding="utf-8"), repo).encode()
+            config = ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            text = with_base((folder / name).read_text(encoding="utf-8"), config)
+            content = name_repo(text, repo).encode()
         operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))
     api = HfApi(token=token)
     api.create_repo(repo, private=private, exist_ok=True)
