@@ -188,16 +188,7 @@ class ITIDirections:
             tensors["scores"] = self.scores
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         data = _with_sorted_header(save(tensors, metadata=self.provenance | metadata))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
         return path
 
     def _check(self, name: str) -> None:
@@ -238,6 +229,22 @@ class ITIDirections:
             if (layer, head) in seen:
                 raise ITIDirectionsError(f"{name}: row {row} names layer {layer}, head {head} a second time")
             seen.add((layer, head))
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> Path:
+    """Write a file, whole or not at all; the folder is made where there is none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
 
 
 def _with_sorted_header(data: bytes) -> bytes:

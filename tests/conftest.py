@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.sandbox import Sandbox, SandboxError
 from reference import some_directions, tiny_llama
 from transformers.utils import logging
 
@@ -48,3 +49,11 @@ def adapter_dir(steered, tmp_path) -> Path:
 @pytest.fixture
 def ids() -> torch.Tensor:
     return torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Sandbox:
+    try:
+        return Sandbox()
+    except SandboxError as error:
+        pytest.skip(f"no sandbox on this machine: {error}")

@@ -12,18 +12,9 @@ from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.bundled import ROOT
 from iti_llama.toolkit.corpus import style_of
 from iti_llama.toolkit.evaluate import Condition, answer, evaluate, random_directions
-from iti_llama.toolkit.sandbox import Sandbox, SandboxError
 from iti_llama.toolkit.sweep import choose, sweep
 from iti_llama.toolkit.tasksets import corpus_set
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    try:
-        return Sandbox()
-    except SandboxError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
 
 
 @pytest.fixture(scope="module")

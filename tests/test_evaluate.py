@@ -22,7 +22,6 @@ from iti_llama.toolkit.grading import Grade
 from iti_llama.toolkit.intervals import estimate
 from iti_llama.toolkit.multiple_choice import Question, answer_scores, multiple_choice, read_questions
 from iti_llama.toolkit.neocoder import load
-from iti_llama.toolkit.sandbox import Sandbox, SandboxError
 from iti_llama.toolkit.store import Store
 from iti_llama.toolkit.sweep import Point, Rates, alpha_of_kl, apply, beats_control, choose, control
 from iti_llama.toolkit.tasksets import (
@@ -35,14 +34,6 @@ from iti_llama.toolkit.tasksets import (
     strengthened,
 )
 from reference import hooks, some_directions, tiny_llama, tiny_tokenizer
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    try:
-        return Sandbox()
-    except SandboxError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
 
 
 @pytest.fixture(scope="module")

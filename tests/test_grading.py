@@ -3,15 +3,6 @@
 import pytest
 from iti_llama.toolkit.corpus import sample_tasks
 from iti_llama.toolkit.grading import grade
-from iti_llama.toolkit.sandbox import Sandbox, SandboxError
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    try:
-        return Sandbox()
-    except SandboxError as error:
-        pytest.skip(f"no sandbox on this machine: {error}")
 
 
 @pytest.fixture(scope="module")

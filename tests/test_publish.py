@@ -10,6 +10,7 @@ from hub import Repo
 from huggingface_hub import ModelCard
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit import cli
+from iti_llama.toolkit.bundled import ROOT
 from iti_llama.toolkit.card import name_repo
 from iti_llama.toolkit.publish import files_to_push
 from iti_llama.toolkit.verify import verify
@@ -91,6 +92,18 @@ def test_push_then_pull_gives_the_steered_model(folder, form, hub, client, tmp_p
             torch.testing.assert_close(torch.load(tmp_path / "pulled.pt"), model(ids).logits)
     client(LOAD, tmp_path / "cached.pt", "{}", cache="another machine", offline=True)
     assert torch.equal(torch.load(tmp_path / "cached.pt"), torch.load(tmp_path / "pulled.pt"))
+
+
+def test_the_bundled_model_can_be_pushed_as_it_is():
+    names = files_to_push(ROOT)
+    assert {
+        "model.safetensors",
+        "iti_directions.safetensors",
+        "tokenizer.json",
+        "README.md",
+        "figures/sweep.png",
+    } <= set(names)
+    assert not any(name.startswith(("tests", "toolkit", "build", ".")) for name in names)
 
 
 @ADAPTER
@@ -248,7 +261,8 @@ def test_the_licence_is_that_of_the_base(hub, client):  # noqa: F811
     hub.repos["meta/carded"].commit({"README.md": b"---\nlicense: llama2\n---\n# x\n"})
     script = """
         del sys.modules["iti_llama"]
-        from iti_llama.toolkit.card import base_license
+        from iti_llama.toolkit.bundled import ROOT
+from iti_llama.toolkit.card import base_license
         assert base_license("meta/carded") == "llama2"
         assert base_license("meta-llama/Llama-3.1-8B-Instruct") == "llama3.1"
         assert base_license("meta-llama/Meta-Llama-3-8B") == "llama3"

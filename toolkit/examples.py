@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from iti_llama.iti_directions import write_whole
 
 from .corpus import HEADERS, classics, sample_task
 
@@ -76,23 +77,7 @@ def write_examples(examples: Iterable[Example], path: str | os.PathLike) -> Path
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write a text file, whole or not at all."""
-    return write_bytes(path, text.encode())
-
-
-def write_bytes(path: str | os.PathLike, data: bytes) -> Path:
-    """Write a file, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    return write_whole(path, text.encode())
 
 
 def checksum(examples: Iterable[Example]) -> str:

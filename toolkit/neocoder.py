@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from iti_llama.iti_directions import write_whole
 from scipy.optimize import linear_sum_assignment
 
 from .baseline import text_baseline
-from .examples import Example, write_bytes
+from .examples import Example
 from .fit import fold_ids
 from .probes import auc
 from .sandbox import Sandbox
@@ -75,7 +76,7 @@ def fetch(url: str, folder: Path, sha256: dict[str, str] | None = None) -> dict[
         if wanted is not None and sums[name] != wanted:
             raise ValueError(f"{name}: SHA-256 is {sums[name]}; expected {wanted}")
         if not path.exists():
-            write_bytes(path, data)
+            write_whole(path, data)
     return sums
 
 
