@@ -261,8 +261,7 @@ def test_the_licence_is_that_of_the_base(hub, client):  # noqa: F811
     hub.repos["meta/carded"].commit({"README.md": b"---\nlicense: llama2\n---\n# x\n"})
     script = """
         del sys.modules["iti_llama"]
-        from iti_llama.toolkit.bundled import ROOT
-from iti_llama.toolkit.card import base_license
+        from iti_llama.toolkit.card import base_license
         assert base_license("meta/carded") == "llama2"
         assert base_license("meta-llama/Llama-3.1-8B-Instruct") == "llama3.1"
         assert base_license("meta-llama/Meta-Llama-3-8B") == "llama3"
