@@ -135,6 +135,10 @@ def sept_layout(folder, vectors):
     dump(content | {"all_head_scores": scores, "num_layers": 4, "num_heads": 4}, folder / "probe_results.pkl")
 
 
+def spread_layout(folder, vectors):
+    dump(with_std(vectors), folder / "intervention_directions.pkl")
+
+
 def truthful_layout(folder, vectors):
     sklearn = pytest.importorskip("sklearn.linear_model")
     probe = sklearn.LogisticRegression().fit(np.random.randn(8, 16), [0, 1] * 4)
@@ -150,6 +154,7 @@ LAYOUTS = [
     (aug_layout, "residual", 6.0, {"alpha": 6.0}),
     (json_layout, "residual", 0.4, {}),
     (sept_layout, "head", 5.0, {"alpha": 5.0}),
+    (spread_layout, "head", 5.0, {"alpha": 5.0}),
     (truthful_layout, "head", 5.0, {"alpha": 5.0}),
 ]
 
@@ -168,7 +173,7 @@ def test_a_converted_repo_steers_as_its_source(layout, site, alpha, options, bas
         assert order == sorted(HEADS)
         assert any("sorted by position" in line for line in found.said)
         assert model.iti_directions.provenance["ranked"] == "no"
-    elif layout is json_layout:
+    elif layout in (json_layout, spread_layout):
         assert any("does not rank" in line for line in found.said)
     else:
         assert order == HEADS
