@@ -230,7 +230,7 @@ class ITILlamaPreTrainedModel(LlamaPreTrainedModel):
     def from_base(
         cls,
         base_model_name_or_path: str | os.PathLike,
-        directions: ITIDirections | str | os.PathLike,
+        directions: ITIDirections | str | os.PathLike | None,
         alpha: float = 1.0,
         top_k: int | None = None,
         scope: str = "all",
@@ -239,14 +239,15 @@ class ITILlamaPreTrainedModel(LlamaPreTrainedModel):
         """Steer a plain Llama checkpoint, on the Hub or on disk. The model saves in adapter form, without its weights;
         set `model.config.base_model_name_or_path = None` before saving to write them as well.
 
-        `directions` are an `ITIDirections` or the path of a file; `kwargs` those of `from_pretrained`, for the base.
+        `directions` are an `ITIDirections` or the path of a file; None leaves the model plain, for `set_iti_directions` to
+        steer. `kwargs` are those of `from_pretrained`, for the base.
 
         Raises: as `from_pretrained`.
         """
         base = os.fspath(base_model_name_or_path)
         if os.path.isdir(base):
             base = os.path.abspath(base)
-        if not isinstance(directions, ITIDirections):
+        if directions is not None and not isinstance(directions, ITIDirections):
             directions = ITIDirections.load(directions)
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
         revision = hub.pop("revision", None)
@@ -259,8 +260,11 @@ class ITILlamaPreTrainedModel(LlamaPreTrainedModel):
             base_model_name_or_path=base,
             base_model_revision=revision,
         )
-        directions.check_geometry(config)
-        directions.top(top_k)
+        if directions is None:
+            config.iti_directions_file = None
+        else:
+            directions.check_geometry(config)
+            directions.top(top_k)
         loaded = cls._load_from_base(config, hub, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.set_iti_directions(directions)

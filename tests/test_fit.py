@@ -262,6 +262,32 @@ def test_a_folder_with_files_is_not_overwritten_unasked(base_folder, labelled, t
     assert (tmp_path / "keep.txt").read_text() == "mine"
 
 
+def test_only_a_steered_repo_is_ever_overwritten(base_folder, labelled, tmp_path, monkeypatch):
+    from iti_llama.toolkit import build
+
+    fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS, alpha=1.0)
+    fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS, alpha=2.0, overwrite=True)
+    assert ITILlamaForCausalLM.from_pretrained(tmp_path / "repo").iti_alpha == 2.0
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build, "write_report", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS, overwrite=True)
+    assert ITILlamaForCausalLM.from_pretrained(tmp_path / "repo").iti_alpha == 2.0
+    assert [path.name for path in tmp_path.iterdir()] == ["repo"]
+
+    monkeypatch.setattr(build, "capture", None)  # refused before any work
+    (tmp_path / "repo" / ".git").mkdir()
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.txt").write_text("mine")
+    for name in ("repo", "papers"):
+        with pytest.raises(FileExistsError, match="is not overwritten"):
+            fit_repo(base_folder, labelled, tmp_path / name, policy=LAST, settings=SETTINGS, overwrite=True)
+    assert (tmp_path / "papers" / "thesis.txt").read_text() == "mine"
+
+
 def test_a_base_that_is_no_llama_is_refused(labelled, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="model_type 'gpt2'; expected 'llama'"):

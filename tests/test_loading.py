@@ -286,6 +286,19 @@ def test_no_code_of_the_base_repo_is_run(base_dir, directions, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_base_without_directions_is_plain_and_says_so_until_it_gets_some(base_dir, base, directions, ids, tmp_path):
+    model = ITILlamaForCausalLM.from_base(base_dir, None)
+    assert torch.equal(logits(model, ids), logits(base, ids))
+    model.save_pretrained(tmp_path / "plain")
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["iti_directions_file"] is None
+    model.set_iti_directions(directions)
+    model.save_pretrained(tmp_path / "steered")
+    again = ITILlamaForCausalLM.from_pretrained(tmp_path / "steered")
+    assert torch.equal(logits(again, ids), logits(model, ids)) and not torch.equal(
+        logits(model, ids), logits(base, ids)
+    )
+
+
 # What must fail ------------------------------------------------------------------------------------------------------
 
 

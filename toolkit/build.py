@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from transformers import AutoTokenizer, LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from .capture import Activations, Policy, capture, fits, processes
@@ -32,23 +32,23 @@ TOKENIZER_FILES = (
 
 def load_base(
     base: str | os.PathLike, revision: str | None = None, dtype: str = "auto", **kwargs
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A plain Llama and its tokenizer. A self-contained steered model counts as the plain Llama inside it.
+) -> tuple[ITILlamaForCausalLM, PreTrainedTokenizerBase]:
+    """A Llama that is not steered yet, and its tokenizer: a plain one in adapter form, or the one inside a self-contained
+    steered model.
 
     Raises:
         ValueError: if it is no Llama, or is itself an adapter form.
     """
+    kwargs |= {"dtype": dtype} | ({"revision": revision} if revision else {})
     hub = {"revision": revision} if revision else {}
     fields, _ = PretrainedConfig.get_config_dict(base, **hub)
     if fields.get("model_type") == "iti_llama":
         inner = fields.get("base_model_name_or_path")
         if inner is not None:
             raise ValueError(f"base {base}: is itself a steered model without weights; use its base, {inner}")
-        model = ITILlamaForCausalLM.from_pretrained(base, iti_directions_file=None, dtype=dtype, **hub, **kwargs)
-    elif fields.get("model_type") == "llama":
-        model = LlamaForCausalLM.from_pretrained(base, dtype=dtype, **hub, **kwargs)
+        model = ITILlamaForCausalLM.from_pretrained(base, iti_directions_file=None, iti_top_k=None, **kwargs)
     else:
-        raise ValueError(f"base {base}: config.json has model_type {fields.get('model_type')!r}; expected 'llama'")
+        model = ITILlamaForCausalLM.from_base(base, None, **kwargs)
     return model.eval(), AutoTokenizer.from_pretrained(base, **hub)
 
 
@@ -57,8 +57,8 @@ def readable(
 ) -> list[Example]:
     """The examples that the base model reads whole."""
     hub = {"revision": revision} if revision else {}
-    fields, _ = PretrainedConfig.get_config_dict(base, **hub)
-    tokenizer, longest = AutoTokenizer.from_pretrained(base, **hub), fields["max_position_embeddings"]
+    tokenizer = AutoTokenizer.from_pretrained(base, **hub)
+    longest = AutoConfig.from_pretrained(base, **hub).max_position_embeddings
     return [example for example in examples if fits(example, policy, tokenizer, longest)]
 
 
@@ -93,44 +93,56 @@ def to_directions(
     )
 
 
-@contextmanager
-def new_folder(out: str | os.PathLike, overwrite: bool = False):
-    """A temporary folder that becomes `out` when the block ends well, and is gone when it does not.
+def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
+    """Refuse to write a repo where it would destroy something. To be called before the work as well as after it.
 
     Raises:
-        FileExistsError: if `out` is there and not empty, unless `overwrite`.
+        FileExistsError: if `out` is a file, or a folder that is not empty; with `overwrite`, unless it is a steered repo and no
+            git checkout.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out}: is a file; expected a folder, or nothing")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not overwrite:
         raise FileExistsError(f"{out}: is not empty; choose another --out, or pass --overwrite")
+    config = out / "config.json"
+    ours = config.is_file() and '"iti_llama"' in config.read_text(encoding="utf-8", errors="replace")
+    if not ours or (out / ".git").exists():
+        raise FileExistsError(
+            f"{out}: is no folder that holds a steered repo alone, so it is not overwritten; choose another --out"
+        )
+
+
+@contextmanager
+def new_folder(out: str | os.PathLike, overwrite: bool = False):
+    """A temporary folder that becomes `out` when the block ends well, and is gone when it does not; then `out` is as it was.
+
+    Raises:
+        FileExistsError: see `check_out`.
+    """
+    check_out(out, overwrite)
+    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
+        fresh, old = Path(holder, "new"), Path(holder, "old")
+        fresh.mkdir()
+        yield fresh
         if out.exists():
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-            os.replace(out, old / "old")
-            os.replace(temporary, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            os.replace(out, old)
+        try:
+            os.replace(fresh, out)
+        except BaseException:
+            if old.exists():
+                os.replace(old, out)
+            raise
 
 
 def copy_tokenizer(base: str | os.PathLike, folder: Path, **hub) -> None:
     """The base's own tokenizer files, byte for byte: whichever version of transformers wrote them will read them."""
     for name in TOKENIZER_FILES:
-        path = cached_file(
-            base,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            **hub,
-        )
+        path = cached_file(base, name, _raise_exceptions_for_missing_entries=False, **hub)
         if path is not None:
             shutil.copyfile(path, folder / name)
 
@@ -164,6 +176,7 @@ def fit_repo(
         ValueError: for a base or data that cannot be used, before anything is written.
         FileExistsError: see `new_folder`.
     """
+    check_out(out, overwrite)
     base, state = os.fspath(base), processes()
     is_dir = os.path.isdir(base)
     name = base_name or (Path(base).resolve().name if is_dir else base)
@@ -171,8 +184,7 @@ def fit_repo(
     if state.num_processes > 1 and state.device.type == "cpu":
         device_map = "cpu"
     model, tokenizer = load_base(base, revision, dtype, device_map=device_map)
-    steered_base = isinstance(model, ITILlamaForCausalLM)
-    if steered_base and not self_contained:
+    if model.config.base_model_name_or_path is None and not self_contained:
         raise ValueError(f"base {base}: is a steered model, so no adapter can name it; pass --self-contained")
     activations = capture(
         model, tokenizer, examples, policy, batch_size, cache, progress=lambda rows: progress("capture", rows)
@@ -184,24 +196,14 @@ def fit_repo(
     result = report(found, examples, policy, activations, name, {"alpha": alpha, "scope": scope, "left_out": left_out})
 
     progress("writing", None)
-    if steered_base:
-        steered = model
-        steered.iti_alpha, steered.iti_scope = alpha, scope
-        steered.config.iti_directions_file = "iti_directions.safetensors"
-        steered.iti_top_k = None
-        steered.set_iti_directions(directions)
-    else:
-        del model
-        steered = ITILlamaForCausalLM.from_base(
-            base, directions, alpha=alpha, scope=scope, dtype=dtype, device_map=device_map,
-            **({"revision": revision} if revision else {}),
-        )  # fmt: skip
-        if self_contained:
-            steered.config.base_model_name_or_path = steered.config.base_model_revision = None
+    model.set_iti_directions(directions)
+    model.iti_alpha, model.iti_scope = alpha, scope
+    if self_contained:
+        model.config.base_model_name_or_path = model.config.base_model_revision = None
     with new_folder(out, overwrite) as folder:
-        steered.save_pretrained(folder)
+        model.save_pretrained(folder)
         copy_tokenizer(base, folder, **({"revision": revision} if revision else {}))
         write_report(result, folder / "iti_report.json")
         figures(found, examples, activations, folder / "figures")
-        write_text(folder / "README.md", card(steered.config, directions, result, base=base if not is_dir else None))
+        write_text(folder / "README.md", card(model.config, directions, result, base=base if not is_dir else None))
     return result

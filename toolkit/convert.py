@@ -14,7 +14,7 @@ from safetensors import safe_open
 from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .build import copy_tokenizer, new_folder
+from .build import check_out, copy_tokenizer, new_folder
 from .card import converted_card
 from .examples import write_text
 from .legacy import CONFIG, PICKLES, RANKS, Legacy, LegacyError, read_legacy
@@ -258,6 +258,7 @@ def convert(
     """
     if site not in (None, "head", "residual"):
         raise ValueError(f"site is {site!r}; expected head or residual")
+    check_out(out, overwrite)
     is_dir = os.path.isdir(base)
     name = Path(base).resolve().name if is_dir else base
     shape, where = geometry(base, base_revision), locate(source, revision)
