@@ -202,7 +202,16 @@ def _change(path, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+def _disguise(folder):
+    """Code in a folder below, in what looks like a checkout of the project."""
+    (folder / "pyproject.toml").write_text("")
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text("import os")
+
+
 TAMPERED = [
+    (_disguise, "custom_generate/generate.py is no file of this package"),
+    (lambda f: (f / "__init__.py").write_text("import os"), "__init__.py is not this package's own"),
     (
         lambda f: (f / "modeling_iti_llama.py").write_text("import os"),
         "modeling_iti_llama.py is not this package's own",

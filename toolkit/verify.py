@@ -78,7 +78,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
         raise ValueError(f"{repo}/config.json: no JSON ({error})") from None
     if not isinstance(config, dict):
         raise ValueError(f"{repo}/config.json: {type(config).__name__}; expected an object")
-    code = tuple(_code(name, get(name)) for name in names if name.endswith(".py") and name != "__init__.py")
+    code = tuple(_code(name, get(name)) for name in names if name.endswith(".py"))
     problems += [
         f"{name} can hold a pickle, which runs code when it is read" for name in names if name.endswith(PICKLED)
     ]
@@ -114,7 +114,8 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
 def _code(name: str, path: Path) -> CodeFile:
     data = path.read_bytes()
     own = ROOT / name
-    status = "unknown" if name not in CODE else "ours" if own.read_bytes() == data else "changed"
+    known = name in (*CODE, "__init__.py")
+    status = "unknown" if not known else "ours" if own.read_bytes() == data else "changed"
     return CodeFile(name, hashlib.sha256(data).hexdigest(), status)
 
 
