@@ -209,8 +209,14 @@ def _disguise(folder):
     (folder / "custom_generate" / "generate.py").write_text("import os")
 
 
+def _link(folder):
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "custom_generate").symlink_to(folder.parent / "elsewhere")
+
+
 TAMPERED = [
     (_disguise, "custom_generate/generate.py is no file of this package"),
+    (_link, "the repo has a custom_generate folder"),
     (lambda f: (f / "__init__.py").write_text("import os"), "__init__.py is not this package's own"),
     (
         lambda f: (f / "modeling_iti_llama.py").write_text("import os"),

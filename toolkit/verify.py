@@ -51,13 +51,10 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     """
     if os.path.isdir(repo):
         root, commit = Path(repo), None
-        names = sorted(
-            str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and ".git" not in path.parts
-        )
-        whole_project = (
-            root / "pyproject.toml"
-        ).exists()  # of a checkout of the project, only what a repo holds counts
-        names = [name for name in names if "/" not in name] if whole_project else names
+        found = (path.relative_to(root) for path in root.rglob("*") if path.is_file() or path.is_symlink())
+        names = sorted(path.as_posix() for path in found if path.parts[0] != ".git")
+        if root.resolve() == ROOT:  # of a checkout of the project, only what a repo holds counts
+            names = [name for name in names if "/" not in name]
 
         def get(name: str) -> Path:
             return root / name
@@ -92,7 +89,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
             problems.append(f"{file.name} is not this package's own: read it before you run it")
         elif file.status == "unknown":
             problems.append(f"{file.name} is no file of this package: read it before you run it")
-    if config.get("custom_generate") or any(name.startswith("custom_generate/") for name in names):
+    if config.get("custom_generate") or any(name.split("/")[0] == "custom_generate" for name in names):
         problems.append("the repo has a custom_generate folder, which would replace generation")
     problems += _directions(config, names, get)
 
