@@ -94,6 +94,8 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         (["generate"], "--prompt"),
         (["evaluate", "--tasks", "corpus:train"], "corpus:train"),
         (["sweep", "--alphas", "1,x"], "--alphas is '1,x'"),
+        (["sweep", "--alphas", "0,1"], "expected positive numbers"),
+        (["sweep", "--kl-budget", "0.1", "--scopes", "both", "--n", "2"], "one K and one scope"),
         (["dataset", "neocoder", "--source", "/nowhere", "--out", "x"], "no NeoCoder.json"),
     ],
 )

@@ -607,6 +607,9 @@ def sweep(
     heads = len(model.iti_directions)
     ks = numbers(top_ks, int, "--top-ks") if top_ks else [len(model.iti_directions.top(model.iti_top_k))]
     if kl_budget is not None:
+        if len(ks) * len(where) > 1:
+            raise ValueError("--kl-budget finds one alpha; give it one K and one scope")
+        model.iti_top_k, model.iti_scope = ks[0], where[0]
         texts = next(iter(chosen.texts.values()))
         strengths = [round(alpha_of_kl(model, tokenizer, texts, kl_budget)[0], 3)]
     rows = 3 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))
@@ -624,6 +627,7 @@ def sweep(
                 pick.scope,
                 strengths,
                 sandbox,
+                batch_size=batch_size,
                 progress=partial(advance, "control"),
             )
     why = ""

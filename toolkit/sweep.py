@@ -189,10 +189,15 @@ def alpha_of_kl(
     `tolerance`. Four strengths are tried in each forward pass.
 
     Raises:
-        ValueError: if the budget is not positive.
+        ValueError: if the budget is not positive, or so large or small that no alpha up to `largest` meets it.
     """
     if not budget > 0:
         raise ValueError(f"the KL budget is {budget}; expected a positive number of nats a token")
+    (end,) = measure_damage(model, tokenizer, texts, [largest])
+    if end.kl.mean <= budget:
+        raise ValueError(
+            f"the KL budget is {budget}, but alpha {largest:g} has a KL of {end.kl.mean:.3g}; expected less"
+        )
     low, high, kl_low = 0.0, largest, 0.0
     while high - low > tolerance * high:
         tried = [low + (high - low) * part for part in ((0.2, 0.4, 0.6, 0.8) if low else (0.01, 0.05, 0.2, 0.5))]
@@ -202,8 +207,8 @@ def alpha_of_kl(
         if inside:
             low, kl_low = max(inside)
         high = min([alpha for alpha in outside if alpha > low], default=high)
-        if not outside and high == largest and low >= 0.8 * largest:
-            break
+        if high < 1e-6:
+            raise ValueError(f"the KL budget is {budget}, which no alpha above {high:g} meets; expected more")
     return low, kl_low
 
 
