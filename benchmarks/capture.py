@@ -14,8 +14,9 @@ import time
 import torch
 import transformers
 from decode import SHAPES
-from iti_llama.toolkit.capture import Row, _batches, _forward
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from iti_llama.toolkit.capture import Row, _batches, _forward
 
 
 def main() -> None:

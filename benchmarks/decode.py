@@ -18,9 +18,10 @@ import time
 
 import torch
 import transformers
-from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+
+from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 
 
 SHAPES = {

@@ -16,8 +16,9 @@ import time
 import numpy as np
 import sklearn
 import torch
-from iti_llama.toolkit.probes import accuracy, auc, fit_probes
 from sklearn.linear_model import LogisticRegression
+
+from iti_llama.toolkit.probes import accuracy, auc, fit_probes
 
 
 def activations(rows: int, heads: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

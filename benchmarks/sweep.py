@@ -13,11 +13,12 @@ import time
 
 import torch
 import transformers
+from transformers import AutoTokenizer
+
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.bundled import ROOT
 from iti_llama.toolkit.completion import complete
 from iti_llama.toolkit.corpus import sample_tasks
-from transformers import AutoTokenizer
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.sandbox import Sandbox, SandboxError
 from reference import some_directions, tiny_llama
 from transformers.utils import logging
+
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.sandbox import Sandbox, SandboxError
 
 
 logging.disable_progress_bar()

@@ -4,9 +4,10 @@ the paper writes the intervention, and small real models to run it on. Shares no
 from contextlib import contextmanager
 
 import torch
-from iti_llama import ITIDirections
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from iti_llama import ITIDirections
 
 
 def tiny_config(**overrides) -> LlamaConfig:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.bundled import ROOT
 from iti_llama.toolkit.corpus import style_of
 from iti_llama.toolkit.evaluate import Condition, answer, evaluate, random_directions
 from iti_llama.toolkit.sweep import choose, sweep
 from iti_llama.toolkit.tasksets import corpus_set
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 @pytest.fixture(scope="module")

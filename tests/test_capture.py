@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import tiny_llama, tiny_tokenizer
+
 from iti_llama.toolkit import capture as module
 from iti_llama.toolkit.capture import Policy, capture, tokenize
 from iti_llama.toolkit.examples import Example, read_examples, write_examples
-from reference import tiny_llama, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

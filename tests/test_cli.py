@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
-from iti_llama.toolkit import cli
-from iti_llama.toolkit.examples import Example, write_examples
 from reference import tiny_llama, tiny_tokenizer
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
+
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit import cli
+from iti_llama.toolkit.bundled import ROOT
+from iti_llama.toolkit.examples import Example, write_examples
 
 
 @pytest.fixture
@@ -119,6 +123,23 @@ def test_long_texts_are_refused_or_left_out_when_asked(run, base, data, tmp_path
     code, out, _ = run(*arguments, "--drop-long")
     assert code == 0 and "1 of 41 rows are longer" in out
     assert json.loads((tmp_path / "out" / "iti_report.json").read_text())["left_out"] == 1
+
+
+def test_completions_of_other_weights_are_not_taken_for_this_models(run, tmp_path):
+    model = ITILlamaForCausalLM.from_pretrained(ROOT)
+    tokenizer = AutoTokenizer.from_pretrained(ROOT)
+    for name in ("one", "other"):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        model.model.norm.weight.data.mul_(2)
+    rows = [{"prompt": f"def f(n):\n    # {n}\n", "tests": [{"call": "f(2)", "value": 2}]} for n in range(2)]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--tasks", tmp_path / "tasks.jsonl", "--n", 2, "--out", tmp_path / "out"]
+    code, first, err = run("evaluate", "--repo", tmp_path / "one", *arguments)
+    assert code == 0, err
+    code, _, err = run("evaluate", "--repo", tmp_path / "other", *arguments)
+    assert code == 2 and "another run" in err
+    assert run("evaluate", "--repo", tmp_path / "one", *arguments)[:2] == (0, first)
 
 
 def test_the_command_is_installed():

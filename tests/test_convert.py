@@ -10,11 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from reference import assert_close, tiny_config, tiny_llama
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
 from iti_llama import ITIDirections
 from iti_llama.toolkit.convert import convert
 from iti_llama.toolkit.legacy import LegacyError, read_legacy, read_pickle
-from reference import assert_close, tiny_config, tiny_llama
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 
 HEADS = [(2, 1), (0, 3), (1, 0), (2, 2)]
@@ -234,7 +235,7 @@ def test_a_baked_checkpoint_becomes_directions_that_give_its_logits(base_dir, ba
 
 
 def test_a_source_of_the_real_size_converts_and_steers(tmp_path):
-    """The replaced system's layout: 48 of 32 x 32 heads of 128, on a base of that width. Two layers of it are enough to see
+    """The layout of `iti_config.json` with `iti_components.pkl`: 48 of 32 x 32 heads of 128, on a base of that width. Two layers of it are enough to see
     the steering; the geometry is that of 32."""
     config = tiny_config(
         hidden_size=4096, intermediate_size=64, num_hidden_layers=32, num_attention_heads=32, head_dim=128

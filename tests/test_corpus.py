@@ -4,6 +4,7 @@ import ast
 import random
 
 import pytest
+
 from iti_llama.toolkit.corpus import (
     HEADERS,
     IDIOMATIC_SHARE,

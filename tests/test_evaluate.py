@@ -12,6 +12,8 @@ import neocoder_files
 import numpy as np
 import pytest
 import torch
+from reference import hooks, some_directions, tiny_llama, tiny_tokenizer
+
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit import evaluate as module
 from iti_llama.toolkit.bundled import ROOT
@@ -33,7 +35,6 @@ from iti_llama.toolkit.tasksets import (
     neocoder_set,
     strengthened,
 )
-from reference import hooks, some_directions, tiny_llama, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from iti_llama.toolkit.corpus import style_of
 from iti_llama.toolkit.examples import checksum, read_examples, style_pairs, write_examples
 

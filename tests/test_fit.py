@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from reference import tiny_llama, tiny_tokenizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.build import fit_repo
 from iti_llama.toolkit.capture import Activations, Policy
 from iti_llama.toolkit.examples import Example
 from iti_llama.toolkit.fit import FitSettings, directions_of, fit, fold_ids, split_groups
 from iti_llama.toolkit.report import verdict
-from reference import tiny_llama, tiny_tokenizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 
 LAYERS, HEADS, DIM = 4, 4, 24

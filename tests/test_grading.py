@@ -1,6 +1,7 @@
 """Grading: what counts as solved, and that it cannot be fooled."""
 
 import pytest
+
 from iti_llama.toolkit.corpus import sample_tasks
 from iti_llama.toolkit.grading import grade
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from iti_llama.toolkit.intervals import estimate, paired
 
 

@@ -4,10 +4,11 @@ import pickle
 
 import pytest
 import torch
-from iti_llama import ITIDirections, ITIDirectionsError
 from reference import some_directions, tiny_config
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from iti_llama import ITIDirections, ITIDirectionsError
 
 
 @pytest.fixture

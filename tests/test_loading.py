@@ -10,9 +10,10 @@ import textwrap
 import pytest
 import torch
 from conftest import ROOT
-from iti_llama import ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM, ITILlamaModel
 from reference import assert_close, hooks, some_directions, tiny_config, tiny_llama
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, LlamaForCausalLM
+
+from iti_llama import ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM, ITILlamaModel
 
 
 CODE = {"modeling_iti_llama.py", "configuration_iti_llama.py", "iti_directions.py"}

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 import torch
-from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM
 from reference import assert_close, hooks, some_directions, tiny_config, tiny_llama
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
+
+from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM
 
 
 def steered_copy(base: LlamaForCausalLM, directions, **fields) -> ITILlamaForCausalLM:

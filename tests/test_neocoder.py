@@ -10,6 +10,8 @@ from pathlib import Path
 import neocoder_files
 import pytest
 import torch
+from reference import tiny_llama, tiny_tokenizer
+
 from iti_llama.toolkit.neocoder import (
     FILES,
     build_from_humans,
@@ -24,7 +26,6 @@ from iti_llama.toolkit.neocoder import (
 )
 from iti_llama.toolkit.samples import draw, prompt_for, read_rows
 from iti_llama.toolkit.sandbox import Limits, Sandbox, SandboxError
-from reference import tiny_llama, tiny_tokenizer
 
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "neocoder"

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from iti_llama.toolkit.probes import accuracy, auc, fit_probes
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
+
+from iti_llama.toolkit.probes import accuracy, auc, fit_probes
 
 
 def activations(rows: int, heads: int, dim: int, signal: float, seed: int = 0):

@@ -8,14 +8,15 @@ import pytest
 import torch
 from hub import Repo
 from huggingface_hub import ModelCard
+from reference import some_directions, tiny_tokenizer
+from test_hub import LOAD, client, hub  # noqa: F401 (fixtures)
+
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit import cli
 from iti_llama.toolkit.bundled import ROOT
 from iti_llama.toolkit.card import name_repo
 from iti_llama.toolkit.publish import files_to_push
 from iti_llama.toolkit.verify import verify
-from reference import some_directions, tiny_tokenizer
-from test_hub import LOAD, client, hub  # noqa: F401 (fixtures)
 
 
 ADAPTER = pytest.mark.parametrize("folder", ["adapter"], indirect=True)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from iti_llama.toolkit import sandbox as module
 from iti_llama.toolkit.sandbox import Limits, Sandbox, SandboxError
 

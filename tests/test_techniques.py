@@ -1,6 +1,7 @@
 """The technique detector: what it sees, and that use counts, not imports."""
 
 import pytest
+
 from iti_llama.toolkit.techniques import NEOCODER, techniques
 
 

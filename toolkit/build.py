@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from iti_llama import ITIDirections, ITILlamaForCausalLM
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from .capture import Activations, Policy, capture, fits, processes
 from .card import card

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
+
 from iti_llama import ITIDirections, ITILlamaConfig
 
 from .evaluate import Measured
@@ -195,7 +196,7 @@ def before_and_after(rows: Sequence[dict]) -> str:
     parts = [
         "# Before and after",
         "",
-        f"Made by `iti-llama demo --n {len(rows)} --markdown FILE`: the mission's prompt, then the first {len(rows) - 1} held-out tasks by "
+        f"Made by `iti-llama demo --n {len(rows)} --markdown FILE`: the demo's own prompt, then the first {len(rows) - 1} held-out tasks by "
         "index, good and bad alike. Greedy.",
     ]
     for row in rows:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from iti_llama.configuration_iti_llama import check_alpha, check_scope
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
@@ -22,9 +21,11 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from iti_llama.configuration_iti_llama import check_alpha, check_scope
+
 from .build import fit_repo, readable
 from .bundled import ROOT, demo_tasks
-from .capture import Policy
+from .capture import Policy, fingerprint
 from .card import before_and_after, replace_section, write_results
 from .completion import complete, function_body
 from .convert import convert as convert_source
@@ -508,6 +509,7 @@ def evaluate(
     heads = len(model.iti_directions.top(model.iti_top_k))
     settings = {"tasks": chosen.name, "n": len(chosen), "seed": seed, "heads": heads, "scope": model.iti_scope}
     settings |= {"samples": samples, "alpha": conditions[1].alpha, "temperature": temperature if samples > 1 else 0}
+    settings |= {"model": fingerprint(model)[:16]}
     settings |= {"directions": hashlib.sha256(model.iti_directions.directions.numpy().tobytes()).hexdigest()[:16]}
     store = Store(out and out / "completions.jsonl", settings)
     with progress_bar(len(chosen) * samples * len(conditions)) as advance:
@@ -611,7 +613,7 @@ def sweep(
             raise ValueError("--kl-budget finds one alpha; give it one K and one scope")
         model.iti_top_k, model.iti_scope = ks[0], where[0]
         texts = next(iter(chosen.texts.values()))
-        strengths = [round(alpha_of_kl(model, tokenizer, texts, kl_budget)[0], 3)]
+        strengths = [float(f"{alpha_of_kl(model, tokenizer, texts, kl_budget)[0]:.3g}")]
     rows = 3 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))
     with progress_bar(rows + 6 * len(chosen) * len(strengths)) as advance:
         generate = partial(advance, "generate")

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
-from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.configuration_iti_llama import check_alpha, check_scope
 from safetensors import safe_open
 from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.configuration_iti_llama import check_alpha, check_scope
 
 from .build import check_out, copy_tokenizer, new_folder
 from .card import converted_card

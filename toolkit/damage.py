@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from iti_llama import ITILlamaForCausalLM
 from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
 
 from .intervals import Estimate, estimate
 

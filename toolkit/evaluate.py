@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from iti_llama import ITIDirections, ITILlamaForCausalLM
 from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from .completion import complete, function_body
 from .damage import Damage, Text, degenerate, measure_damage

@@ -4,9 +4,10 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iti_llama import ITIDirections
 from transformers import PretrainedConfig
 from transformers.utils import cached_file
+
+from iti_llama import ITIDirections
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from iti_llama import ITILlamaForCausalLM
 from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
 
 from .intervals import Estimate, estimate, paired
 

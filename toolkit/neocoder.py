@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from iti_llama.iti_directions import write_whole
 from scipy.optimize import linear_sum_assignment
+
+from iti_llama.iti_directions import write_whole
 
 from .baseline import text_baseline
 from .examples import Example
@@ -294,8 +295,9 @@ def build_from_samples(
     seed: int = 0,
     progress: Callable[[int], None] = lambda programs: None,
 ) -> Built:
-    """A model's own solutions, as the replaced system labelled them: correct, and a share of at least 0.1 of techniques
-    that no human solution of the problem uses (label 1), or none (label 0). `samples` are rows of `dataset generate`."""
+    """A model's own solutions, labelled by the convention of the earlier NeoCoder directions: correct, and a share of at least
+    0.1 of techniques that no human solution of the problem uses (label 1), or none (label 0). `samples` are rows of
+    `dataset generate`."""
     by_id = {problem.id: problem for problem in problems}
     rows = []
     for number, sample in enumerate(samples, 1):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
+
 from iti_llama import ITIDirections, ITILlamaConfig
 
 from .build import TOKENIZER_FILES

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from iti_llama import ITILlamaForCausalLM
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
 
 from .completion import complete
 from .damage import Text, measure_damage

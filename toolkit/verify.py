@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
-from iti_llama import ITIDirections, ITIDirectionsError
 from transformers import LlamaConfig
+
+from iti_llama import ITIDirections, ITIDirectionsError
 
 from .bundled import ROOT
 

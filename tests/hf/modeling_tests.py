@@ -2,10 +2,11 @@
 
 import unittest
 
-from iti_llama import ITILlamaConfig, ITILlamaForCausalLM, ITILlamaModel
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 from transformers.testing_utils import require_torch, torch_device
+
+from iti_llama import ITILlamaConfig, ITILlamaForCausalLM, ITILlamaModel
 
 from ...generation.test_utils import GenerationTesterMixin
 from ...test_configuration_common import ConfigTester
