@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from iti_llama.toolkit import probes as probes_module
 from iti_llama.toolkit.probes import accuracy, auc, fit_probes
 
 
@@ -72,3 +73,20 @@ def test_auc_counts_ties_as_one_half():
     rng = np.random.default_rng(0)
     scores, y = rng.integers(0, 4, (80, 3)).astype(float), rng.integers(0, 2, 80)
     np.testing.assert_allclose(auc(scores, y), [roc_auc_score(y, column) for column in scores.T])
+
+
+@pytest.mark.parametrize("rows", [200, 20])
+def test_activations_are_left_as_they_are(rows):
+    x, y = activations(rows, 1, 32, 1.0)
+    before = x.clone()
+    fit_probes(x, y)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_coefficients(monkeypatch):
+    x, y = activations(400, 5, 16, 2.0)
+    monkeypatch.setattr(probes_module, "BLOCK_VALUES", 2 * 400 * 16)  # two heads at a time
+    there, here = fit_probes(x, y, device="cuda"), fit_probes(x, y)
+    np.testing.assert_allclose(there.coef, here.coef, atol=1e-3)
+    np.testing.assert_allclose(there.intercept, here.intercept, atol=1e-3)

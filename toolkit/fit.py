@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from .baseline import text_baseline, visible_texts
 from .capture import Activations, Policy
 from .examples import Example
-from .probes import accuracy, auc, fit_probes
+from .probes import Probes, accuracy, auc, fit_probes
 
 
 METHODS = ("mean-difference", "probe-weights", "random")
@@ -152,12 +152,18 @@ def fold_ids(y: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.nda
     return ids
 
 
+def _probes(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> Probes:
+    """Probes of all heads, solved on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return fit_probes(x, torch.from_numpy(y), settings.c, settings.balanced, device=device)
+
+
 def _out_of_fold(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitSettings) -> np.ndarray:
     """Log-odds [rows, heads] of each row by probes that saw none of its fold."""
     scores = np.empty(x.shape[:2])
     for fold in np.unique(folds):
         held_out = folds == fold
-        probes = fit_probes(x[~held_out], torch.from_numpy(y[~held_out]), settings.c, settings.balanced)
+        probes = _probes(x[~held_out], y[~held_out], settings)
         scores[held_out] = probes.decision(x[held_out]).numpy()
     return scores
 
@@ -202,7 +208,7 @@ def directions_of(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> tupl
     if settings.method == "mean-difference":
         directions = x[labels == 1].mean(0) - x[labels == 0].mean(0)
     elif settings.method == "probe-weights":
-        directions = fit_probes(x, labels, settings.c, settings.balanced).coef
+        directions = _probes(x, y, settings).coef
     else:
         generator = torch.Generator().manual_seed(settings.seed)
         directions = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
@@ -272,9 +278,8 @@ def fit(
     text_scores = text_baseline([texts[i] for i in fitting], y_fit, folds)
 
     progress("test rows")
-    labels = torch.from_numpy(y_fit)
-    test_scores = fit_probes(x_fit, labels, settings.c, settings.balanced).decision(x[test]).numpy()
-    layer_probes = fit_probes(residual[fitting], labels, settings.c, settings.balanced)
+    test_scores = _probes(x_fit, y_fit, settings).decision(x[test]).numpy()
+    layer_probes = _probes(residual[fitting], y_fit, settings)
     directions, sigma = directions_of(x_fit, y_fit, settings)
     return Fit(
         settings=settings,

@@ -11,6 +11,9 @@ from torch.nn.functional import softplus
 BLOCK = 16
 """Heads that are solved together on a CPU: enough to amortise the calls, few enough to stay in its cache."""
 
+BLOCK_VALUES = 2**27
+"""Activations that are moved to an accelerator and solved together there: half a gigabyte in float32."""
+
 MEMORY = 10
 """Steps that L-BFGS remembers."""
 
@@ -34,8 +37,9 @@ def fit_probes(
     balanced: bool = False,
     tolerance: float = 1e-5,
     iterations: int = 200,
+    device: torch.device | str | None = None,
 ) -> Probes:
-    """Fit a logistic regression for every head, many heads in one batch, on the device and in the dtype of `x`.
+    """Fit a logistic regression for every head, many heads in one batch, in the dtype of `x`.
 
     Minimises, for each head, `|w|^2 / 2 + c * sum_i s_i log(1 + exp(-y_i (w x_i + b)))`: the objective of scikit-learn's
     `LogisticRegression(C=c)`, with class weights s if `balanced`. L-BFGS in the metric of the Hessian at the start:
@@ -48,19 +52,21 @@ def fit_probes(
         balanced: weigh the classes inversely to their frequency.
         tolerance: stop once every head's gradient, in that metric, is this much shorter than at the start.
         iterations: gradients at most.
+        device: where to solve; that of `x` by default. Of a large `x` only some heads at a time are moved there.
     """
     rows, heads, dim = x.shape
     x = x if x.dtype == torch.float64 else x.float()
-    y = y.to(x)
+    device = x.device if device is None else torch.device(device)
+    y = y.to(device, x.dtype)
     weight = torch.ones_like(y)
     if balanced:
         weight = torch.where(y == 1, rows / (2 * y.sum()), rows / (2 * (1 - y).sum()))
-    block = heads if x.is_cuda else BLOCK
+    block = BLOCK if device.type == "cpu" else max(1, BLOCK_VALUES // (rows * dim))
     coefs, intercepts = [], []
     for at in range(0, heads, block):
-        part = x[:, at : at + block].transpose(0, 1).contiguous()  # [heads, rows, dim]
+        part = x[:, at : at + block].to(device).transpose(0, 1).contiguous()  # [heads, rows, dim]
         mean = part.mean(1, keepdim=True)
-        part -= mean  # so that the intercept and the coefficients hardly interact
+        part = part - mean  # so that the intercept and the coefficients hardly interact
         basis = None
         if dim > rows:  # the solution lies in the span of the rows: solve there
             basis, upper = torch.linalg.qr(part.mT)
