@@ -3,13 +3,15 @@
     python benchmarks/sweep.py
 
 Generation alone is timed (grading is the same for both), rounds interleaved in one process. Both give the same completions;
-that is checked.
+that is checked. Two ratios are printed: of the alphas alone, and with the plain answers that each alpha is compared with: rows of
+the one batch, and anew in each of the runs one after another, as `iti-llama evaluate` at each alpha makes them.
 """
 
 import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 import transformers
@@ -33,11 +35,11 @@ def main() -> None:
     prompts = [task.prompt for task in sample_tasks("validation", args.tasks, seed=3)]
     alphas = [model.iti_alpha * (i + 1) / args.alphas for i in range(args.alphas)]
 
-    def one_batch() -> list[str]:
+    def one_batch(alphas: list[float]) -> list[str]:
         rows = [(prompt, alpha) for prompt in prompts for alpha in alphas]
         return complete(model, tokenizer, [p for p, _ in rows], [a for _, a in rows], batch_size=args.batch_size)
 
-    def one_after_another() -> list[str]:
+    def one_after_another(alphas: list[float]) -> list[str]:
         own = model.iti_alpha
         texts = []
         for alpha in alphas:
@@ -46,26 +48,37 @@ def main() -> None:
         model.iti_alpha = own
         return [text for per_task in zip(*texts, strict=True) for text in per_task]
 
-    one_batch()
-    ratios, same = [], 0
-    for _ in range(args.rounds):
+    def seconds(run: Callable[[list[float]], list[str]], alphas: list[float]) -> tuple[float, list[str]]:
         start = time.perf_counter()
-        first = one_after_another()
-        middle = time.perf_counter()
-        second = one_batch()
-        ratios.append((time.perf_counter() - middle) / (middle - start))
+        texts = run(alphas)
+        return time.perf_counter() - start, texts
+
+    one_batch(alphas)
+    alone, with_plain, same = [], [], 0
+    for _ in range(args.rounds):
+        apart, first = seconds(one_after_another, alphas)
+        together, second = seconds(one_batch, alphas)
+        plain_apart, _ = seconds(one_after_another, [0.0] * len(alphas))
+        plain_together, _ = seconds(one_batch, [0.0, *alphas])
+        alone.append(together / apart)
+        with_plain.append(plain_together / (apart + plain_apart))
         same = sum(a == b for a, b in zip(first, second, strict=True))
+
+    def summary(ratios: list[float]) -> dict:
+        return {
+            "median": round(statistics.median(ratios), 3),
+            "from": round(min(ratios), 3),
+            "to": round(max(ratios), 3),
+        }
+
     print(
         json.dumps(
             {
                 "tasks": args.tasks,
                 "alphas": args.alphas,
-                "one batch / one after another": {
-                    "median": round(statistics.median(ratios), 3),
-                    "from": round(min(ratios), 3),
-                    "to": round(max(ratios), 3),
-                    "rounds": args.rounds,
-                },
+                "rounds": args.rounds,
+                "one batch / one after another": summary(alone),
+                "the same, with the plain answers": summary(with_plain),
                 "same completions": f"{same} of {len(first)}",
                 "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             },
