@@ -1,7 +1,7 @@
 """A small server on loopback that speaks the part of the Hub's protocol that pushing and pulling a model needs.
 
 Repos live in memory: a list of commits, each a snapshot {path: bytes}. Files in safetensors go by LFS, others travel in the
-commit itself. A repo can be gated or private: then a token is asked for. Connections can be cut in the middle.
+commit itself; what a .gitignore names is left out. A repo can be gated or private: then a token is asked for. Connections can be cut in the middle.
 """
 
 import base64
@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -201,10 +202,17 @@ class _Handler(BaseHTTPRequestHandler):
             if repo is None:
                 return self._error(404, "RepoNotFound")
             if match[2] == "preupload":
-                names = [file["path"] for file in json.loads(body)["files"]]
-                modes = ["lfs" if name.endswith(".safetensors") else "regular" for name in names]
+                asked = json.loads(body)
+                patterns = asked.get("gitIgnore", "").split()
                 answer = [
-                    {"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in zip(names, modes, strict=True)
+                    {
+                        "path": (name := file["path"]),
+                        "uploadMode": "lfs" if name.endswith(".safetensors") else "regular",
+                        "shouldIgnore": any(
+                            fnmatch(folder, pattern.rstrip("/")) for folder in name.split("/") for pattern in patterns
+                        ),
+                    }
+                    for file in asked["files"]
                 ]
                 return self._reply(200, {"files": answer})
             return self._commit(repo, match[1], match[3], body, bool(query.get("create_pr")))

@@ -107,6 +107,34 @@ def test_the_bundled_model_can_be_pushed_as_it_is():
     assert not any(name.startswith(("tests", "toolkit", "build", ".")) for name in names)
 
 
+def test_hf_upload_of_the_project_gives_a_repo_that_loads(hub, client, tmp_path):  # noqa: F811
+    ours = shutil.ignore_patterns(".git", ".venv*", "build", "*.egg-info", ".*_cache", "__pycache__")
+    shutil.copytree(ROOT, tmp_path / "root", ignore=ours)
+    for name in (".env", ".venv/token", "build/base/optimizer.pt", "toolkit/__pycache__/x.pyc"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text("hf_secret")
+    upload = """
+        from huggingface_hub.cli.hf import main
+        sys.argv = ["hf", "upload", "me/steered", sys.argv[1]]
+        main()
+    """
+    client(upload, tmp_path / "root")
+    held = hub.repos["me/steered"].at("main")[1]
+    assert {"modeling_iti_llama.py", "model.safetensors", "README.md", "tests/hub.py"} <= set(held)
+    assert b"hf_secret" not in held.values()
+    script = """
+        model = AutoModelForCausalLM.from_pretrained("me/steered", trust_remote_code=True)
+        assert model.iti_alpha > 0
+        save(model, sys.argv[1])
+    """
+    client(script, tmp_path / "pulled.pt", cache="another machine")
+    ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.load(tmp_path / "pulled.pt"), ITILlamaForCausalLM.from_pretrained(ROOT)(ids).logits
+        )
+
+
 @ADAPTER
 def test_new_directions_are_seen_after_a_new_pull_and_old_revisions_keep_theirs(folder, hub, client, tmp_path):  # noqa: F811
     client(COMMAND, "push", folder, "me/steered")
