@@ -171,6 +171,10 @@ def test_sampling_goes_on_where_it_stopped_and_gives_the_same(problems, tmp_path
     torch.manual_seed(99)
     draw(model, tokenizer, short, tmp_path / "killed.jsonl", **kwargs)
     assert read_rows(tmp_path / "killed.jsonl") == whole
+    for other, changed in ((tiny_llama(seed=1), {}), (model, {"temperature": 0.5})):
+        with pytest.raises(ValueError, match="holds samples drawn with"):
+            draw(other, tokenizer, short, tmp_path / "whole.jsonl", **(kwargs | changed))
+    assert (tmp_path / "whole.jsonl").read_bytes() == lines
 
 
 def test_prompts_go_through_the_chat_template_where_there_is_one():

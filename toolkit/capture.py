@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from iti_llama import ITIDirections
+
 from .examples import Example, checksum
 
 
@@ -168,6 +170,12 @@ def fingerprint(model: PreTrainedModel) -> str:
             flat = tensor.detach().flatten()
             digest.update(flat[:: max(1, len(flat) // 256)][:256].float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def fingerprint_of(directions: ITIDirections) -> str:
+    """A short name for what directions do: a hash over heads, unit vectors and sigmas."""
+    parts = (directions.heads, directions.directions, directions.sigma)
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
 def processes() -> PartialState:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .capture import fingerprint, fingerprint_of
 from .completion import complete
 from .neocoder import Problem
 
@@ -58,11 +59,27 @@ def draw(
     seed: int = 0,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> None:
-    """`n` sampled solutions of each problem that has the state, one row each: problem_id, state, prompt, completion, draw.
+    """`n` sampled solutions of each problem that has the state, one row each: problem_id, state, prompt, completion, draw, and
+    the settings they were drawn with.
 
     Each batch has a seed of its own, so a run that was killed and started again gives the rows of one that was not.
+
+    Raises:
+        ValueError: if `out` holds rows of another model or of other settings. It is not touched then.
     """
     kept = read_rows(out)
+    steering = None
+    if getattr(model, "iti_directions", None) is not None:
+        used = fingerprint_of(model.iti_directions.top(model.iti_top_k))[:16]
+        steering = f"{used}, alpha {model.iti_alpha:g}, scope {model.iti_scope}"
+    settings = {"model": fingerprint(model)[:16], "steering": steering, "temperature": temperature}
+    settings |= {"max_new_tokens": max_new_tokens, "seed": seed}
+    for row in kept:
+        found = {name: row.get(name) for name in settings}
+        if found != settings:
+            raise ValueError(
+                f"{out}: holds samples drawn with {found}; this run's settings are {settings}. Choose another --out"
+            )
     have = Counter(row["problem_id"] for row in kept if row["state"] == state)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.part")
@@ -97,6 +114,7 @@ def draw(
                             "prompt": prompt,
                             "completion": text,
                             "draw": index,
+                            **settings,
                         }
                         file.write(json.dumps(row) + "\n")
                 file.flush()
