@@ -349,7 +349,7 @@ def neocoder_folder(source: str, download_to: Path, sha256: list[str] | None) ->
     if unknown:
         raise ValueError(f"--sha256 names {unknown[0]!r}; expected NAME=HEX with one of {', '.join(NEOCODER_FILES)}")
     for name, value in fetch(source, download_to, wanted).items():
-        console.print(f"{name}: SHA-256 {value}", highlight=False)
+        Console(stderr=True).print(f"{name}: SHA-256 {value}", highlight=False, soft_wrap=True)
     return download_to
 
 
@@ -409,7 +409,10 @@ def fit(
     if drop_long:
         kept = readable(examples, position, base, revision)
         left_out, examples = len(examples) - len(kept), kept
-        console.print(f"{left_out} of {left_out + len(kept)} rows are longer than the model reads and are left out")
+        if not json_:  # there the report says so
+            console.print(
+                f"{left_out} of {left_out + len(kept)} rows are longer than the model reads and are left out"
+            )
     with progress_bar(len(examples)) as advance:
         found = fit_repo(
             base,
