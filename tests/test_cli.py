@@ -145,3 +145,11 @@ def test_completions_of_other_weights_are_not_taken_for_this_models(run, tmp_pat
 def test_the_command_is_installed():
     run = subprocess.run([sys.executable, "-m", "iti_llama.toolkit.cli", "--help"], capture_output=True, text=True)
     assert run.returncode == 0 and "demo" in run.stdout
+def test_a_kl_budget_is_not_exceeded(run):
+    code, out, err = run("sweep", "--kl-budget", 0.005, "--n", 4, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    plain, point = found["points"]
+    assert plain["alpha"] == 0 and point["alpha"] > 0 and 0.004 < point["kl"] <= 0.005
+
+

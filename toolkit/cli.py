@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import ROUND_DOWN, Context
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -616,7 +617,8 @@ def sweep(
             raise ValueError("--kl-budget finds one alpha; give it one K and one scope")
         model.iti_top_k, model.iti_scope = ks[0], where[0]
         texts = next(iter(chosen.texts.values()))
-        strengths = [float(f"{alpha_of_kl(model, tokenizer, texts, kl_budget)[0]:.3g}")]
+        exact, _ = alpha_of_kl(model, tokenizer, texts, kl_budget)
+        strengths = [float(Context(prec=3, rounding=ROUND_DOWN).create_decimal_from_float(exact))]  # inside the budget
     rows = 3 * len(chosen) * (1 + len(strengths) * len(ks) * len(where))
     with progress_bar(rows + 6 * len(chosen) * len(strengths)) as advance:
         generate = partial(advance, "generate")
