@@ -125,7 +125,7 @@ def test_long_texts_are_refused_or_left_out_when_asked(run, base, data, tmp_path
     assert json.loads((tmp_path / "out" / "iti_report.json").read_text())["left_out"] == 1
 
 
-def test_completions_of_other_weights_are_not_taken_for_this_models(run, tmp_path):
+def test_completions_of_other_weights_or_tasks_are_not_taken_for_these(run, tmp_path):
     model = ITILlamaForCausalLM.from_pretrained(ROOT)
     tokenizer = AutoTokenizer.from_pretrained(ROOT)
     for name in ("one", "other"):
@@ -139,12 +139,14 @@ def test_completions_of_other_weights_are_not_taken_for_this_models(run, tmp_pat
     assert code == 0, err
     code, _, err = run("evaluate", "--repo", tmp_path / "other", *arguments)
     assert code == 2 and "another run" in err
+    tasks = (tmp_path / "tasks.jsonl").read_text()
+    (tmp_path / "tasks.jsonl").write_text(tasks.replace("def f(n)", "def f(m)"))
+    code, _, err = run("evaluate", "--repo", tmp_path / "one", *arguments)
+    assert code == 2 and "another run" in err
+    (tmp_path / "tasks.jsonl").write_text(tasks)
     assert run("evaluate", "--repo", tmp_path / "one", *arguments)[:2] == (0, first)
 
 
-def test_the_command_is_installed():
-    run = subprocess.run([sys.executable, "-m", "iti_llama.toolkit.cli", "--help"], capture_output=True, text=True)
-    assert run.returncode == 0 and "demo" in run.stdout
 def test_a_kl_budget_is_not_exceeded(run):
     code, out, err = run("sweep", "--kl-budget", 0.005, "--n", 4, "--json")
     assert code == 0, err
@@ -153,3 +155,6 @@ def test_a_kl_budget_is_not_exceeded(run):
     assert plain["alpha"] == 0 and point["alpha"] > 0 and 0.004 < point["kl"] <= 0.005
 
 
+def test_the_command_is_installed():
+    run = subprocess.run([sys.executable, "-m", "iti_llama.toolkit.cli", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0 and "demo" in run.stdout

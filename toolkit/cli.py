@@ -1,13 +1,12 @@
 """The command `iti-llama`: a thin face over functions that a notebook can call."""
 
-import hashlib
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from decimal import ROUND_DOWN, Context
 from dataclasses import asdict, replace
+from decimal import ROUND_DOWN, Context
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -26,11 +25,11 @@ from iti_llama.configuration_iti_llama import check_alpha, check_scope
 
 from .build import fit_repo, readable
 from .bundled import ROOT, demo_tasks
-from .capture import Policy, fingerprint
+from .capture import Policy
 from .card import before_and_after, replace_section, write_results
 from .completion import complete, function_body
 from .convert import convert as convert_source
-from .evaluate import Condition, damage_of, damage_table, standard_conditions
+from .evaluate import Condition, damage_of, damage_table, settings_of, standard_conditions
 from .evaluate import evaluate as measure_all
 from .evaluate import markdown as evaluation_table
 from .examples import read_examples, style_pairs, write_examples, write_text
@@ -510,11 +509,7 @@ def evaluate(
     with progress_bar() as advance:
         chosen = task_set_of(tasks, n, seed, tokenizer, source, stronger, sandbox, advance)
     conditions = standard_conditions(model, alpha)
-    heads = len(model.iti_directions.top(model.iti_top_k))
-    settings = {"tasks": chosen.name, "n": len(chosen), "seed": seed, "heads": heads, "scope": model.iti_scope}
-    settings |= {"samples": samples, "alpha": conditions[1].alpha, "temperature": temperature if samples > 1 else 0}
-    settings |= {"model": fingerprint(model)[:16]}
-    settings |= {"directions": hashlib.sha256(model.iti_directions.directions.numpy().tobytes()).hexdigest()[:16]}
+    settings = settings_of(model, chosen, conditions[1].alpha, samples, temperature, seed)
     store = Store(out and out / "completions.jsonl", settings)
     with progress_bar(len(chosen) * samples * len(conditions)) as advance:
         rows, _ = measure_all(
@@ -535,7 +530,7 @@ def evaluate(
     if card_file is not None:
         how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
         note = (
-            f"{chosen.name}, {len(chosen)} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. In brackets 95% "
+            f"{chosen.name}, {len(chosen)} tasks (seed {seed}), {how}, {settings['heads']} heads, scope {model.iti_scope}. In brackets 95% "
             f"intervals, bootstrapped by problem. KL in the first table: from the plain to the steered model, on {first}."
         )
         replace_section(card_file, "evaluation", f"{table}\n\n{note}")

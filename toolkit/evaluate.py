@@ -1,6 +1,7 @@
 """What the steering does: the same tasks under several conditions, executed, with intervals and paired differences."""
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 
+from .capture import fingerprint, fingerprint_of
 from .completion import complete, function_body
 from .damage import Damage, Text, degenerate, measure_damage
 from .grading import Grade
@@ -106,6 +108,27 @@ def standard_conditions(model: ITILlamaForCausalLM, alpha: float | None = None, 
         Condition("asked in words", asked=True),
         Condition("asked in words, minus alpha", -alpha, asked=True),
     ]
+
+
+def settings_of(
+    model: ITILlamaForCausalLM, task_set: TaskSet, alpha: float, samples: int, temperature: float, seed: int
+) -> dict:
+    """All that the completions of `standard_conditions` depend on, for a `Store`: weights, directions and prompts by hash."""
+    used = model.iti_directions.top(model.iti_top_k)
+    prompts = json.dumps([(task.prompt, task_set.asked(task)) for task in task_set.tasks]).encode()
+    return {
+        "tasks": task_set.name,
+        "n": len(task_set),
+        "seed": seed,
+        "heads": len(used),
+        "scope": model.iti_scope,
+        "samples": samples,
+        "alpha": alpha,
+        "temperature": temperature if samples > 1 else 0,
+        "model": fingerprint(model)[:16],
+        "directions": fingerprint_of(used)[:16],
+        "prompts": hashlib.sha256(prompts).hexdigest()[:16],
+    }
 
 
 @contextmanager
