@@ -8,6 +8,19 @@ from transformers import LlamaConfig
 
 SCOPES = ("all", "generated")
 
+LLAMA_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
+    *("num_key_value_heads", "hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "tie_word_embeddings"),
+    *("rope_parameters", "rope_theta", "rope_scaling"),
+)
+"""What makes a Llama compute what it computes (the rope names are those of transformers 5 and 4)."""
+
+FREE_FIELDS = (
+    *("max_position_embeddings", "initializer_range", "use_cache", "pretraining_tp", "attention_dropout"),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "dtype", "torch_dtype", "quantization_config"),
+)
+"""What a Llama's config may say besides."""
+
 
 class ITILlamaConfig(LlamaConfig):
     r"""
@@ -16,20 +29,17 @@ class ITILlamaConfig(LlamaConfig):
     Args:
         iti_alpha (`float`, *optional*, defaults to 1.0):
             Strength of the intervention, in units of sigma (Li et al. 2023, equation 2). 0 is plain Llama, bit by bit.
-        iti_top_k (`int`, *optional*):
-            Use only the k best-ranked heads of the directions file. All of them by default.
+        iti_top_k (`int`, *optional*): Use only the k best-ranked heads of the directions file. All of them by default.
         iti_scope (`str`, *optional*, defaults to `"all"`):
-            Token positions that are shifted: `"all"`, or `"generated"` (the paper's): the last prompt token and every
-            generated token.
+            Positions that are shifted: `"all"`, or `"generated"` (the paper's): the last prompt token and generated
+            ones.
         iti_directions_file (`str`, *optional*, defaults to `"iti_directions.safetensors"`):
             Name of the directions file in the repo, without a folder. `None` says that there is none: a plain Llama.
         base_model_name_or_path (`str`, *optional*):
             Where the weights come from (adapter form). `None`: they are beside the config (self-contained form).
-        base_model_revision (`str`, *optional*):
-            Branch, tag or commit of the base model.
+        base_model_revision (`str`, *optional*): Branch, tag or commit of the base model.
 
-    Raises:
-        ValueError: if one of them has a wrong type or value; the message names it.
+    Raises `ValueError` if one of them has a wrong type or value; the message names it.
     """
 
     model_type = "iti_llama"
@@ -66,10 +76,13 @@ class ITILlamaConfig(LlamaConfig):
         self.validate_iti()
 
     def validate_iti(self) -> None:
-        """Raises `ValueError`, naming the field, the value found and the value wanted."""
-        check_alpha(self.iti_alpha)
+        """Raises `ValueError`, naming the field, the value found and the value wanted. NumPy's numbers become
+        Python's."""
+        self.iti_alpha = check_alpha(self.iti_alpha)
         check_scope(self.iti_scope)
-        check_top_k(self.iti_top_k)
+        k = self.iti_top_k
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+            raise ValueError(f"iti_top_k is {k!r}; expected null or an integer of at least 1")
         name = self.iti_directions_file
         plain = isinstance(name, str) and name not in ("", ".", "..") and not any(c in name for c in "/\\:\0")
         if name is not None and not plain:
@@ -79,12 +92,25 @@ class ITILlamaConfig(LlamaConfig):
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValueError(f"{key} is {value!r}; expected a non-empty string or null")
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        if (found := config_dict.get("model_type")) != cls.model_type:
+            advice = "To steer a plain Llama, use ITILlamaForCausalLM.from_base(...)."
+            raise ValueError(f"config.json has model_type {found!r}; expected 'iti_llama'. {advice}")
+        return super().from_dict(config_dict, **kwargs)
 
-def check_alpha(alpha: float) -> float:
-    """`alpha` as a float. Raises `ValueError` unless it is a finite number."""
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+    def to_llama(self, **overrides) -> LlamaConfig:
+        """The same model as a plain Llama, with the attention implementation in use."""
+        fields = {key: value for key, value in self.to_dict().items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
+        return LlamaConfig(**fields | {"attn_implementation": self._attn_implementation} | overrides)
+
+
+def check_alpha(alpha: object) -> float:
+    """`alpha` as a float. Raises `ValueError` unless it is a finite number, of Python, NumPy or (0-d) torch."""
+    number = alpha.item() if getattr(alpha, "ndim", None) == 0 else alpha
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
         raise ValueError(f"iti_alpha is {alpha!r}; expected a finite number")
-    return float(alpha)
+    return float(number)
 
 
 def check_scope(scope: str) -> str:
@@ -93,10 +119,29 @@ def check_scope(scope: str) -> str:
     return scope
 
 
-def check_top_k(top_k: int | None) -> int | None:
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"iti_top_k is {top_k!r}; expected null or an integer of at least 1")
-    return top_k
+def check_alphas(alpha: object, rows: int) -> list[float]:
+    """[1 or rows] strengths. Raises `ValueError` unless `alpha` is a finite number, or one for each of the rows."""
+    numbers = alpha.tolist() if hasattr(alpha, "tolist") else alpha
+    numbers = [check_alpha(number) for number in (numbers if isinstance(numbers, (list, tuple)) else [numbers])]
+    if len(numbers) not in (1, rows):
+        raise ValueError(f"iti_alpha is {numbers}; expected a finite number, or one for each of {rows} rows")
+    return numbers
+
+
+def live_field(name: str, doc: str) -> property:
+    """A field of the config, which is the only state, as a property of its model. A refused value changes nothing."""
+
+    def set_field(self, value: float | int | str | None) -> None:
+        before = getattr(self.config, name)
+        setattr(self.config, name, value)
+        try:
+            self.config.validate_iti()
+            self.base_model._follow_config()
+        except ValueError:
+            setattr(self.config, name, before)
+            raise
+
+    return property(lambda self: getattr(self.config, name), set_field, doc=doc)
 
 
 __all__ = ["ITILlamaConfig"]

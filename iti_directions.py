@@ -1,32 +1,29 @@
 # Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
-"""The directions file of Inference-Time Intervention: what it holds, how it is read, checked and written."""
+"""The directions file of Inference-Time Intervention: what it holds, how it is read, checked and written, and what its
+directions add to a layer. Reading and checking do not need torch."""
 
 import json
+import math
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "iti_directions"
 FORMAT_VERSION = "1"
 SITES = ("head", "residual")
 
-_REQUIRED = {"heads": torch.int64, "directions": torch.float32, "sigma": torch.float32}
-_OPTIONAL = {"scores": torch.float32}
-_METADATA = (
-    "format",
-    "format_version",
-    "site",
-    "base_model",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "head_dim",
-)
+_REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
+_OPTIONAL = {"scores": "float32"}
+_GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
+_METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
 
 
 class ITIDirectionsError(ValueError):
@@ -53,13 +50,13 @@ class ITIDirections:
         ITIDirectionsError: if a tensor has a wrong shape, dtype or value; see `docs/format.md`.
     """
 
-    heads: torch.Tensor
-    directions: torch.Tensor
-    sigma: torch.Tensor
+    heads: "torch.Tensor"
+    directions: "torch.Tensor"
+    sigma: "torch.Tensor"
     num_hidden_layers: int
     num_attention_heads: int
     head_dim: int
-    scores: torch.Tensor | None = None
+    scores: "torch.Tensor | None" = None
     site: str = "head"
     base_model: str = ""
     provenance: dict[str, str] = field(default_factory=dict)
@@ -79,50 +76,49 @@ class ITIDirections:
             raise ITIDirectionsError(
                 f"iti_top_k is {k}, but the directions hold {len(self)} heads: expected 1 to {len(self)}"
             )
-        return ITIDirections(
-            heads=self.heads[:k],
-            directions=self.directions[:k],
-            sigma=self.sigma[:k],
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            head_dim=self.head_dim,
-            scores=None if self.scores is None else self.scores[:k],
-            site=self.site,
-            base_model=self.base_model,
-            provenance=self.provenance,
-        )
+        scores = None if self.scores is None else self.scores[:k]
+        return replace(self, heads=self.heads[:k], directions=self.directions[:k], sigma=self.sigma[:k], scores=scores)
 
-    def offsets(self) -> dict[int, torch.Tensor]:
-        """sigma * theta of each steered layer, its heads side by side: {layer: float32 [num_attention_heads * head_dim]}."""
+    def offsets(self) -> "dict[int, torch.Tensor]":
+        """sigma * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
+        import torch
+
         offsets = {}
         for (layer, head), direction, sigma in zip(self.heads.tolist(), self.directions, self.sigma, strict=True):
             row = offsets.setdefault(layer, torch.zeros(self.num_attention_heads * self.head_dim))
             row[head * self.head_dim : (head + 1) * self.head_dim] = sigma * direction
         return offsets
 
+    def shifts(self, o_projs: "list[torch.nn.Module]", dtype: "torch.dtype") -> "dict[int, torch.Tensor]":
+        """What is added to the attention output of each steered layer at alpha 1: {layer: float32 [hidden_size]}, on
+        one device. `o_projs`: the output projections of every layer; `dtype`: what they are fed with."""
+        shifts = {}
+        for layer, offset in self.offsets().items():
+            shift = project(o_projs[layer], offset, dtype) if self.site == "head" else offset
+            shifts[layer] = shift.to(next(iter(shifts.values()), shift).device)
+        return shifts
+
     def check_geometry(self, config, name: str = "the directions") -> None:
         """Raises `ITIDirectionsError` unless they fit the model of `config` (a `LlamaConfig`)."""
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        wanted = {
-            "num_hidden_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "head_dim": head_dim,
-        }
-        for key, value in wanted.items():
+        model = {"num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads}
+        for key, value in (model | {"head_dim": head_dim}).items():
             if getattr(self, key) != value:
                 raise ITIDirectionsError(
                     f"{name}: made for a model with {key}={getattr(self, key)}, but this model has {key}={value}. "
-                    f"Use the base model they were made for ({self.base_model or 'not recorded'}) or fit new directions."
+                    f"Use the base they were made for ({self.base_model or 'not recorded'}) or fit new directions."
                 )
-        if self.site == "residual" and config.hidden_size != self.num_attention_heads * self.head_dim:
+        width = self.num_attention_heads * self.head_dim
+        if self.site == "residual" and config.hidden_size != width:
             raise ITIDirectionsError(
-                f"{name}: site 'residual' needs hidden_size = num_attention_heads * head_dim "
-                f"({self.num_attention_heads * self.head_dim}), but this model has hidden_size={config.hidden_size}"
+                f"{name}: site 'residual' needs hidden_size = num_attention_heads * head_dim ({width}), but this "
+                "model "
+                f"has hidden_size={config.hidden_size}"
             )
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "ITIDirections":
-        """Read and check a directions file.
+    def load(cls, path: str | os.PathLike, framework: str = "pt") -> "ITIDirections":
+        """Read and check a directions file. With `framework` "np" its fields are NumPy arrays, and no torch is needed.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -132,38 +128,29 @@ class ITIDirections:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such directions file")
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework=framework) as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator there)
         except SafetensorError as error:
             raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
 
         for key in _METADATA:
-            if key not in metadata:
-                raise ITIDirectionsError(f"{path}: metadata has no '{key}'; expected {', '.join(_METADATA)}")
-        if metadata["format"] != FORMAT:
-            raise ITIDirectionsError(f"{path}: format is '{metadata['format']}'; expected '{FORMAT}'")
-        if metadata["format_version"] != FORMAT_VERSION:
-            raise ITIDirectionsError(
-                f"{path}: format_version is '{metadata['format_version']}'; this version reads '{FORMAT_VERSION}'. "
-                "Update iti-llama, or ask the maker for a file of this version."
+            _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
+        for key, known in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
+            _expect(
+                metadata[key] == known, path, f"{key} is '{metadata[key]}'", f"'{known}', which this version reads"
             )
         missing = sorted(_REQUIRED.keys() - tensors.keys())
         extra = sorted(tensors.keys() - _REQUIRED.keys() - _OPTIONAL.keys())
-        if missing or extra:
-            raise ITIDirectionsError(
-                f"{path}: missing tensors {missing}, unknown tensors {extra}; expected {list(_REQUIRED)} and optionally "
-                f"{list(_OPTIONAL)}"
-            )
-        geometry = {}
-        for key in ("num_hidden_layers", "num_attention_heads", "head_dim"):
-            if not metadata[key].isdecimal() or int(metadata[key]) < 1:
-                raise ITIDirectionsError(f"{path}: metadata {key} is '{metadata[key]}'; expected a positive integer")
-            geometry[key] = int(metadata[key])
+        found = f"missing tensors {missing}, unknown tensors {extra}"
+        _expect(not missing and not extra, path, found, f"{list(_REQUIRED)} and optionally {list(_OPTIONAL)}")
+        for key in _GEOMETRY:
+            number = metadata[key] if metadata[key].isdecimal() else "0"
+            _expect(0 < int(number[:9]) < 10**8, path, f"metadata {key} is '{metadata[key]}'", "a positive integer")
         try:
             return cls(
                 **tensors,
-                **geometry,
+                **{key: int(metadata[key]) for key in _GEOMETRY},
                 site=metadata["site"],
                 base_model=metadata["base_model"],
                 provenance={key: value for key, value in metadata.items() if key not in _METADATA},
@@ -171,64 +158,99 @@ class ITIDirections:
         except ITIDirectionsError as error:
             raise ITIDirectionsError(str(error).replace("these directions", str(path), 1)) from None
 
+    @classmethod
+    def from_pretrained(
+        cls, repo_or_dir: str | os.PathLike, filename: str = "iti_directions.safetensors", **hub_kwargs
+    ) -> "ITIDirections":
+        """Read the directions of a Hub repo or folder. `hub_kwargs` are those of transformers' `from_pretrained`:
+        revision, token, cache_dir, local_files_only, subfolder and so on. Raises as `load`."""
+        from transformers.utils import cached_file
+
+        path = cached_file(repo_or_dir, filename, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+        if path is None:
+            raise FileNotFoundError(
+                f"{repo_or_dir}: no {filename}, where its directions should be. A steered model is never loaded "
+                "without; to "
+                "load the weights alone, use the base model."
+            )
+        return cls.load(path)
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write the file whole or not at all. The same directions give the same bytes."""
-        path = Path(path)
-        metadata = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "site": self.site,
-            "base_model": self.base_model,
-            "num_hidden_layers": str(self.num_hidden_layers),
-            "num_attention_heads": str(self.num_attention_heads),
-            "head_dim": str(self.head_dim),
-        }
-        tensors = {"heads": self.heads, "directions": self.directions, "sigma": self.sigma}
-        if self.scores is not None:
-            tensors["scores"] = self.scores
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        data = _with_sorted_header(save(tensors, metadata=self.provenance | metadata))
-        write_whole(path, data)
-        return path
+        from safetensors.torch import save
+
+        geometry = {key: str(getattr(self, key)) for key in _GEOMETRY}
+        made = {"format": FORMAT, "format_version": FORMAT_VERSION, "site": self.site, "base_model": self.base_model}
+        tensors = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+        return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made | geometry)))
 
     def _check(self, name: str) -> None:
-        if self.site not in SITES:
-            raise ITIDirectionsError(f"{name}: site is '{self.site}'; expected one of {', '.join(SITES)}")
+        _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
+        for key, value in {**self.provenance, "base_model": self.base_model}.items():
+            _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
         k = self.heads.shape[0] if self.heads.ndim == 2 else 0
-        if k == 0:
-            raise ITIDirectionsError(
-                f"{name}: heads has shape {list(self.heads.shape)}; expected [K, 2] with K of at least 1"
-            )
-        shapes = {"heads": (k, 2), "directions": (k, self.head_dim), "sigma": (k,), "scores": (k,)}
-        for field_name, dtype in (_REQUIRED | _OPTIONAL).items():
-            tensor = getattr(self, field_name)
-            if tensor is None and field_name in _OPTIONAL:
+        _expect(k > 0, name, f"heads has shape {list(self.heads.shape)}", "[K, 2] with K of at least 1")
+        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k]}
+        for key, dtype in (_REQUIRED | _OPTIONAL).items():
+            tensor = getattr(self, key)
+            if tensor is None and key in _OPTIONAL:
                 continue
-            if tuple(tensor.shape) != shapes[field_name] or tensor.dtype != dtype:
-                raise ITIDirectionsError(
-                    f"{name}: {field_name} is {tensor.dtype} {list(tensor.shape)}; expected {dtype} {list(shapes[field_name])}"
-                )
-            if dtype.is_floating_point and not bool(torch.isfinite(tensor).all()):
-                raise ITIDirectionsError(f"{name}: {field_name} holds NaN or infinity; expected finite numbers")
-        norms = self.directions.norm(dim=-1)
-        if bool(((norms - 1).abs() > 1e-3).any()):
-            worst = int((norms - 1).abs().argmax())
-            raise ITIDirectionsError(
-                f"{name}: the direction in row {worst} has length {norms[worst]:.4f}; expected 1 within 0.001"
-            )
-        if bool((self.sigma < 0).any()):
-            worst = int(self.sigma.argmin())
-            raise ITIDirectionsError(f"{name}: sigma in row {worst} is {self.sigma[worst]:.4g}; expected 0 or more")
+            found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            wanted = f"torch.{dtype} {shapes[key]}"
+            _expect(found == wanted, name, f"{key} is {found}", wanted)
+            finite = dtype == "int64" or all(math.isfinite(x) for row in tensor.reshape(k, -1) for x in row.tolist())
+            _expect(finite, name, f"{key} holds NaN or infinity", "finite numbers")
         seen = set()
-        for row, (layer, head) in enumerate(self.heads.tolist()):
-            if not (0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads):
-                raise ITIDirectionsError(
-                    f"{name}: row {row} names layer {layer}, head {head}; expected layer 0 to {self.num_hidden_layers - 1}, "
-                    f"head 0 to {self.num_attention_heads - 1}"
-                )
-            if (layer, head) in seen:
-                raise ITIDirectionsError(f"{name}: row {row} names layer {layer}, head {head} a second time")
+        for row, (direction, (layer, head)) in enumerate(zip(self.directions, self.heads.tolist(), strict=True)):
+            length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])
+            right = abs(length - 1) <= 1e-3
+            _expect(right, name, f"the direction in row {row} has length {length:.4f}", "1 within 0.001")
+            _expect(sigma >= 0, name, f"sigma in row {row} is {sigma:.4g}", "0 or more")
+            inside = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
+            wanted = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
+            _expect(inside, name, f"row {row} names layer {layer}, head {head}", wanted)
+            _expect(
+                (layer, head) not in seen, name, f"row {row} names layer {layer}, head {head} a second time", "once"
+            )
             seen.add((layer, head))
+
+
+def _expect(right: bool, where: str | Path, found: str, wanted: str) -> None:
+    if not right:
+        raise ITIDirectionsError(f"{where}: {found}; expected {wanted}")
+
+
+def project(o_proj: "torch.nn.Module", offset: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+    """W_O @ offset, without bias and PEFT adapters: float32 [hidden_size], on the device where the projection runs.
+
+    In float32 from the columns of the chosen heads where the weight is a plain tensor, else (quantised, offloaded)
+    through the module itself, fed with `dtype`. `offset` is float32 [num_attention_heads * head_dim].
+    """
+    import torch
+
+    while hasattr(o_proj, "base_layer"):
+        o_proj = o_proj.base_layer
+    weight = getattr(o_proj, "weight", None)
+    if hasattr(weight, "full_tensor"):  # tensor parallelism
+        weight = weight.full_tensor()
+    elif type(o_proj) is not torch.nn.Linear or type(weight.data) is not torch.Tensor or weight.is_meta:
+        weight = None
+    if weight is not None and weight.is_floating_point():
+        columns = offset.nonzero()[:, 0]
+        return weight[:, columns.to(weight.device)].float() @ offset[columns].to(weight.device)
+    rows = torch.stack([offset, torch.zeros_like(offset)]).to(device_of(o_proj), dtype)
+    with_offset, without = o_proj(rows).float()
+    if with_offset.is_meta:
+        raise ValueError("the weights are on the meta device: load them before setting directions")
+    return with_offset - without
+
+
+def device_of(module: "torch.nn.Module") -> "torch.device":
+    """Where a module runs, also when accelerate keeps its weights elsewhere."""
+    device = next(tensor.device for tensor in (*module.parameters(), *module.buffers()))
+    hook = getattr(module, "_hf_hook", None)
+    return type(device)(hook.execution_device) if device.type == "meta" and hook is not None else device
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> Path:
@@ -261,13 +283,14 @@ def _what_it_is(path: Path) -> str:
     """A guess at what a file that is not safetensors is, for the error message."""
     with path.open("rb") as file:
         start = file.read(8)
-    if start[:1] == b"\x80":
-        return "looks like a pickle, which is never read"
-    if start[:2] == b"PK":
-        return "looks like a zip archive (a torch.save file, perhaps), which is never read"
-    if start.startswith(b"version "):
-        return "looks like a Git LFS pointer; fetch the file with `git lfs pull`"
-    return "is truncated or no safetensors file"
+    kinds = {
+        b"\x80": "looks like a pickle, which is never read",
+        b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
+        b"version ": "looks like a Git LFS pointer; fetch the file with `git lfs pull`",
+    }
+    return next(
+        (kind for mark, kind in kinds.items() if start.startswith(mark)), "is truncated or no safetensors file"
+    )
 
 
 __all__ = ["ITIDirections", "ITIDirectionsError"]

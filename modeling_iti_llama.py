@@ -1,362 +1,113 @@
 # Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
 """Llama with Inference-Time Intervention (Li et al., NeurIPS 2023): only what differs from Llama.
 
-The paper adds `alpha * sigma * theta` to the output of chosen heads, before the output projection W_O (equation 2). W_O is
-linear, so this equals adding `alpha * shift` to the attention output, with `shift = W_O @ concat_h(sigma * theta)`: one
-vector a layer, computed once when directions or alpha change. Layers without a chosen head are plain Llama.
+The paper adds `alpha * sigma * theta` to the output of chosen heads, before the output projection W_O (equation 2).
+W_O is linear, so this equals adding `alpha * shift` to the attention output, `shift = W_O @ concat_h(sigma * theta)`,
+one vector a layer, computed once when directions or alpha change. Layers without a chosen head are plain Llama.
 """
 
 import contextlib
 import copy
 import functools
-import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PretrainedConfig
-from transformers.dynamic_module_utils import custom_object_save
-from transformers.models.llama.modeling_llama import (
-    LlamaAttention,
-    LlamaDecoderLayer,
-    LlamaModel,
-    LlamaPreTrainedModel,
-    LlamaRMSNorm,
-    LlamaRotaryEmbedding,
-)
-from transformers.utils import cached_file, logging
+from transformers import GenerationMixin, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
+from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
+from transformers.models.llama import modeling_llama
+from transformers.utils import logging
 
-from .configuration_iti_llama import ITILlamaConfig, check_alpha, check_scope, check_top_k
-from .iti_directions import ITIDirections
+from .configuration_iti_llama import ITILlamaConfig, check_alpha, check_alphas, live_field
+from .iti_directions import ITIDirections, device_of
+from .loading_iti_llama import ITILlamaLoadingMixin
 
 
 logger = logging.get_logger(__name__)
 
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
-BASE_FIELDS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "attention_bias",
-    "mlp_bias",
-    "tie_word_embeddings",
-    "rope_parameters",
-    "rope_theta",
-    "rope_scaling",
-)
-"""What the config of an adapter form and its base must agree on (the rope names are those of transformers 5 and 4)."""
+_blocks: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
+"""The `disable_iti` blocks, of any model, that this context has entered; a model knows which of its own are open."""
 
 
-@dataclass(frozen=True)
-class _Generation:
-    """What one call of `generate` asks of every forward pass in it."""
-
-    prompt_length: int
-    start: torch.Tensor | None
-    alpha: torch.Tensor | None
-
-
-_generation: ContextVar[_Generation | None] = ContextVar("iti_generation", default=None)
-
-
-class ITILlamaAttention(LlamaAttention):
+class ITILlamaAttention(modeling_llama.LlamaAttention):
     def __init__(self, config: ITILlamaConfig, layer_idx: int):
         super().__init__(config, layer_idx)
-        # Both [hidden_size], set once the weights are in place; None in a layer without a chosen head.
+        # alpha * shift, [hidden_size], set once the weights are in place; None in a layer without a chosen head.
         self.register_buffer("iti_shift", None, persistent=False)
-        self.register_buffer("iti_scaled_shift", None, persistent=False)
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        *args,
-        iti_alpha: torch.Tensor | None = None,
-        iti_mask: torch.Tensor | None = None,
-        **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`iti_alpha` [batch, 1 or seq, 1] replaces the model's strength, `iti_mask` [batch, seq, 1] weighs positions."""
+    def forward(self, hidden_states: torch.Tensor, *args, iti_shifts=None, iti_mask=None, iti_off=False, **kwargs):
+        """`iti_shifts` {layer: [1 or batch, 1, hidden_size]} replaces the model's own alpha * shift, `iti_mask`
+        [batch, seq, 1] weighs positions, `iti_off` leaves the shift out."""
         attn_output, attn_weights = super().forward(hidden_states, *args, **kwargs)
-        if self.iti_shift is None:
+        if self.iti_shift is None or iti_off:
             return attn_output, attn_weights
-        if iti_alpha is not None:
-            attn_output = torch.addcmul(attn_output, iti_alpha, self.iti_shift)
-        elif iti_mask is not None:
-            attn_output = torch.addcmul(attn_output, iti_mask, self.iti_scaled_shift)
-        else:
-            attn_output = attn_output + self.iti_scaled_shift
-        return attn_output, attn_weights
+        shift = self.iti_shift if iti_shifts is None else iti_shifts[self.layer_idx]
+        if iti_mask is None:
+            return attn_output + shift, attn_weights
+        return torch.addcmul(attn_output, iti_mask, shift), attn_weights
 
 
-class ITILlamaDecoderLayer(LlamaDecoderLayer):
+class ITILlamaDecoderLayer(modeling_llama.LlamaDecoderLayer):
     def __init__(self, config: ITILlamaConfig, layer_idx: int):
         super().__init__(config, layer_idx)
         self.self_attn = ITILlamaAttention(config, layer_idx)
 
 
-class ITILlamaPreTrainedModel(LlamaPreTrainedModel):
-    """Loading, saving and changing the steering, for the model with and without a language-modelling head."""
+class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
+    """Changing the steering, for the model with and without a language-modelling head."""
 
     config: ITILlamaConfig
     config_class = ITILlamaConfig
     _no_split_modules = ["ITILlamaDecoderLayer"]
     _can_record_outputs = {"hidden_states": ITILlamaDecoderLayer, "attentions": ITILlamaAttention}
 
-    # The steering, live ------------------------------------------------------------------------------------------
+    iti_alpha = live_field("iti_alpha", "Strength in units of sigma. Setting it reloads and recompiles nothing.")
+    iti_top_k = live_field("iti_top_k", "How many of the best-ranked heads are steered; None for all in the file.")
+    iti_scope = live_field("iti_scope", "Positions shifted: 'all', or 'generated' (from the last prompt token on).")
+
+    def set_iti_alpha(self, alpha: float) -> None:
+        """`model.iti_alpha = alpha` through a wrapper that forwards methods (PEFT, FSDP; with DataParallel and
+        DistributedDataParallel on `wrapper.module`). An attribute set on a wrapper stays on the wrapper."""
+        self.iti_alpha = alpha
 
     @property
     def iti_directions(self) -> ITIDirections | None:
-        """Every direction of the model, also those that `iti_top_k` leaves out; None for a model that is not steered."""
+        """Every direction, also those that `iti_top_k` leaves out; None for a model that is not steered."""
         return self.base_model._iti_directions
 
-    @property
-    def iti_alpha(self) -> float:
-        """Strength in units of sigma. Setting it takes effect at the next forward pass, without reload or recompile."""
-        return self.base_model._iti_alpha
-
-    @iti_alpha.setter
-    def iti_alpha(self, alpha: float) -> None:
-        base = self.base_model
-        base._iti_alpha = self.config.iti_alpha = check_alpha(alpha)
-        base._write_scaled_shifts()
-
-    @property
-    def iti_top_k(self) -> int | None:
-        """How many of the best-ranked heads are steered; None for all in the file."""
-        return self.base_model._iti_top_k
-
-    @iti_top_k.setter
-    def iti_top_k(self, top_k: int | None) -> None:
-        base = self.base_model
-        check_top_k(top_k)
-        if base._iti_directions is not None:
-            base._iti_directions.top(top_k)
-        base._iti_top_k = self.config.iti_top_k = top_k
-        base._write_shifts()
-
-    @property
-    def iti_scope(self) -> str:
-        """Which positions are shifted: "all", or "generated" (the last prompt token and every generated token)."""
-        return self.base_model._iti_scope
-
-    @iti_scope.setter
-    def iti_scope(self, scope: str) -> None:
-        self.base_model._iti_scope = self.config.iti_scope = check_scope(scope)
-
     def set_iti_directions(self, directions: ITIDirections | None) -> None:
-        """Replace the directions; None takes them away. Also to be called after a change of the o_proj weights.
-
-        Raises:
-            ITIDirectionsError: if they do not fit the model, or hold fewer heads than `iti_top_k`. Nothing changes then.
-        """
+        """Replace the directions; None takes them away. Also to be called after a change of the o_proj weights; PEFT
+        adapters do not count, the shift is that of the weight below them. Raises `ValueError`, and changes nothing, if
+        they do not fit the model, hold fewer heads than `iti_top_k`, or the weights are not loaded."""
         if directions is not None:
             directions.check_geometry(self.config)
-            directions.top(self.iti_top_k)
-        base = self.base_model
-        base._iti_directions = directions
-        base._write_shifts()
-
-    def load_iti_directions(self, path_or_repo: str | os.PathLike, filename: str | None = None, **hub_kwargs) -> None:
-        """Replace the directions by those of a file, or of a folder or Hub repo that holds `filename`.
-
-        `hub_kwargs` are those of `from_pretrained`: revision, token, cache_dir, local_files_only, subfolder and so on.
-        """
-        if os.path.isfile(path_or_repo):
-            self.set_iti_directions(ITIDirections.load(path_or_repo))
-        else:
-            name = filename or self.config.iti_directions_file or "iti_directions.safetensors"
-            self.set_iti_directions(_fetch_directions(path_or_repo, name, **hub_kwargs))
+        self.base_model._compute_shifts(directions)
 
     @contextlib.contextmanager
     def disable_iti(self) -> Iterator[None]:
-        """Inside the `with` block the model is plain Llama, bit by bit."""
-        base = self.base_model
-        before, base._iti_disabled = base._iti_disabled, True
-        base._write_scaled_shifts()
+        """Inside the `with` block the model is plain Llama, bit by bit.
+
+        It holds for the context that entered it (a thread, an asyncio task), and blocks may end in any order. A thread
+        started inside has a context of its own: pass `iti_alpha=0` there. A compiled forward pass outside `generate`
+        cannot see contexts: it is plain while any block is open.
+        """
+        base, block = self.base_model, object()
+        base._iti_blocks.add(block)
+        base._iti_any_block = True
+        _blocks.set((*_blocks.get(), block))
         try:
             yield
         finally:
-            base._iti_disabled = before
-            base._write_scaled_shifts()
+            base._iti_blocks.discard(block)
+            base._iti_any_block = bool(base._iti_blocks)
+            _blocks.set(tuple(other for other in _blocks.get() if other is not block))
 
-    # Loading and saving ------------------------------------------------------------------------------------------
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """Load a steered model: code, config and directions from this repo or folder; weights from there too
-        (self-contained form) or from the base model that its config names (adapter form).
-
-        Takes the arguments of [`~transformers.PreTrainedModel.from_pretrained`] and every field of the config.
-        `revision` and `subfolder` belong to this repo, `base_model_revision` to the base; `token`, `cache_dir` and
-        `local_files_only` hold for both. No code is ever run from the base repo.
-
-        Raises:
-            FileNotFoundError: if the config asks for directions that are not there.
-            ITIDirectionsError: if the directions cannot be used with this model.
-            OSError: if the repo or its base cannot be found or read.
-            ValueError: if a field of the config is wrong, or the base is not the model that the config describes.
-        """
-        repo = pretrained_model_name_or_path
-        hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
-        if repo is None:  # weights as `state_dict=`: there is no repo to read directions from
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
-        if not isinstance(config, PretrainedConfig):
-            config, kwargs = cls._read_config(repo if config is None else config, hub, kwargs)
-        config.validate_iti()
-        directions = None
-        if config.iti_directions_file is not None:
-            directions = _fetch_directions(repo, config.iti_directions_file, **hub)
-            directions.check_geometry(config, f"{repo}/{config.iti_directions_file}")
-            directions.top(config.iti_top_k)
-        if config.base_model_name_or_path is None:
-            loaded = super().from_pretrained(repo, *model_args, config=config, **hub, **kwargs)
-        else:
-            loaded = cls._load_from_base(config, hub, *model_args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if config.base_model_name_or_path is not None:
-            model.name_or_path = model.config.name_or_path = str(repo)
-            if model.can_generate() and _fetch(repo, "generation_config.json", **hub) is not None:
-                model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
-        model.set_iti_directions(directions)
-        return loaded
-
-    @classmethod
-    def from_base(
-        cls,
-        base_model_name_or_path: str | os.PathLike,
-        directions: ITIDirections | str | os.PathLike | None,
-        alpha: float = 1.0,
-        top_k: int | None = None,
-        scope: str = "all",
-        **kwargs,
-    ):
-        """Steer a plain Llama checkpoint, on the Hub or on disk. The model saves in adapter form, without its weights;
-        set `model.config.base_model_name_or_path = None` before saving to write them as well.
-
-        `directions` are an `ITIDirections` or the path of a file; None leaves the model plain, for `set_iti_directions` to
-        steer. `kwargs` are those of `from_pretrained`, for the base.
-
-        Raises: as `from_pretrained`.
-        """
-        base = os.fspath(base_model_name_or_path)
-        if os.path.isdir(base):
-            base = os.path.abspath(base)
-        if directions is not None and not isinstance(directions, ITIDirections):
-            directions = ITIDirections.load(directions)
-        hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
-        revision = hub.pop("revision", None)
-        fields = _read_base_config(base, revision, hub)
-        config = ITILlamaConfig(
-            **{key: value for key, value in fields.items() if key not in ("model_type", "architectures", "auto_map")},
-            iti_alpha=alpha,
-            iti_top_k=top_k,
-            iti_scope=scope,
-            base_model_name_or_path=base,
-            base_model_revision=revision,
-        )
-        if directions is None:
-            config.iti_directions_file = None
-        else:
-            directions.check_geometry(config)
-            directions.top(top_k)
-        loaded = cls._load_from_base(config, hub, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.set_iti_directions(directions)
-        return loaded
-
-    @classmethod
-    def _read_config(cls, repo, hub: dict, kwargs: dict) -> tuple[PretrainedConfig, dict]:
-        """The config with the fields that `kwargs` override, and the `kwargs` that are left for the weights."""
-        fields, _ = cls.config_class.get_config_dict(repo, **hub)
-        if fields.get("model_type") != cls.config_class.model_type:
-            raise ValueError(
-                f"{repo}: config.json has model_type {fields.get('model_type')!r}; expected "
-                f"{cls.config_class.model_type!r}. To steer a plain Llama, use {cls.__name__}.from_base(...)."
-            )
-        kept = {key: kwargs.pop(key) for key in ("dtype", "torch_dtype", "quantization_config") if key in kwargs}
-        config, kwargs = cls.config_class.from_dict(fields, return_unused_kwargs=True, **kwargs)
-        return config, kwargs | kept
-
-    @classmethod
-    def _load_from_base(cls, config: PretrainedConfig, hub: dict, *model_args, **kwargs):
-        """Weights from the base model into this class. Nothing that belongs to the steered repo reaches the base."""
-        base, revision = config.base_model_name_or_path, config.base_model_revision
-        hub = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
-        fields = _read_base_config(base, revision, hub)
-        _check_base(config, fields)
-        config._commit_hash = None
-        kwargs.pop("_commit_hash", None)
-        kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}, "revision": revision or "main"}
-        loaded = super().from_pretrained(base, *model_args, config=config, **hub, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.base_model._iti_base_quantization = fields.get("quantization_config")
-        return loaded
-
-    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
-        """Write code, config (with the live alpha, top_k and scope), generation config and directions; and the weights,
-        unless the config names a base model (adapter form): then some tens of kilobytes. Set
-        `model.config.base_model_name_or_path = None` first to save weights that were changed."""
-        if getattr(self, "_hf_peft_config_loaded", False):  # saves the PEFT adapter alone
-            return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        push_to_hub = kwargs.pop("push_to_hub", False)
-        names = (
-            "repo_id",
-            "commit_message",
-            "commit_description",
-            "private",
-            "token",
-            "revision",
-            "create_pr",
-            "tags",
-        )
-        push_kwargs = {name: kwargs.pop(name) for name in names if name in kwargs}
-        base, directions = self.base_model, self.iti_directions
-        self.config.iti_alpha, self.config.iti_top_k, self.config.iti_scope = (
-            base._iti_alpha,
-            base._iti_top_k,
-            base._iti_scope,
-        )
-        if directions is None:
-            self.config.iti_directions_file = None
-        elif self.config.iti_directions_file is None:
-            self.config.iti_directions_file = "iti_directions.safetensors"
-
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        if directions is not None and is_main_process:
-            directions.save(folder / self.config.iti_directions_file)
-        if self.config.base_model_name_or_path is None:
-            super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
-        elif is_main_process:
-            config = copy.deepcopy(self.config)
-            config.architectures = [type(self).__name__]
-            config.dtype = str(self.dtype).removeprefix("torch.")
-            if hasattr(config, "quantization_config"):  # how the base is stored, not how it was loaded here
-                del config.quantization_config
-            if base._iti_base_quantization is not None:
-                config.quantization_config = base._iti_base_quantization
-            custom_object_save(self, folder, config=config)
-            config.save_pretrained(folder)
-            if self.can_generate():
-                self.generation_config.save_pretrained(folder)
-        if push_to_hub and is_main_process:
-            self.push_to_hub(push_kwargs.pop("repo_id", folder.name), **push_kwargs)
-
-    def push_to_hub(self, repo_id: str, *args, **kwargs) -> str:
-        """As [`~transformers.PreTrainedModel.push_to_hub`]. Refuses an adapter form whose base is a folder of this machine."""
-        base = self.config.base_model_name_or_path
-        if base is not None and os.path.isdir(base):
-            raise ValueError(
-                f"base_model_name_or_path is the folder {base}, which nobody else can load. Set it to the base's Hub "
-                "repo, or to None to push the weights as well."
-            )
-        return super().push_to_hub(repo_id, *args, **kwargs)
+    def _iti_disabled(self) -> bool:
+        base = self.base_model
+        if torch.compiler.is_compiling() or getattr(base, "_is_replica", False):  # of DataParallel, in its own thread
+            return base._iti_any_block
+        return any(block in base._iti_blocks for block in _blocks.get())
 
 
 class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
@@ -368,138 +119,114 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         self.vocab_size = config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
         self.layers = nn.ModuleList([ITILlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
-        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config=config)
+        self.norm = modeling_llama.LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config=config)
         self.gradient_checkpointing = False
 
-        self._iti_alpha, self._iti_top_k, self._iti_scope = config.iti_alpha, config.iti_top_k, config.iti_scope
         self._iti_directions: ITIDirections | None = None
-        self._iti_shifts: dict[int, torch.Tensor] = {}  # layer -> float32 [hidden_size] on CPU, at alpha 1
-        self._iti_disabled = False
-        self._iti_base_quantization: dict | None = None
+        self._iti_layers: list[int] = []  # the steered ones
+        self._iti_shifts = torch.empty(0)  # float32 [steered layers, hidden_size], at alpha 1
+        self._iti_written: tuple = ()  # what the layers' buffers hold
+        self._iti_blocks: set[object] = set()
+        self._iti_any_block = False
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        *,
-        iti_alpha: float | torch.Tensor | None = None,
-        iti_start: int | torch.Tensor | None = None,
-        iti_mask: torch.Tensor | None = None,
-        **kwargs,
-    ):
+    def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, **kwargs):
         """As Llama's forward, with three arguments more, for this call alone.
 
         Args:
             iti_alpha (`float` or `torch.Tensor`, *optional*): strength of every row, or [batch], one for each.
-            iti_start (`int` or `torch.Tensor`, *optional*): first position that is shifted, or [batch], one for each row;
-                compared with `position_ids`. Overrides the scope.
-            iti_mask (`torch.Tensor`, *optional*): [batch, seq], a weight for each position of this call. Overrides both.
+            iti_start (`int` or `torch.Tensor`, *optional*): first position that is shifted, or [batch], one for each
+                row; compared with `position_ids`. Overrides the scope.
+            iti_mask (`torch.Tensor`, *optional*): [batch, seq], a weight for each position. Overrides both.
 
         Raises:
             ValueError: if one of them has a wrong shape, or is passed to a model that is not steered or disabled.
         """
+        names = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
+        call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
         if self._iti_directions is not None:
-            inputs = input_ids if inputs_embeds is None else inputs_embeds
-            if position_ids is None and isinstance(iti_start, torch.Tensor):
-                position_ids = _default_position_ids(inputs, past_key_values, kwargs.get("cache_position"))
-            kwargs |= self._weights(inputs, attention_mask, position_ids, iti_alpha, iti_start, iti_mask, kwargs)
-        elif iti_alpha is not None or iti_start is not None or iti_mask is not None:
-            raise ValueError(
-                "iti_alpha, iti_start and iti_mask steer, but this model has no directions: set_iti_directions"
-            )
-        return super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+            call |= self._steering(call, iti_alpha, iti_start, iti_mask)
+        elif not (iti_alpha is None and iti_start is None and iti_mask is None):
+            raise ValueError("iti_alpha, iti_start and iti_mask steer, but this model has no directions")
+        return super().forward(**call)
 
-    def _weights(self, inputs, attention_mask, position_ids, iti_alpha, iti_start, iti_mask, kwargs) -> dict:
-        """What the steered layers need to know, computed once for all of them. Tensor operations only, no device sync."""
-        batch, length = inputs.shape[:2]
-        like = self.layers[next(iter(self._iti_shifts))].self_attn.iti_shift
-        if iti_mask is not None:
-            if iti_mask.shape != (batch, length):
-                raise ValueError(
-                    f"iti_mask has shape {list(iti_mask.shape)}; expected [batch, seq] = {[batch, length]}"
-                )
-        elif isinstance(iti_start, torch.Tensor):
-            if iti_start.shape != (batch,):
-                raise ValueError(f"iti_start has shape {list(iti_start.shape)}; expected [batch] = {[batch]}")
-            iti_mask = position_ids >= iti_start.to(inputs.device)[:, None]
-        elif iti_start is not None:
-            if iti_start > 0:
-                position_ids = _default_position_ids(inputs, None, None) if position_ids is None else position_ids
-                iti_mask = (position_ids >= iti_start).expand(batch, length)
-        elif self._iti_scope == "generated":
-            iti_mask = self._last_token(inputs, attention_mask, kwargs)
-        if iti_mask is not None:
-            iti_mask = iti_mask.to(inputs.device, like.dtype)[..., None]
-        if iti_alpha is None:
-            return {"iti_mask": iti_mask}
-        if self._iti_disabled:
-            raise ValueError("iti_alpha is passed to a model inside disable_iti(); leave the block, or leave it out")
-        if not isinstance(iti_alpha, torch.Tensor):
-            iti_alpha = torch.full((1,), check_alpha(iti_alpha), device=inputs.device)
-        if iti_alpha.shape not in ((batch,), (1,)):
-            raise ValueError(f"iti_alpha has shape {list(iti_alpha.shape)}; expected [batch] = {[batch]}")
-        iti_alpha = iti_alpha.to(inputs.device, like.dtype)[:, None, None]
-        return {"iti_alpha": iti_alpha if iti_mask is None else iti_alpha * iti_mask}
+    forward.__wrapped__ = LlamaModel.forward  # its signature
 
-    def _last_token(self, inputs, attention_mask, kwargs) -> torch.Tensor | None:
-        """Scope "generated" outside `generate`: [batch, seq], from the last token of each row on; None for all of them."""
-        batch, length = inputs.shape[:2]
-        if length == 1:
-            return None
-        if kwargs.get("cu_seq_lens_q") is not None:
-            raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
+    def _steering(self, call: dict, alpha, start, mask) -> dict:
+        """What the steered layers need, computed once for all of them. Tensor operations only, no device sync."""
         if not torch.compiler.is_compiling():
-            logger.warning_once(
-                "iti_scope is 'generated' and forward got several tokens without iti_start: only the last one is shifted, "
-                "as for a prompt. To score an answer, pass iti_start, or set iti_scope to 'all'."
-            )
-        columns = torch.arange(length, device=inputs.device)
-        last = torch.full((batch,), length - 1, device=inputs.device)
-        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
-            last = (attention_mask[:, -length:] * columns).argmax(-1)
-        return columns >= last[:, None]
+            self._follow_config()
+        alpha = alpha if alpha is None or isinstance(alpha, torch.Tensor) else check_alpha(alpha)
+        zero = isinstance(alpha, float) and alpha == 0
+        if self._iti_disabled() and alpha is not None and not zero:
+            raise ValueError("iti_alpha is passed inside disable_iti(): leave the block, or leave it out")
+        if self._iti_disabled() or zero:
+            return {"iti_off": True}
+        inputs = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
+        (batch, length), device, dtype = inputs.shape[:2], inputs.device, self.norm.weight.dtype
+        allowed = {"iti_alpha": ([batch], [1], []), "iti_start": ([batch], []), "iti_mask": ([batch, length],)}
+        for (name, shapes), value in zip(allowed.items(), (alpha, start, mask), strict=True):
+            if isinstance(value, torch.Tensor) and list(value.shape) not in shapes:
+                raise ValueError(f"{name} has shape {list(value.shape)}; expected {shapes[0]}")
+        if mask is None and start is not None:
+            start = start.to(device).reshape(-1, 1) if isinstance(start, torch.Tensor) else start
+            positions, cache = call["position_ids"], call["past_key_values"]
+            if positions is None:  # as LlamaModel numbers them
+                seen = 0 if cache is None else cache.get_seq_length()
+                positions = torch.arange(length, device=device)[None] + seen
+            mask = (positions >= start).expand(batch, length)
+        elif mask is None and self.config.iti_scope == "generated" and length > 1:
+            mask = _from_last_token(inputs, call)
+        steering = {} if mask is None else {"iti_mask": mask.to(device, dtype)[..., None]}
+        if alpha is not None:
+            if isinstance(alpha, torch.Tensor):
+                alpha = alpha.to(device, torch.float32 if alpha.dtype == torch.float64 else None).reshape(-1, 1, 1)
+            # Multiplied and rounded as in `_write_shifts`: this alpha and the model's own give the same bits.
+            shifts = (alpha * self._iti_shifts.to(device)[:, None, None]).to(dtype)
+            steering["iti_shifts"] = {layer: shifts[slot] for slot, layer in enumerate(self._iti_layers)}
+        return steering
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _compute_shifts(self, directions: ITIDirections | None) -> None:
+        """Compute the shift of each steered layer from its output projection. Where that fails, nothing is changed."""
+        weight = self.norm.weight  # of the dtype of the residual stream, also where projections are quantised
+        o_projs = [layer.self_attn.o_proj for layer in self.layers]
+        shifts = {} if directions is None else directions.top(self.config.iti_top_k).shifts(o_projs, weight.dtype)
+        self._iti_directions, self._iti_layers = directions, list(shifts)
+        self._iti_shifts = torch.stack([*shifts.values()]) if shifts else torch.empty(0)
+        for index, layer in enumerate(self.layers):
+            empty = {"dtype": weight.dtype, "device": device_of(o_projs[index])}
+            layer.self_attn.iti_shift = torch.zeros_like(shifts[index], **empty) if index in shifts else None
+        self._write_shifts()
+
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _write_shifts(self) -> None:
-        """Compute the shift of each steered layer from its output projection, and put it where the layer is."""
-        directions = self._iti_directions
-        offsets = {} if directions is None else directions.top(self._iti_top_k).offsets()
-        dtype = self.norm.weight.dtype  # that of the residual stream, also where projections are quantised
-        shifts = {}
-        for index, offset in offsets.items():
-            o_proj = self.layers[index].self_attn.o_proj
-            shifts[index] = (
-                project(o_proj, offset, dtype) if directions.site == "head" else offset.to(_device_of(o_proj))
-            )
-        self._iti_shifts = {index: shift.cpu() for index, shift in shifts.items()}
-        for index, layer in enumerate(self.layers):
-            shift = shifts.get(index)
-            layer.self_attn.iti_shift = None if shift is None else shift.to(dtype)
-            layer.self_attn.iti_scaled_shift = None if shift is None else torch.zeros_like(shift, dtype=dtype)
-        self._write_scaled_shifts()
-
-    @torch.no_grad()
-    def _write_scaled_shifts(self) -> None:
         """Write alpha * shift into the buffers that the forward pass, compiled or not, adds."""
-        alpha = 0.0 if self._iti_disabled else self._iti_alpha
-        for index, shift in self._iti_shifts.items():
-            self.layers[index].self_attn.iti_scaled_shift.copy_(alpha * shift)
+        for layer, shift in zip(self._iti_layers, self._iti_shifts, strict=True):
+            self.layers[layer].self_attn.iti_shift.copy_(self.config.iti_alpha * shift)
+        self._iti_written = self._iti_wanted()
+
+    def _iti_wanted(self) -> tuple:
+        weight = self.norm.weight
+        return self.config.iti_alpha, self.config.iti_scope, self.config.iti_top_k, weight.dtype, weight.device
+
+    def _follow_config(self) -> None:
+        """Bring the shifts to the config's alpha and top_k, and to the model's dtype and device, however they came."""
+        wanted, written = self._iti_wanted(), self._iti_written
+        if self._iti_directions is not None and wanted != written:
+            self.config.validate_iti()
+            self._write_shifts() if wanted[2:] == written[2:] else self._compute_shifts(self._iti_directions)
 
 
-class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM):
-    """A Llama whose chosen heads are shifted at inference time. See the repo's README.md for a first example."""
+class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationMixin):
+    """A Llama whose chosen heads are shifted at inference time. See the repo's README.md for a first example.
+
+    `generate(..., iti_alpha=)` takes a number or [batch], a strength for each row, which its beams and several returns
+    share. It travels as a mask or a cache does, in that call's `model_kwargs`: no other call or model knows of it.
+    """
 
     _auto_class = "AutoModelForCausalLM"
 
@@ -510,113 +237,75 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def generate(self, inputs: torch.Tensor | None = None, *args, iti_alpha=None, **kwargs):
-        """As [`~transformers.GenerationMixin.generate`], with `iti_alpha` (`float` or `torch.Tensor` [batch], *optional*):
-        the strength of this call, or of each row; beams and several returns of a row share it."""
-        if self.iti_directions is None:
-            if iti_alpha is not None:
-                raise ValueError("iti_alpha steers, but this model has no directions: set_iti_directions")
-            return super().generate(inputs, *args, **kwargs)
-        prompt = next(
-            (x for x in (inputs, kwargs.get("input_ids"), kwargs.get("inputs_embeds")) if x is not None), None
-        )
-        if prompt is None:
-            raise ValueError("generate needs a prompt: pass input_ids or inputs_embeds")
-        batch, length = prompt.shape[:2]
-        if iti_alpha is not None:
-            iti_alpha = torch.as_tensor(iti_alpha, dtype=torch.float32, device=prompt.device).reshape(-1)
-            if len(iti_alpha) not in (1, batch) or not bool(torch.isfinite(iti_alpha).all()):
-                raise ValueError(
-                    f"iti_alpha is {iti_alpha.tolist()}; expected a finite number, or one for each of {batch} rows"
-                )
-            iti_alpha = iti_alpha.expand(batch)
-        start = self._prompt_end(prompt, kwargs, *args) if self.iti_scope == "generated" else None
-        token = _generation.set(_Generation(prompt_length=length, start=start, alpha=iti_alpha))
-        try:
-            return super().generate(inputs, *args, **kwargs)
-        finally:
-            _generation.reset(token)
+    def _validate_model_kwargs(self, model_kwargs: dict) -> None:
+        super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key != "iti_alpha"})
 
-    def _prompt_end(self, prompt: torch.Tensor, kwargs: dict, generation_config=None, *_) -> torch.Tensor:
-        """The position [batch] of each row's last prompt token. Sets the attention mask where `generate` would guess it,
-        so that both guess the same."""
-        batch, length = prompt.shape[:2]
-        if kwargs.get("position_ids") is not None:
-            return kwargs["position_ids"][:, -1].expand(batch)
-        if kwargs.get("attention_mask") is None and not prompt.is_floating_point():
-            config = kwargs.get("generation_config") or generation_config or self.generation_config
-            pad, eos = (kwargs.get(name, getattr(config, name)) for name in ("pad_token_id", "eos_token_id"))
-            if pad is not None and pad not in (eos if isinstance(eos, (list, tuple)) else [eos]):
-                real = prompt.ne(pad).long()
-                if not bool(real.all()):
-                    kwargs["attention_mask"] = real
-        mask = kwargs.get("attention_mask")
-        if mask is None or mask.ndim != 2:
-            return torch.full((batch,), length - 1, device=prompt.device)
-        return mask.to(prompt.device).long().sum(-1) - 1
-
-    def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
-        """Refuses: a repo's own `generate` would replace the one that steers, and transformers 4.57 runs that of a local
-        base unasked. `from_pretrained` takes the `OSError` as "there is none"."""
-        raise OSError(
-            f"{pretrained_model_name_or_path}: custom_generate is not supported, it would replace the steering"
-        )
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+        """Adds strength and start, [batch], to what is repeated for beams and several returns."""
+        if model_kwargs.get("iti_alpha") is not None:
+            alphas = torch.tensor(check_alphas(model_kwargs["iti_alpha"], len(input_ids)), device=input_ids.device)
+            model_kwargs["iti_alpha"] = alphas.expand(len(input_ids))
+        if self.iti_scope == "generated" and self.iti_directions is not None:
+            positions, mask = model_kwargs.get("position_ids"), model_kwargs.get("attention_mask")
+            last = mask.long().sum(-1) - 1 if positions is None else positions[:, -1]
+            model_kwargs["iti_start"] = last.expand(len(input_ids))
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
 
     @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
         model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        generation = _generation.get()
-        if generation is None:
-            return model_inputs
-        fed = model_inputs.get("inputs_embeds")
-        fed = model_inputs["input_ids"] if fed is None else fed
-
-        def expanded(rows: torch.Tensor) -> torch.Tensor:  # beams and several returns stand side by side
-            return rows if len(rows) == len(fed) else rows.repeat_interleave(len(fed) // len(rows))
-
-        if generation.alpha is not None:
-            model_inputs["iti_alpha"] = expanded(generation.alpha)
-        if generation.start is not None:
-            known, end = input_ids.shape[1], generation.prompt_length - 1
-            after = known > end and known - fed.shape[1] >= end
-            model_inputs["iti_start"] = 0 if after else expanded(generation.start)
+        if self._iti_disabled() and model_inputs.get("iti_alpha") is None:
+            model_inputs["iti_alpha"] = 0.0  # said here, where contexts can be seen: the pass may be compiled
+        fed = model_inputs.get("input_ids")
+        if fed is not None and fed.shape[1] == 1 < input_ids.shape[1]:  # past the prompt, so no mask is needed
+            model_inputs.pop("iti_start", None)
         return model_inputs
 
-    def merge_and_unload(self) -> LlamaForCausalLM:
-        """The same model as a plain `LlamaForCausalLM` without custom code: the steering, at its present alpha, is the bias of
-        each output projection (`attention_bias=True`, zero biases for q, k and v). Shares the other weights with this model.
+    def _get_candidate_generator(self, *args, model_kwargs: dict, **kwargs):
+        """An assistant model, steered or not, keeps its own strength."""
+        theirs = {key: value for key, value in model_kwargs.items() if not key.startswith("iti_")}
+        return super()._get_candidate_generator(*args, model_kwargs=theirs, **kwargs)
 
-        Raises:
-            ValueError: for scope "generated", a quantised model, or one that is spread over devices.
-        """
-        if self.iti_scope != "all":
-            raise ValueError(
-                "iti_scope is 'generated': a bias acts on every position, so only scope 'all' can be merged. Set "
-                "model.iti_scope = 'all' if that is what you want, and measure it: it is another intervention."
-            )
-        if getattr(self, "hf_quantizer", None) is not None or getattr(self.config, "quantization_config", None):
-            raise ValueError("the weights are quantised: load the model in full precision to merge the steering")
-        if len(set(getattr(self, "hf_device_map", {}).values())) > 1 or any(p.is_meta for p in self.parameters()):
-            raise ValueError("the weights are spread over devices or offloaded: load the model on one device to merge")
-        ours = ("model_type", "architectures", "auto_map", "attention_bias")
-        fields = {key: value for key, value in self.config.to_dict().items() if key not in ours}
-        fields = {key: value for key, value in fields.items() if not key.startswith(("iti_", "base_model_"))}
-        config = LlamaConfig(**fields, attention_bias=True, attn_implementation=self.config._attn_implementation)
-        config.name_or_path = ""
-        with torch.device("meta"):
-            merged = LlamaForCausalLM(config)
-        state = dict(self.state_dict())
-        for index, layer in enumerate(self.model.layers):
-            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-                projection = getattr(layer.self_attn, name)
-                bias = (
-                    torch.zeros_like(projection.weight[:, 0]) if projection.bias is None else projection.bias.clone()
+    def _get_logits_processor(self, *args, model_kwargs: dict | None = None, **kwargs):
+        """The unconditional branch of guided decoding is steered as its call, from its own prompt's last token on."""
+        processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
+        for processor in processors:
+            if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
+                processor.model = functools.partial(self, iti_alpha=(model_kwargs or {}).get("iti_alpha"))
+                processor.unconditional_context["use_cache"] = (
+                    True  # so that each pass starts where the last one ended
                 )
-                if name == "o_proj" and index in self.model._iti_shifts:
-                    bias = (bias.float() + (self.iti_alpha * self.model._iti_shifts[index]).to(bias.device)).to(
-                        bias.dtype
-                    )
-                state[f"model.layers.{index}.self_attn.{name}.bias"] = bias
+        return processors
+
+    def init_continuous_batching(self, *args, **kwargs):
+        if self.iti_directions is not None and (self.iti_scope != "all" or self._iti_disabled()):
+            raise ValueError("continuous batching sees neither the ends of prompts nor disable_iti(): use scope 'all'")
+        return super().init_continuous_batching(*args, **kwargs)
+
+    def merge_and_unload(self) -> LlamaForCausalLM:
+        """The same model as a plain `LlamaForCausalLM`: the steering, at its present alpha, is the bias of each output
+        projection (zero biases for q, k and v). Shares the other weights. Raises `ValueError` where that cannot be."""
+        devices = set(getattr(self, "hf_device_map", {}).values())
+        for why, found in {
+            "iti_scope is 'generated', but a bias acts on every position": self.iti_scope != "all",
+            "the steering is off inside disable_iti()": self._iti_disabled(),
+            "the weights are quantised: load the model in full precision": hasattr(self.config, "quantization_config"),
+            "a PEFT adapter is on it: merge that first": any(hasattr(part, "base_layer") for part in self.modules()),
+            "the weights are spread over devices": len(devices) > 1 or any(part.is_meta for part in self.parameters()),
+        }.items():
+            if found:
+                raise ValueError(f"the steering cannot be merged: {why}")
+        self.model._follow_config()
+        with torch.device("meta"):
+            merged = LlamaForCausalLM(self.config.to_llama(attention_bias=True))
+        state = dict(self.state_dict())
+        for name, module in self.named_modules():
+            if name.endswith((".q_proj", ".k_proj", ".v_proj", ".o_proj")):
+                zeros = torch.zeros_like(module.weight[:, 0])
+                state[f"{name}.bias"] = zeros if module.bias is None else module.bias.clone()
+        for layer, shift in zip(self.model._iti_layers, self.model._iti_shifts, strict=True):
+            bias = state[f"model.layers.{layer}.self_attn.o_proj.bias"].detach()
+            bias.copy_(bias.float() + self.iti_alpha * shift.to(bias.device))
         merged.load_state_dict({name: value.detach() for name, value in state.items()}, assign=True)
         merged.model.rotary_emb = copy.deepcopy(self.model.rotary_emb)
         merged.tie_weights()
@@ -624,96 +313,18 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM):
         return merged.train(self.training)
 
 
-def project(o_proj: nn.Module, offset: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """W_O @ offset, without the bias: float32 [hidden_size], on the device where the projection runs.
-
-    In float32 from the weight where that is a plain tensor, else (quantised, offloaded) through the module itself, fed
-    with `dtype`. `offset` is float32 [num_attention_heads * head_dim].
-    """
-    weight = getattr(o_proj, "weight", None)
-    if hasattr(weight, "full_tensor"):  # tensor parallelism
-        weight = weight.full_tensor()
-        return weight.float() @ offset.to(weight.device)
-    if (
-        type(o_proj) is nn.Linear
-        and type(weight.data) is torch.Tensor
-        and weight.is_floating_point()
-        and not weight.is_meta
-    ):
-        return weight.float() @ offset.to(weight.device)
-    rows = torch.stack([offset, torch.zeros_like(offset)]).to(_device_of(o_proj), dtype)
-    with_offset, without = o_proj(rows).float()
-    if with_offset.is_meta:
-        raise ValueError("the weights are on the meta device: load them before setting directions")
-    return with_offset - without
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    """Where a module runs, also when accelerate keeps its weights elsewhere."""
-    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-    hook = getattr(module, "_hf_hook", None)
-    if device.type == "meta" and hook is not None:
-        return torch.device(hook.execution_device)
-    return device
-
-
-def _default_position_ids(inputs, past_key_values, cache_position) -> torch.Tensor:
-    """[1, seq], as LlamaModel numbers the positions when it is not told."""
-    if cache_position is not None:
-        return cache_position[None]
-    seen = past_key_values.get_seq_length() if past_key_values is not None else 0
-    return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
-
-
-def _fetch(repo: str | os.PathLike, name: str, **hub) -> str | None:
-    """The local path of a file of a repo or folder; None if the repo has no such file."""
-    return cached_file(repo, name, _raise_exceptions_for_missing_entries=False, **hub)
-
-
-def _fetch_directions(repo: str | os.PathLike, name: str, **hub) -> ITIDirections:
-    path = _fetch(repo, name, **hub)
-    if path is None:
-        raise FileNotFoundError(
-            f"{repo}: the config asks for directions in {name}, but there is no such file. A steered model is never loaded "
-            "without its directions; to load the weights alone, use the base model."
+def _from_last_token(inputs: torch.Tensor, call: dict) -> torch.Tensor:
+    """Scope "generated" outside `generate`: [batch, seq], from the last token of each row on."""
+    if call.get("cu_seq_lens_q") is not None:
+        raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
+    if not torch.compiler.is_compiling():
+        logger.warning_once(
+            "iti_scope is 'generated' and forward got several tokens without iti_start: only the last one is shifted, "
+            "as for a prompt. To score an answer, pass iti_start, or set iti_scope to 'all'."
         )
-    return ITIDirections.load(path)
-
-
-def _read_base_config(base: str, revision: str | None, hub: dict) -> dict:
-    """The base model's config.json. Raises `OSError` with what to do if it cannot be had, `ValueError` if it is no Llama."""
-    try:
-        fields, _ = PretrainedConfig.get_config_dict(base, revision=revision or "main", **hub)
-    except OSError as error:
-        raise OSError(
-            f"base model {base!r} (revision {revision or 'main'}): its config.json cannot be read: {error}\n"
-            "Check the name. If the model is gated, accept its licence on its Hub page and log in with `hf auth login` "
-            "or pass token=; if it is private, do the same; if you are offline, download it first."
-        ) from error
-    if fields.get("model_type") != "llama":
-        raise ValueError(
-            f"base model {base!r}: config.json has model_type {fields.get('model_type')!r}; expected 'llama'"
-        )
-    return fields
-
-
-def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
-    """Raises `ValueError` unless the base is the model that the config describes."""
-    base = LlamaConfig.from_dict(copy.deepcopy(base_fields))
-    name = config.base_model_name_or_path
-    for field in BASE_FIELDS:
-        ours, theirs = getattr(config, field, None), getattr(base, field, None)
-        if ours != theirs:
-            raise ValueError(f"base model {name!r} has {field}={theirs!r}, but config.json says {ours!r}")
-    quantisation = getattr(config, "quantization_config", None) or {}
-    ours = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
-    theirs = base_fields.get("quantization_config") or {}
-    for field in ("quant_method", "bits", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "group_size"):
-        if ours.get(field) != theirs.get(field):
-            raise ValueError(
-                f"base model {name!r} is stored with quantisation {field}={theirs.get(field)!r}, but config.json says "
-                f"{ours.get(field)!r}. To quantise while loading, pass quantization_config= to from_pretrained."
-            )
+    columns, mask = torch.arange(inputs.shape[1], device=inputs.device), call["attention_mask"]
+    padded = isinstance(mask, torch.Tensor) and mask.ndim == 2
+    return columns >= (mask[:, -len(columns) :] * columns if padded else columns[None]).argmax(-1, keepdim=True)
 
 
 __all__ = ["ITILlamaForCausalLM", "ITILlamaModel", "ITILlamaPreTrainedModel"]

@@ -15,8 +15,10 @@ import torch
 import transformers
 from decode import SHAPES
 from transformers import LlamaConfig, LlamaForCausalLM
+from XX import _forward
 
-from iti_llama.toolkit.capture import Row, _batches, _forward
+from iti_llama.toolkit.fit.positions import Row
+from iti_llama.toolkit.fit.record_activations import _batches
 
 
 def main() -> None:

@@ -4,9 +4,9 @@
     python benchmarks/decode.py --shape llama-3.1-8b --device cuda      # the 8B shape, random weights, bfloat16
     python benchmarks/decode.py --shape llama-3.1-8b --device cuda --compile
 
-Prints exact counts (dispatched operations, syncs, graph breaks), then ratios to plain Llama: the median over rounds and the
-range of its middle half, beside a second plain model timed in the same rounds, which shows what the noise is. A ratio that
-lies within the noise says nothing. `--load` also times loading from disk.
+Prints exact counts (dispatched operations, syncs, graph breaks), then ratios to plain Llama: the median over rounds
+and the range of its middle half, beside a second plain model timed in the same rounds, which shows what the noise is.
+A ratio that lies within the noise says nothing. `--load` also times loading from disk.
 """
 
 import argparse

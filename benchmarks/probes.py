@@ -3,8 +3,8 @@
     python benchmarks/probes.py                    # 1,024 heads x 128, n = 4,000
     python benchmarks/probes.py --rounds 5 --sample 32
 
-scikit-learn is timed on a sample of the heads, evenly spread, and scaled to all of them; each round times ours whole and
-another sample, so that the ratio has a spread. Prints the worst difference of a coefficient as well.
+scikit-learn is timed on a sample of the heads, evenly spread, and scaled to all of them; each round times ours whole
+and another sample, so that the ratio has a spread. Prints the worst difference of a coefficient as well.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from iti_llama.toolkit.probes import accuracy, auc, fit_probes
+from iti_llama.toolkit.fit.probes import accuracy, auc, fit_probes
 
 
 def activations(rows: int, heads: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

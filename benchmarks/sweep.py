@@ -2,9 +2,10 @@
 
     python benchmarks/sweep.py
 
-Generation alone is timed (grading is the same for both), rounds interleaved in one process. Both give the same completions;
-that is checked. Two ratios are printed: of the alphas alone, and with the plain answers that each alpha is compared with: rows of
-the one batch, and anew in each of the runs one after another, as `iti-llama evaluate` at each alpha makes them.
+Generation alone is timed (grading is the same for both), rounds interleaved in one process. Both give the same
+completions; that is checked. Two ratios are printed: of the alphas alone, and with the plain answers that each alpha
+is compared with: rows of the one batch, and anew in each of the runs one after another, as `iti-llama evaluate` at
+each alpha makes them.
 """
 
 import argparse
@@ -18,9 +19,9 @@ import transformers
 from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled import ROOT
-from iti_llama.toolkit.completion import complete
-from iti_llama.toolkit.corpus import sample_tasks
+from iti_llama.toolkit.bundled.corpus import sample_tasks
+from iti_llama.toolkit.foundation.complete import complete
+from iti_llama.toolkit.foundation.package import ROOT
 
 
 def main() -> None:

@@ -1,14 +1,19 @@
 """Small real models, made once: a plain Llama on disk and the steered model made from it."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from hub import SETUP, TOKEN, Hub, Repo
 from reference import some_directions, tiny_llama
 from transformers.utils import logging
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.sandbox import Sandbox, SandboxError
+from iti_llama.toolkit.foundation.sandbox import Sandbox, SandboxError
 
 
 logging.disable_progress_bar()
@@ -58,3 +63,31 @@ def sandbox() -> Sandbox:
         return Sandbox()
     except SandboxError as error:
         pytest.skip(f"no sandbox on this machine: {error}")
+
+
+@pytest.fixture
+def hub(base_dir):
+    with Hub() as server:
+        files = {path.name: path.read_bytes() for path in base_dir.iterdir()}
+        server.repos["meta/base"] = Repo()
+        server.repos["meta/base"].commit({"config.json": b"{}"}, "broken")
+        server.repos["meta/base"].commit(files)
+        yield server
+
+
+@pytest.fixture
+def client(hub, tmp_path):
+    """Runs a script against the server; `cache` names the machine it runs on."""
+
+    def run(
+        script: str, *arguments, token: str | None = TOKEN, cache: str = "one", offline: bool = False, fails=False
+    ):
+        environment = os.environ | hub.environment(tmp_path / cache)
+        environment |= {"HF_TOKEN": token} if token else {}
+        environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+        command = [sys.executable, "-c", textwrap.dedent(SETUP) + textwrap.dedent(script), *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert (result.returncode != 0) == fails, result.stderr
+        return result.stderr
+
+    return run

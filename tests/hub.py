@@ -1,7 +1,8 @@
 """A small server on loopback that speaks the part of the Hub's protocol that pushing and pulling a model needs.
 
-Repos live in memory: a list of commits, each a snapshot {path: bytes}. Files in safetensors go by LFS, others travel in the
-commit itself; what a .gitignore names is left out. A repo can be gated or private: then a token is asked for. Connections can be cut in the middle.
+Repos live in memory: a list of commits, each a snapshot {path: bytes}. Files in safetensors go by LFS, others travel
+in the commit itself; what a .gitignore names is left out. A repo can be gated or private: then a token is asked for.
+Connections can be cut in the middle.
 """
 
 import base64
@@ -250,3 +251,19 @@ class _Handler(BaseHTTPRequestHandler):
             answer["pullRequestUrl"] = f"{self.hub.endpoint}/{name}/discussions/{repo.pull_requests}"
         sha = repo.commit(files, branch)
         self._reply(200, answer | {"commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{sha}"})
+
+
+LOAD = """
+    save(AutoModelForCausalLM.from_pretrained("me/steered", trust_remote_code=True, **eval(sys.argv[2])), sys.argv[1])
+"""
+
+SETUP = """
+    import sys, torch
+    sys.modules["iti_llama"] = None  # nothing of ours is installed
+    from transformers import AutoModelForCausalLM
+    ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
+
+    def save(model, out):
+        with torch.no_grad():
+            torch.save(model(ids).logits, out)
+"""

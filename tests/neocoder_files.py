@@ -1,7 +1,10 @@
-"""A small data set of our own in NeoCoder's schema: two problems, ten solutions each, in the forms that the real files hold."""
+"""A small data set of our own in NeoCoder's schema: two problems, ten solutions each, in the forms that the real files
+hold."""
 
 import json
 from pathlib import Path
+
+import pytest
 
 
 DOUBLE = {
@@ -34,7 +37,8 @@ PARITY = {
     "text": "Print YES for even numbers, NO for odd ones.",
     "sample": ("2\n3\n4\n", "NO\nYES"),
     "common": [
-        f"for _ in range(int(input())):\n    {name} = int(input())\n    if {name} % 2 == 0:\n        print('{yes}')\n    else:\n        print('{no}')"
+        f"for _ in range(int(input())):\n    {name} = int(input())\n    if {name} % 2 == 0:\n        "
+        f"print('{yes}')\n    else:\n        print('{no}')"
         for name, yes, no in (
             ("a", "YES", "NO"),
             ("bb", "Yes", "No"),
@@ -44,12 +48,14 @@ PARITY = {
         )
     ]
     + [
-        "t = int(input())\nfor _ in range(t):\n    x = int(input())\n    if x % 2 == 1:\n        print('NO')\n    else:\n        print('YES')"
+        "t = int(input())\nfor _ in range(t):\n    x = int(input())\n    if x % 2 == 1:\n        print('NO')\n    "
+        "else:\n        print('YES')"
     ],
     "rare": [
         "for _ in range(int(input())):\n    print('YES' if int(input()) % 2 == 0 else 'NO')",
         "for _ in range(int(input())):\n    answer = 'NO' if int(input()) & 1 else 'YES'\n    print(answer)",
-        "answer = lambda n: {0: 'YES', 1: 'NO'}[n % 2]\nfor _ in range(int(input())):\n    print(answer(int(input())))",
+        "answer = lambda n: {0: 'YES', 1: 'NO'}[n % 2]\nfor _ in range(int(input())):\n    "
+        "print(answer(int(input())))",
     ],
     "other": ["import sys\nraise SystemExit(1)"],
 }
@@ -83,3 +89,8 @@ def write(folder: Path) -> Path:
     for name, content in zip(names, (problems, humans, labels, cases), strict=True):
         (folder / name).write_text(json.dumps(content))
     return folder
+
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "neocoder"
+
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f"NeoCoder's own files are not in {REAL.parent.name}/{REAL.name}")

@@ -11,7 +11,8 @@ from iti_llama import ITIDirections
 
 
 def tiny_config(**overrides) -> LlamaConfig:
-    """Grouped-query attention, a head_dim that is not hidden_size / heads, llama3 rope scaling, vocab != intermediate."""
+    """Grouped-query attention, a head_dim that is not hidden_size / heads, llama3 rope scaling, vocab !=
+    intermediate."""
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope["original_max_position_embeddings"] = 64
     fields = {
@@ -84,8 +85,9 @@ def some_directions(config: LlamaConfig, k: int = 4, seed: int = 0, site: str = 
 
 @contextmanager
 def hooks(model: LlamaForCausalLM, directions: ITIDirections, alpha: float | torch.Tensor, positions=slice(None)):
-    """Inside the block, `x[l, h] += alpha * sigma[l, h] * theta[l, h]` at the input of o_proj (or, for site "residual", at
-    its output), for the `positions` of each forward pass: all, `slice(-1, None)` for the last, or a [batch, seq] weight."""
+    """Inside the block, `x[l, h] += alpha * sigma[l, h] * theta[l, h]` at the input of o_proj (or, for site
+    "residual", at its output), for the `positions` of each forward pass: all, `slice(-1, None)` for the last, or a
+    [batch, seq] weight."""
     by_layer: dict[int, list] = {}
     for (layer, head), theta, sigma in zip(
         directions.heads.tolist(), directions.directions, directions.sigma, strict=True

@@ -1,1 +1,1 @@
-"""How directions are made, measured and published: one file a step of the pipeline."""
+"""How directions are made, measured and published, in rooms by stage: see docs/architecture.md."""

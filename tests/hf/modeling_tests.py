@@ -1,4 +1,5 @@
-"""ITI-Llama under transformers' ModelTesterMixin. Copied by run.py into the unpacked source distribution, run from there."""
+"""ITI-Llama under transformers' ModelTesterMixin. Copied by run.py into the unpacked source distribution, run from
+there."""
 
 import unittest
 

@@ -1,8 +1,8 @@
 """Run transformers' own ModelTesterMixin against the classes of this repo.
 
 The mixin is in the source distribution of transformers, not in its wheel. It is fetched from the package index at the
-installed version, unpacked into a temporary folder, and never becomes part of this repo. Three of its imports are not in the
-source distribution; they get empty stand-ins (export and generation tests, extra configuration fields).
+installed version, unpacked into a temporary folder, and never becomes part of this repo. Three of its imports are not
+in the source distribution; they get empty stand-ins (export and generation tests, extra configuration fields).
 """
 
 import os

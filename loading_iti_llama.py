@@ -1,0 +1,236 @@
+# Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
+"""Loading, checking and saving a steered Llama: adapter form (weights from a base model) and self-contained form."""
+
+import copy
+import os
+from inspect import signature
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, PretrainedConfig
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import PushToHubMixin, cached_file
+
+from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig
+from .iti_directions import ITIDirections
+
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
+QUANTISATION = ("quant_method", "bits", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "group_size")
+
+
+class ITILlamaLoadingMixin:
+    """`from_pretrained`, `from_base`, `save_pretrained` and `push_to_hub` of the models in `modeling_iti_llama`."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+        """Load a steered model: code, config and directions from this repo or folder; weights from there too
+        (self-contained form) or from the base model that its config names (adapter form).
+
+        Takes the arguments of transformers' `from_pretrained` and every field of the config. `revision` and
+        `subfolder` belong to this repo, `base_model_revision` to the base; other Hub arguments hold for both. No code
+        of the base is run. Raises `OSError` (`FileNotFoundError`) if the repo, its directions or its base are not
+        there, `ValueError` if a field of the config or the directions are wrong, or the base is not what the config
+        describes.
+        """
+        repo = pretrained_model_name_or_path
+        hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
+        if not isinstance(config, PretrainedConfig):
+            kept = {key: kwargs.pop(key) for key in ("dtype", "torch_dtype", "quantization_config") if key in kwargs}
+            source = repo if config is None else config
+            config, kwargs = ITILlamaConfig.from_pretrained(source, return_unused_kwargs=True, **hub, **kwargs)
+            kwargs |= kept
+        config.validate_iti()
+        if repo is None:  # weights as `state_dict=`: there is no repo to read directions from
+            if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
+                raise ValueError(
+                    f"the config asks for {config.iti_directions_file}, but there is no repo to read it from: pass "
+                    "the repo, "
+                    "or iti_directions_file=None, and then set_iti_directions"
+                )
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        commit = getattr(config, "_commit_hash", None)
+        hub |= {"revision": commit} if commit else {}  # what belongs together comes from one commit
+        name = config.iti_directions_file
+        directions = None if name is None else ITIDirections.from_pretrained(repo, name, **hub)
+        return cls._load(repo, config, directions, hub, *model_args, **kwargs)
+
+    @classmethod
+    def from_base(
+        cls,
+        base_model_name_or_path: str | os.PathLike,
+        directions: ITIDirections | str | os.PathLike | None,
+        alpha: float = 1.0,
+        top_k: int | None = None,
+        scope: str = "all",
+        **kwargs,
+    ):
+        """Steer a plain Llama checkpoint, on the Hub or on disk. The model saves in adapter form, without its weights;
+        set `model.config.base_model_name_or_path = None` before saving to write them as well.
+
+        `directions` are an `ITIDirections` or the path of a file; None leaves the model plain, for
+        `set_iti_directions` to steer. `kwargs` are those of `from_pretrained`, for the base. Raises as
+        `from_pretrained`.
+        """
+        hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
+        revision, subfolder = hub.pop("revision", None), hub.pop("subfolder", "")
+        base = os.path.join(base_model_name_or_path, subfolder)
+        if os.path.isdir(base):
+            base = os.path.abspath(base)
+        elif subfolder:
+            raise ValueError(f"subfolder is {subfolder!r}: an adapter can only name a base at the root of its repo")
+        if directions is not None and not isinstance(directions, ITIDirections):
+            directions = ITIDirections.load(directions)
+        config = ITILlamaConfig(
+            **_read_base_config(base, revision, hub)[0],
+            iti_alpha=alpha,
+            iti_top_k=top_k,
+            iti_scope=scope,
+            iti_directions_file=None if directions is None else "iti_directions.safetensors",
+            base_model_name_or_path=base,
+            base_model_revision=revision,
+        )
+        return cls._load(None, config, directions, hub, **kwargs)
+
+    @classmethod
+    def _load(cls, repo, config: PretrainedConfig, directions: ITIDirections | None, hub: dict, *model_args, **kwargs):
+        """Weights from the base or the repo into this class, steered. Nothing of the repo's reaches the base."""
+        if directions is not None:
+            directions.check_geometry(
+                config, "the directions" if repo is None else f"{repo}/{config.iti_directions_file}"
+            )
+            directions.top(config.iti_top_k)
+        base, source, stored = config.base_model_name_or_path, repo, hub
+        if base is not None:
+            fields, commit = _read_base_config(base, config.base_model_revision, hub)
+            _check_base(config, fields)
+            revision = commit or config.base_model_revision or "main"
+            source, stored = base, {name: hub[name] for name in hub if name != "subfolder"} | {"revision": revision}
+            config._commit_hash = None
+            kwargs = {key: value for key, value in kwargs.items() if key != "_commit_hash"}
+            kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}}
+        loaded = super().from_pretrained(source, *model_args, config=config, **stored, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if base is not None:
+            model.base_model._iti_base = (fields.get("quantization_config"), _samples(model))
+            if repo is not None:
+                model.name_or_path = model.config.name_or_path = str(repo)
+                quiet = {"_raise_exceptions_for_missing_entries": False}
+                if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **quiet) is not None:
+                    model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
+        model.set_iti_directions(directions)
+        return loaded
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
+        """Write code, config, generation config and directions; and the weights, unless the config names a base model
+        (adapter form). Raises `ValueError` where that would lose weights that were changed."""
+        if getattr(self, "_hf_peft_config_loaded", False):  # saves the PEFT adapter alone
+            return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        push = kwargs.pop("push_to_hub", False)
+        names = ("repo_id", *signature(PushToHubMixin.push_to_hub).parameters)
+        push_kwargs = {name: kwargs.pop(name) for name in names if name in kwargs and name != "max_shard_size"}
+        self.config.validate_iti()
+        base, name = self.config.base_model_name_or_path, self.config.iti_directions_file
+        quantisation, samples = getattr(self.base_model, "_iti_base", (None, {}))
+        if base is not None:
+            changed = "state_dict=" if kwargs.get("state_dict") is not None else _first_change(samples, _samples(self))
+            if changed:
+                raise ValueError(
+                    f"{changed} is not what the base {base} holds, and the adapter form saves no weights: set "
+                    "model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
+                )
+        self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.iti_directions is not None and is_main_process:
+            self.iti_directions.save(folder / self.config.iti_directions_file)
+        if base is None:
+            super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
+        elif is_main_process:
+            config = copy.deepcopy(self.config)
+            config.architectures, config.dtype = [type(self).__name__], str(self.dtype).removeprefix("torch.")
+            config.__dict__.pop("quantization_config", None)  # how the base is stored, not how it was loaded here
+            if quantisation is not None:
+                config.quantization_config = quantisation
+            custom_object_save(self, folder, config=config)
+            config.save_pretrained(folder)
+            if self.can_generate():
+                self.generation_config.save_pretrained(folder)
+        if push and is_main_process:
+            self.push_to_hub(push_kwargs.pop("repo_id", folder.name), **push_kwargs)
+
+    def push_to_hub(self, repo_id: str, *args, **kwargs) -> str:
+        """As [`~transformers.PreTrainedModel.push_to_hub`]. Refuses an adapter form whose base is a folder here."""
+        base = self.config.base_model_name_or_path
+        if base is not None and os.path.isdir(base):
+            raise ValueError(
+                f"base_model_name_or_path is the folder {base}, which nobody else can load: set it to the base's Hub "
+                "repo, "
+                "or to None to push the weights as well"
+            )
+        return super().push_to_hub(repo_id, *args, **kwargs)
+
+    def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
+        """Refuses: a repo's own `generate` would replace the one that steers, and transformers 4.57 runs that of a
+        local base unasked. `from_pretrained` takes the `OSError` as "there is none"."""
+        raise OSError(f"{pretrained_model_name_or_path}: custom_generate would replace the steering; not supported")
+
+
+def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict, str | None]:
+    """What the base's config.json says of a Llama, and its commit. Raises `OSError` or, if it is no Llama,
+    `ValueError`."""
+    hub = {name: hub[name] for name in hub if name not in ("revision", "subfolder")}
+    try:
+        fields, _ = PretrainedConfig.get_config_dict(base, revision=revision or "main", **hub)
+    except OSError as error:
+        raise OSError(
+            f"base model {base!r} (revision {revision or 'main'}): its config.json cannot be read: {error}\nCheck "
+            "the name. "
+            "If the model is gated, accept its licence on its Hub page and log in with `hf auth login` or pass "
+            "token=; if it "
+            "is private, do the same; if you are offline, download it first."
+        ) from error
+    if (found := fields.get("model_type")) != "llama":
+        raise ValueError(f"base model {base!r}: config.json has model_type {found!r}; expected 'llama'")
+    known = {key: value for key, value in fields.items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
+    return known, fields.get("_commit_hash")
+
+
+def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
+    """Raises `ValueError` unless the base is the model that the config describes."""
+    base, name = LlamaConfig.from_dict(copy.deepcopy(base_fields)), config.base_model_name_or_path
+    for field in LLAMA_FIELDS:
+        ours, theirs = getattr(config, field, None), getattr(base, field, None)
+        if ours != theirs:
+            raise ValueError(f"base model {name!r} has {field}={theirs!r}, but config.json says {ours!r}")
+    ours, theirs = (c.to_dict().get("quantization_config") or {} for c in (config, base))
+    for field in QUANTISATION:
+        if ours.get(field) != theirs.get(field):
+            raise ValueError(
+                f"base model {name!r} is stored with quantisation {field}={theirs.get(field)!r}, but config.json says "
+                f"{ours.get(field)!r}: to quantise while loading, pass quantization_config="
+            )
+
+
+def _samples(model) -> dict[str, tuple]:
+    """Of every weight, how often it was written to and some 64 of its values: what training changes. Quantised
+    weights, which kernels may lay out anew, and offloaded ones count by name."""
+    found = {}
+    for name, weight in model.named_parameters():
+        known = weight.is_floating_point() and not weight.is_meta
+        own = getattr(weight.detach(), "_local_tensor", weight.detach()).flatten() if known else torch.empty(0)
+        written = weight._version if known and not weight.is_inference() else 0
+        found[name] = written, own[:: max(1, own.numel() // 64)].clone()
+    return found
+
+
+def _first_change(before: dict[str, tuple], after: dict[str, tuple]) -> str | None:
+    """The first weight that is not as it was, or that came or went; None if all are."""
+    for name in sorted(before.keys() | after.keys()):
+        (written, old), (written_now, new) = before.get(name, (None, None)), after.get(name, (None, None))
+        if written != written_now or not torch.equal(old.to(new), new):
+            return name
+    return None
+
+
+__all__ = ["ITILlamaLoadingMixin"]

@@ -1,0 +1,85 @@
+"""Capture, against plain forward passes one text at a time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from reference import tiny_llama
+
+from iti_llama.toolkit.data.labelled_set import read_examples, write_examples
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.record_activations import capture
+
+
+def test_a_killed_capture_goes_on_where_it_stopped(model, tokenizer, examples, tmp_path):
+    expected = capture(model, tokenizer, examples, Policy("last"), 4)
+    passes = []
+
+    def count(module, arguments):
+        passes.append(1)
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+
+    handle = model.model.embed_tokens.register_forward_pre_hook(count)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            capture(model, tokenizer, examples, Policy("last"), 4, cache=tmp_path)
+        found = capture(model, tokenizer, examples, Policy("last"), 4, cache=tmp_path)
+        assert len(passes) == 3 + 2  # four batches, two were there
+        torch.testing.assert_close(found.heads, expected.heads, atol=0, rtol=0)
+        again = capture(model, tokenizer, examples, Policy("last"), 4, cache=tmp_path)
+        assert len(passes) == 5 and torch.equal(again.residual, expected.residual)
+    finally:
+        handle.remove()
+
+
+def test_the_cache_is_not_read_for_another_model_policy_or_data(model, tokenizer, examples, tmp_path):
+    capture(model, tokenizer, examples, Policy("last"), cache=tmp_path)
+    other = tiny_llama(seed=5)
+    for args in ((other, examples, "last"), (model, examples, "completion-mean"), (model, examples[:-1], "last")):
+        found = capture(args[0], tokenizer, args[1], Policy(args[2]), cache=tmp_path)
+        fresh = capture(args[0], tokenizer, args[1], Policy(args[2]))
+        assert torch.equal(found.heads, fresh.heads)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
+
+
+def test_a_cut_off_cache_file_is_made_anew(model, tokenizer, examples, tmp_path):
+    expected = capture(model, tokenizer, examples, Policy("last"), cache=tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    found = capture(model, tokenizer, examples, Policy("last"), cache=tmp_path)
+    assert torch.equal(found.heads, expected.heads)
+
+
+def test_two_processes_share_the_work_and_agree_with_one(model, tokenizer, examples, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    data = write_examples(examples, tmp_path / "data.jsonl")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from iti_llama.toolkit.repo.make import load_base\n"
+        "from iti_llama.toolkit.fit.activation_cache import processes\n"
+        "from iti_llama.toolkit.fit.positions import Policy\n"
+        "from iti_llama.toolkit.fit.record_activations import capture\n"
+        "from iti_llama.toolkit.data.labelled_set import read_examples\n"
+        "folder = sys.argv[1]\n"
+        "model, tokenizer = load_base(folder + '/model')\n"
+        "found = capture(model, tokenizer, read_examples(folder + '/data.jsonl'), Policy('last'), 4, folder + "
+        "'/cache')\n"
+        "torch.save(found.heads, f'{folder}/{processes().process_index}.pt')\n"
+        "assert processes().num_processes == 2\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr[-4000:]
+    expected = capture(model, tokenizer, read_examples(data), Policy("last"), 4)
+    for process in (0, 1):
+        found = torch.load(tmp_path / f"{process}.pt")
+        torch.testing.assert_close(found, expected.heads, atol=1e-6, rtol=1e-6)
+    assert not [path for path in Path(tmp_path, "cache").iterdir() if path.is_dir()]

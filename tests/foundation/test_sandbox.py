@@ -1,0 +1,147 @@
+"""What a program in the sandbox cannot do."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from iti_llama.toolkit.foundation import sandbox as module
+from iti_llama.toolkit.foundation.sandbox import Limits, Sandbox, SandboxError
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    try:
+        return Sandbox(Limits(seconds=3))
+    except SandboxError as error:
+        pytest.skip(f"no sandbox on this machine: {error}")
+
+
+def test_runs_a_program_and_returns_what_it_said(sandbox):
+    run = sandbox.run("import sys\nprint(input()[::-1])\nsys.exit(3)", stdin="abc")
+    assert (run.stdout, run.returncode, run.stopped) == ("cba\n", 3, "")
+
+
+def test_keeps_the_order_of_many_programs(sandbox):
+    runs = sandbox.run_all((f"print({i})", "") for i in range(8))
+    assert [run.stdout for run in runs] == [f"{i}\n" for i in range(8)]
+
+
+def test_has_the_standard_library(sandbox):
+    assert sandbox.run("import math, itertools, collections, heapq, json, re\nprint(math.gcd(8, 12))").stdout == "4\n"
+
+
+def test_endless_sleep_ends_at_the_wall_clock(sandbox):
+    start = time.monotonic()
+    assert sandbox.run("import time\ntime.sleep(60)").stopped == "time"
+    assert time.monotonic() - start < 10
+
+
+def test_a_closed_output_does_not_hide_a_sleeper(sandbox):
+    run = sandbox.run("import os, time\nos.close(1); os.close(2)\ntime.sleep(60)")
+    assert run.stopped == "time"
+
+
+def test_children_die_with_the_program(sandbox):
+    mark = "iti_sandbox_orphan"
+    program = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        {mark} = 1
+        time.sleep(60)
+print("done")
+"""
+    start = time.monotonic()
+    sandbox.run(program)
+    assert time.monotonic() - start < 10
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            assert "/job/program.py" not in Path(f"/proc/{pid}/cmdline").read_text()
+        except OSError:
+            continue
+
+
+def test_fork_bomb_is_held(sandbox):
+    start = time.monotonic()
+    sandbox.run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
+    assert time.monotonic() - start < 10
+    assert sandbox.run("print(1)").stdout == "1\n"
+
+
+def test_memory_bomb_is_held(sandbox):
+    run = sandbox.run("x = bytearray(8 << 30)\nprint('got it')")
+    assert "got it" not in run.stdout
+    assert "MemoryError" in run.stderr
+
+
+def test_endless_output_is_cut(sandbox):
+    run = sandbox.run("while True: print('x' * 10000)")
+    assert run.stopped == "output"
+    assert len(run.stdout) <= sandbox.limits.output
+
+
+def test_no_network(sandbox):
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        run = sandbox.run(
+            f"import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=1)\nprint('reached')"
+        )
+    assert "reached" not in run.stdout
+
+
+def test_the_home_folder_cannot_be_read(sandbox, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    secret.chmod(0o644)
+    program = (
+        f"import os\nprint(os.path.exists({str(Path.home())!r}) and "
+        f"os.listdir({str(Path.home())!r}))\nprint(open({str(secret)!r}).read())"
+    )
+    run = sandbox.run(program)
+    assert "s3cret" not in run.stdout
+    assert run.stdout.strip() in ("False", "[]", "")
+
+
+def test_the_environment_is_not_passed_on(sandbox, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert "hf_secret" not in sandbox.run("import os\nprint(os.environ)").stdout
+
+
+def test_the_parent_cannot_be_seen_or_killed(sandbox):
+    run = sandbox.run(f"import os, signal\nos.kill({os.getpid()}, signal.SIGTERM)\nprint('killed')")
+    assert "killed" not in run.stdout
+
+
+def test_nothing_is_written_outside(sandbox, tmp_path):
+    tmp_path.chmod(0o777)
+    for path in (tmp_path / "x", "/usr/x", "/job/x", "/x", "/dev/shm/x"):
+        run = sandbox.run(f"open({str(path)!r}, 'w').write('x')\nprint('wrote')")
+        assert "wrote" not in run.stdout, path
+    assert sandbox.run("open('/tmp/x', 'w').write('x')\nprint(open('/tmp/x').read())").stdout == "x\n"
+    assert not Path("/tmp/x").exists()
+
+
+def test_a_large_file_is_refused(sandbox):
+    assert "wrote" not in sandbox.run("open('/tmp/x', 'wb').write(b'x' * (8 << 20))\nprint('wrote')").stdout
+
+
+def test_no_privileges(sandbox):
+    run = sandbox.run("import os\nprint(os.getuid() != 0 or open('/proc/self/status').read())")
+    assert run.stdout.startswith("True") or "CapEff:\t0000000000000000" in run.stdout
+
+
+def test_refuses_where_the_walls_cannot_be_built_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(module, "TOOLS", ("unshare", "no-such-tool"))
+    with pytest.raises(SandboxError, match="no-such-tool"):
+        Sandbox()
+    loose = Sandbox(Limits(seconds=2), allow_unsandboxed=True)
+    assert not loose.isolated
+    assert loose.run("print(1)").stdout == "1\n"
+    assert loose.run("while True: pass").stopped == "time"

@@ -1,0 +1,171 @@
+"""Push, pull and verify, of both forms, against the server on loopback."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hub import LOAD
+from huggingface_hub import ModelCard
+from reference import some_directions
+
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.repo.folder import CODE
+from iti_llama.toolkit.repo.push import files_to_push
+
+
+ADAPTER = pytest.mark.parametrize("folder", ["adapter"], indirect=True)
+
+
+COMMAND = """
+    del sys.modules["iti_llama"]
+    sys.argv = ["iti-llama", *sys.argv[1:]]
+    from iti_llama.toolkit.cli import main
+    main()
+"""
+
+
+def test_what_is_pushed_is_what_a_repo_holds(folder, form):
+    names = set(files_to_push(folder))
+    expected = {*CODE, "config.json", "README.md"}
+    expected |= {
+        "generation_config.json",
+        "iti_directions.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "figures/null.png",
+    }
+    expected |= {"model.safetensors"} if form == "self-contained" else set()
+    assert names - {"special_tokens_map.json"} == expected
+
+
+def test_push_then_pull_gives_the_steered_model(folder, form, hub, client, tmp_path):
+    client(COMMAND, "push", folder, "me/steered", "--commit-message", "first")
+    held = hub.repos["me/steered"].at("main")[1]
+    assert not any(b"hf_secret" in body for body in held.values())
+    assert ("model.safetensors" in held) == (form == "self-contained")
+    card = ModelCard(held["README.md"].decode())
+    assert 'repo = "me/steered"' in card.text
+    if form == "adapter":
+        assert (card.data.base_model, card.data.to_dict()["base_model_relation"]) == ("meta/base", "adapter")
+    client(LOAD, tmp_path / "pulled.pt", "{}", cache="another machine")
+    model = ITILlamaForCausalLM.from_pretrained(folder) if form == "self-contained" else None
+    if model is not None:
+        ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            torch.testing.assert_close(torch.load(tmp_path / "pulled.pt"), model(ids).logits)
+    client(LOAD, tmp_path / "cached.pt", "{}", cache="another machine", offline=True)
+    assert torch.equal(torch.load(tmp_path / "cached.pt"), torch.load(tmp_path / "pulled.pt"))
+
+
+def test_the_bundled_model_can_be_pushed_as_it_is():
+    names = files_to_push(ROOT)
+    assert {
+        "model.safetensors",
+        "iti_directions.safetensors",
+        "tokenizer.json",
+        "README.md",
+        "figures/sweep.png",
+    } <= set(names)
+    assert not any(name.startswith(("tests", "toolkit", "build", ".")) for name in names)
+
+
+def test_hf_upload_of_the_project_gives_a_repo_that_loads(hub, client, tmp_path):
+    ours = shutil.ignore_patterns(".git", ".venv*", "build", "*.egg-info", ".*_cache", "__pycache__")
+    shutil.copytree(ROOT, tmp_path / "root", ignore=ours)
+    for name in (".env", ".venv/token", "build/base/optimizer.pt", "toolkit/__pycache__/x.pyc"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text("hf_secret")
+    upload = """
+        from huggingface_hub.cli.hf import main
+        sys.argv = ["hf", "upload", "me/steered", sys.argv[1]]
+        main()
+    """
+    client(upload, tmp_path / "root")
+    held = hub.repos["me/steered"].at("main")[1]
+    assert {"modeling_iti_llama.py", "model.safetensors", "README.md", "tests/hub.py"} <= set(held)
+    assert b"hf_secret" not in held.values()
+    script = """
+        model = AutoModelForCausalLM.from_pretrained("me/steered", trust_remote_code=True)
+        assert model.iti_alpha > 0
+        save(model, sys.argv[1])
+    """
+    client(script, tmp_path / "pulled.pt", cache="another machine")
+    ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.load(tmp_path / "pulled.pt"), ITILlamaForCausalLM.from_pretrained(ROOT)(ids).logits
+        )
+
+
+@ADAPTER
+def test_new_directions_are_seen_after_a_new_pull_and_old_revisions_keep_theirs(folder, hub, client, tmp_path):
+    client(COMMAND, "push", folder, "me/steered")
+    first = hub.repos["me/steered"].branches["main"]
+    client(LOAD, tmp_path / "1.pt", "{}")
+    other = some_directions(ITILlamaForCausalLM.config_class.from_pretrained(folder), seed=8)
+    other.save(folder / "iti_directions.safetensors")
+    client(COMMAND, "push", folder, "me/steered")
+    client(LOAD, tmp_path / "2.pt", "{}")
+    client(LOAD, tmp_path / "old.pt", f"{{'revision': '{first}', 'code_revision': '{first}'}}")
+    one, two, old = (torch.load(tmp_path / f"{name}.pt") for name in ("1", "2", "old"))
+    assert torch.equal(one, old) and not torch.allclose(one, two, atol=1e-3)
+
+
+@ADAPTER
+def test_pull_requests_branches_and_private_repos(folder, hub, client, tmp_path):
+    client(COMMAND, "push", folder, "me/steered", "--private")
+    repo = hub.repos["me/steered"]
+    assert repo.locked == "RepoNotFound"
+    before = repo.branches["main"]
+    client(COMMAND, "push", folder, "me/steered", "--create-pr")
+    client(COMMAND, "push", folder, "me/steered", "--revision", "v2")
+    assert repo.branches["main"] == before
+    assert set(repo.branches) == {"main", "refs/pr/1", "v2"}
+    client(LOAD, tmp_path / "v2.pt", "{'revision': 'v2'}")
+    said = client(LOAD, tmp_path / "no.pt", "{}", token=None, cache="a stranger's", fails=True)
+    assert "me/steered" in said
+
+
+@ADAPTER
+def test_a_cut_upload_leaves_no_commit_and_a_cut_download_no_file(folder, hub, client, tmp_path):
+    hub.cut["PUT"] = 1  # the client tries again by itself
+    client(COMMAND, "push", folder, "me/steered")
+    held = hub.repos["me/steered"].at("main")[1]
+    name = "iti_directions.safetensors"
+    assert held[name] == (folder / name).read_bytes()
+    assert len(hub.repos["me/steered"].commits) == 2  # creation, and one push
+
+    hub.cut["GET"] = 1000
+    client(LOAD, tmp_path / "no.pt", "{}", cache="new", fails=True)
+    kept = [path for path in (tmp_path / "new").rglob("*.safetensors") if "snapshots" in path.parts]
+    assert not kept and not (tmp_path / "no.pt").exists()
+    hub.cut["GET"] = 0
+    client(LOAD, tmp_path / "yes.pt", "{}", cache="new")
+    assert (tmp_path / "yes.pt").exists()
+
+
+def test_what_is_not_a_repo_is_not_pushed(folder, form, base_dir, tmp_path):
+    def edited(**fields):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    shutil.copy(folder / "config.json", tmp_path / "config.json")
+    edited(base_model_name_or_path=str(base_dir))
+    with pytest.raises(ValueError, match="nobody else can load"):
+        files_to_push(folder)
+    shutil.copy(tmp_path / "config.json", folder / "config.json")
+    edited(iti_top_k=99)
+    with pytest.raises(ValueError, match="iti_top_k is 99"):
+        files_to_push(folder)
+    shutil.copy(tmp_path / "config.json", folder / "config.json")
+    edited(base_model_name_or_path=None)
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+        files_to_push(folder)
+    (folder / "modeling_iti_llama.py").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no modeling_iti_llama\.py"):
+        files_to_push(folder)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        files_to_push(tmp_path / "empty")

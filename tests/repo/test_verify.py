@@ -1,0 +1,106 @@
+"""Push, pull and verify, of both forms, against the server on loopback."""
+
+import shutil
+import sys
+
+import pytest
+
+from iti_llama.toolkit import cli
+from iti_llama.toolkit.repo.verify import verify
+
+
+ADAPTER = pytest.mark.parametrize("folder", ["adapter"], indirect=True)
+
+
+COMMAND = """
+    del sys.modules["iti_llama"]
+    sys.argv = ["iti-llama", *sys.argv[1:]]
+    from iti_llama.toolkit.cli import main
+    main()
+"""
+
+
+@pytest.fixture
+def clean(folder):
+    for name in ("tests", "__pycache__"):
+        shutil.rmtree(folder / name)
+    (folder / "optimizer.pt").unlink()
+    return folder
+
+
+def test_a_repo_of_ours_is_found_to_be_ours(clean, form):
+    found = verify(str(clean))
+    assert found.problems == ()
+    assert {file.status for file in found.code} == {"ours"} and len(found.code) == 4
+    weights = "the weights are in the repo" if form == "self-contained" else "the weights come from meta/base"
+    assert any(note.startswith(weights) for note in found.notes)
+    assert any("trust_remote_code=True runs" in note for note in found.notes)
+
+
+def _change(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
+
+
+def _disguise(folder):
+    """Code in a folder below, in what looks like a checkout of the project."""
+    (folder / "pyproject.toml").write_text("")
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text("import os")
+
+
+def _link(folder):
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "custom_generate").symlink_to(folder.parent / "elsewhere")
+
+
+TAMPERED = [
+    (_disguise, "custom_generate/generate.py is no file of this package"),
+    (_link, "the repo has a custom_generate folder"),
+    (lambda f: (f / "__init__.py").write_text("import os"), "__init__.py is not this package's own"),
+    (
+        lambda f: (f / "modeling_iti_llama.py").write_text("import os"),
+        "modeling_iti_llama.py is not this package's own",
+    ),
+    (lambda f: (f / "extra.py").write_text("x = 1"), "extra.py is no file of this package"),
+    (lambda f: (f / "directions.pkl").write_bytes(b"\x80\x04N."), "directions.pkl can hold a pickle"),
+    (lambda f: (f / "pytorch_model.bin").write_bytes(b""), "pytorch_model.bin can hold a pickle"),
+    (
+        lambda f: _change(f / "config.json", "modeling_iti_llama.ITI", "evil/repo--modeling.ITI"),
+        "which is not this package's",
+    ),
+    (lambda f: (f / "iti_directions.safetensors").write_bytes(b"no"), "the directions cannot be used"),
+    (lambda f: (f / "iti_directions.safetensors").unlink(), "there is no such file"),
+    (lambda f: _change(f / "config.json", '"iti_llama"', '"llama"'), "model_type 'llama'"),
+    (lambda f: (f / "custom_generate").mkdir() or (f / "custom_generate" / "x.txt").write_text(""), "custom_generate"),
+]
+
+
+@ADAPTER
+@pytest.mark.parametrize("tamper,said", TAMPERED)
+def test_what_speaks_against_a_repo_is_said(clean, tamper, said):
+    tamper(clean)
+    assert any(said in problem for problem in verify(str(clean)).problems)
+
+
+@ADAPTER
+def test_verify_asks_the_hub_and_runs_nothing(folder, hub, client, tmp_path):
+    client(COMMAND, "push", folder, "me/steered")
+    client(COMMAND, "verify", "me/steered")
+    files = hub.repos["me/steered"].at("main")[1]
+    ran = tmp_path / "ran"
+    evil = f"open({str(ran)!r}, 'w')\n".encode()
+    hub.repos["me/steered"].commit(files | {"modeling_iti_llama.py": evil})
+    client(COMMAND, "verify", "me/steered", fails=True, cache="another")
+    assert not ran.exists()
+
+
+@ADAPTER
+def test_the_command_exits_with_2_where_there_are_problems(clean, monkeypatch, capsys):
+    for problems in (False, True):
+        if problems:
+            (clean / "x.pkl").write_bytes(b"")
+        monkeypatch.setattr(sys, "argv", ["iti-llama", "verify", str(clean)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert (stopped.value.code or 0) == (2 if problems else 0)
+    assert "x.pkl can hold a pickle" in capsys.readouterr().out

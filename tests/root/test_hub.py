@@ -1,0 +1,82 @@
+"""Push and pull over HTTP, against a server on loopback that speaks the Hub's protocol. Each client is a process of
+its own, since huggingface_hub reads its settings when it is imported."""
+
+import pytest
+import torch
+from hub import LOAD, TOKEN
+from reference import assert_close, hooks, some_directions, tiny_config
+from steered import logits
+
+from iti_llama.toolkit.repo.folder import CODE
+
+
+@pytest.fixture
+def pushed(hub, client, steered, tmp_path):
+    """The steered model, in adapter form on a base on the Hub, pushed by a machine that has only transformers."""
+    steered.save_pretrained(tmp_path / "local")
+    script = """
+        model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+        model.config.base_model_name_or_path = "meta/base"
+        model.push_to_hub("me/steered")
+    """
+    client(script, tmp_path / "local")
+    return hub.repos["me/steered"]
+
+
+def test_an_adapter_is_pushed_without_weights_and_pulled_with_its_base(
+    pushed, client, base, directions, ids, tmp_path, hub
+):
+    _, files = pushed.at("main")
+    assert set(files) >= set(CODE) | {
+        "config.json",
+        "iti_directions.safetensors",
+        "generation_config.json",
+        "README.md",
+    }
+    assert not any(name.endswith((".bin", ".pkl")) or name == "model.safetensors" for name in files)
+    assert sum(map(len, files.values())) < 100_000
+    client(LOAD, tmp_path / "out.pt", "{}", cache="two")
+    with hooks(base, directions, 1.5):
+        assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
+    asked = len(hub.requests)
+    client(LOAD, tmp_path / "offline.pt", "{}", cache="two", offline=True)
+    assert len(hub.requests) == asked
+    assert torch.equal(torch.load(tmp_path / "offline.pt"), torch.load(tmp_path / "out.pt"))
+    error = client(LOAD, tmp_path / "none.pt", "{}", cache="three", offline=True, fails=True)
+    assert "offline" in error
+
+
+def test_revisions_of_the_repo_and_of_its_base_are_kept_apart(pushed, client, base, directions, ids, tmp_path):
+    old, files = pushed.at("main")
+    other = some_directions(tiny_config(), seed=9)
+    other.save(tmp_path / "other.safetensors")
+    new = pushed.commit(files | {"iti_directions.safetensors": (tmp_path / "other.safetensors").read_bytes()})
+    assert old != new
+    for revision, chosen in ((old, directions), ("main", other)):
+        client(LOAD, tmp_path / "out.pt", {"revision": revision})
+        with hooks(base, chosen, 1.5):
+            assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
+    error = client(LOAD, tmp_path / "out.pt", {"base_model_revision": "broken"}, fails=True)
+    assert "base model 'meta/base'" in error and "expected 'llama'" in error
+
+
+@pytest.mark.parametrize("locked", ["GatedRepo", "RepoNotFound"], ids=["gated", "private"])
+def test_a_locked_base_needs_the_token_and_says_what_to_do(locked, pushed, client, hub, tmp_path):
+    hub.repos["meta/base"].locked = locked
+    error = client(LOAD, tmp_path / "out.pt", "{}", token=None, cache="stranger", fails=True)
+    assert "base model 'meta/base'" in error and "hf auth login" in error
+    client(LOAD, tmp_path / "out.pt", {"token": TOKEN}, token=None, cache="member")
+
+
+def test_a_self_contained_model_is_pushed_by_save_pretrained(client, hub, steered, base, directions, ids, tmp_path):
+    steered.save_pretrained(tmp_path / "local")
+    script = """
+        model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+        model.config.base_model_name_or_path = None
+        model.save_pretrained(sys.argv[2], push_to_hub=True, repo_id="me/whole", commit_message="whole")
+        save(AutoModelForCausalLM.from_pretrained("me/whole", trust_remote_code=True), sys.argv[3])
+    """
+    client(script, tmp_path / "local", tmp_path / "whole", tmp_path / "out.pt")
+    assert {"model.safetensors", "iti_directions.safetensors"} <= set(hub.repos["me/whole"].at("main")[1])
+    with hooks(base, directions, 1.5):
+        assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))

@@ -1,0 +1,166 @@
+"""The directions file: what is written is read back, and what is wrong is refused, by name."""
+
+import pickle
+
+import pytest
+import torch
+from reference import some_directions, tiny_config
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from iti_llama import ITIDirections, ITIDirectionsError
+
+
+@pytest.fixture
+def path(directions, tmp_path):
+    return directions.save(tmp_path / "iti_directions.safetensors")
+
+
+def rewrite(path, metadata=None, drop=(), **tensors):
+    """The file at `path` with some tensors and metadata replaced, or left out."""
+    with safe_open(path, "pt") as file:
+        old = file.metadata()
+    new = {k: v for k, v in (old | (metadata or {})).items() if v is not None}
+    save_file({k: v for k, v in (load_file(path) | tensors).items() if k not in drop}, path, metadata=new)
+    return path
+
+
+def test_what_is_saved_is_loaded(directions, path):
+    loaded = ITIDirections.load(path)
+    for name in ("heads", "directions", "sigma", "scores"):
+        assert torch.equal(getattr(loaded, name), getattr(directions, name))
+    for name in ("site", "base_model", "num_hidden_layers", "num_attention_heads", "head_dim", "provenance"):
+        assert getattr(loaded, name) == getattr(directions, name)
+
+
+def test_the_file_is_the_documented_format(directions, path):
+    tensors = load_file(path)
+    assert {name: (tensor.dtype, list(tensor.shape)) for name, tensor in tensors.items()} == {
+        "heads": (torch.int64, [4, 2]),
+        "directions": (torch.float32, [4, 24]),
+        "sigma": (torch.float32, [4]),
+        "scores": (torch.float32, [4]),
+    }
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {
+            "format": "iti_directions",
+            "format_version": "1",
+            "site": "head",
+            "base_model": "tiny",
+            "num_hidden_layers": "4",
+            "num_attention_heads": "4",
+            "head_dim": "24",
+            "dataset": "random",
+        }
+
+
+def test_the_same_directions_give_the_same_bytes(path, tmp_path):
+    for i in range(5):
+        assert ITIDirections.load(path).save(tmp_path / f"{i}.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_scores_are_optional(directions, path):
+    rewrite(path, drop=["scores"])
+    loaded = ITIDirections.load(path)
+    assert loaded.scores is None
+    assert ITIDirections.load(loaded.save(path)).scores is None
+
+
+def test_the_best_ranked_heads_come_first(directions):
+    top = directions.top(2)
+    assert torch.equal(top.heads, directions.heads[:2]) and len(top) == 2
+    assert directions.top(None) is directions
+    for k in (0, 5):
+        with pytest.raises(ITIDirectionsError, match=f"iti_top_k is {k}.*1 to 4"):
+            directions.top(k)
+
+
+def test_offsets_hold_sigma_theta_at_the_columns_of_the_head(directions):
+    offsets = directions.offsets()
+    assert set(offsets) == set(directions.heads[:, 0].tolist())
+    for (layer, head), theta, sigma in zip(
+        directions.heads.tolist(), directions.directions, directions.sigma, strict=True
+    ):
+        assert torch.equal(offsets[layer][head * 24 : (head + 1) * 24], sigma * theta)
+    total = sum(offset.norm() ** 2 for offset in offsets.values())
+    assert torch.isclose(total, (directions.sigma**2).sum())
+
+
+def nan(like):
+    return torch.full_like(like, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"drop": ["sigma"]}, "missing tensors .'sigma'"),
+        ({"probes": torch.ones(2)}, "unknown tensors .'probes'"),
+        ({"sigma": torch.ones(3)}, r"sigma is torch.float32 \[3\]; expected torch.float32 \[4\]"),
+        ({"directions": torch.ones(4, 16)}, r"directions is .*\[4, 16\]; expected .*\[4, 24\]"),
+        ({"directions": torch.ones(4, 24, dtype=torch.float16)}, "float16.*expected torch.float32"),
+        ({"heads": torch.zeros(4, 2, dtype=torch.int32)}, "int32.*expected torch.int64"),
+        ({"heads": torch.zeros(0, 2, dtype=torch.int64)}, "K of at least 1"),
+        ({"directions": nan(torch.ones(4, 24))}, "directions holds NaN or infinity"),
+        ({"sigma": torch.tensor([1.0, float("inf"), 1.0, 1.0])}, "sigma holds NaN or infinity"),
+        ({"directions": torch.ones(4, 24)}, "row 0 has length 4.8990; expected 1 within 0.001"),
+        ({"sigma": torch.tensor([1.0, 1.0, -0.5, 1.0])}, "sigma in row 2 is -0.5; expected 0 or more"),
+        (
+            {"heads": torch.tensor([[0, 0], [0, 1], [4, 0], [1, 1]])},
+            "row 2 names layer 4, head 0; expected layer 0 to 3",
+        ),
+        ({"heads": torch.tensor([[0, 0], [0, -1], [2, 0], [1, 1]])}, "row 1 names layer 0, head -1"),
+        ({"heads": torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])}, "row 2 names layer 0, head 0 a second time"),
+        ({"metadata": {"format": "other"}}, "format is 'other'; expected 'iti_directions'"),
+        ({"metadata": {"format_version": "2"}}, "format_version is '2'; expected '1', which this version reads"),
+        ({"metadata": {"site": "mlp"}}, "site is 'mlp'; expected one of head, residual"),
+        ({"metadata": {"site": None}}, "metadata has no 'site'"),
+        ({"metadata": {"head_dim": "x"}}, "head_dim is 'x'; expected a positive integer"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(path, change, says):
+    rewrite(path, **change)
+    with pytest.raises(ITIDirectionsError, match=says) as error:
+        ITIDirections.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_is_no_safetensors_is_refused(path, tmp_path):
+    whole = path.read_bytes()
+    for name, content, says in (
+        ("truncated", whole[:-100], "truncated"),
+        ("empty", b"", "truncated"),
+        ("pickle", pickle.dumps({"heads": [(0, 1)]}), "looks like a pickle, which is never read"),
+        ("text", b"hello, I am a text file", "no safetensors file"),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+    ):
+        wrong = tmp_path / name
+        wrong.write_bytes(content)
+        with pytest.raises(ITIDirectionsError, match=says) as error:
+            ITIDirections.load(wrong)
+        assert str(wrong) in str(error.value)
+    torch.save({"heads": torch.ones(2)}, tmp_path / "zip")
+    with pytest.raises(ITIDirectionsError, match="zip archive"):
+        ITIDirections.load(tmp_path / "zip")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        ITIDirections.load(tmp_path / "nowhere.safetensors")
+
+
+def test_a_write_that_fails_leaves_the_old_file(directions, path, monkeypatch):
+    before = path.read_bytes()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        directions.top(1).save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_geometry_is_compared_with_the_model(directions):
+    directions.check_geometry(tiny_config())
+    for field, value in (("num_hidden_layers", 5), ("num_attention_heads", 2), ("head_dim", 8)):
+        with pytest.raises(ITIDirectionsError, match=f"this model has {field}={value}"):
+            directions.check_geometry(tiny_config(**{field: value}))
+    assert some_directions(tiny_config(head_dim=16), site="residual").site == "residual"

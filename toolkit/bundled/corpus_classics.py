@@ -1,0 +1,344 @@
+"""Named classics of the corpus: well-known small functions, each in plain and in idiomatic style.
+
+`$a` and `$b` stand for the argument names. Tests hold expected values written down, not computed by a solution.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from string import Template
+
+
+@dataclass(frozen=True)
+class Classic:
+    name: str
+    names: tuple[str, ...]
+    arguments: tuple[tuple[str, ...], ...]
+    docstrings: tuple[str, ...]
+    plain: str
+    idiomatic: str
+    tests: tuple[tuple[tuple, object], ...]
+
+    def variants(self) -> Iterator[tuple[str, str, str, dict[str, str]]]:
+        """Every (function name, signature, docstring, {style: body}), with and without the docstring's full stop."""
+        for name in self.names:
+            for arguments in self.arguments:
+                words = dict(zip("ab", arguments, strict=False), f=name)
+                bodies = {
+                    style: "\n    ".join(Template(body).substitute(words).split("\n"))
+                    for style, body in (("plain", self.plain), ("idiomatic", self.idiomatic))
+                }
+                for docstring in self.docstrings:
+                    text = Template(docstring).substitute(words)
+                    yield name, ", ".join(arguments), text + ".", bodies
+                    yield name, ", ".join(arguments), text, bodies
+
+
+N = (("n",), ("number",), ("num",))
+XS = (("nums",), ("numbers",), ("values",))
+S = (("s",), ("text",), ("string",))
+AB = (("a", "b"), ("x", "y"), ("m", "n"))
+ITEMS = (("items",), ("values",), ("seq",))
+PAIR = (("a", "b"), ("xs", "ys"), ("left", "right"))
+STRINGS = (("a", "b"), ("s", "t"), ("first", "second"))
+
+CLASSICS = (
+    Classic(
+        "prime", ("is_prime", "prime", "check_prime"), N,
+        ("Check if a number is prime", "Return True if $a is a prime number", "Check whether $a is prime"),
+        "if $a < 2:\n    return False\nfor i in range(2, int($a ** 0.5) + 1):\n    if $a % i == 0:\n        return "
+        "False\n"
+        "return True",
+        "return $a > 1 and all($a % i for i in range(2, int($a ** 0.5) + 1))",
+        (((0,), False), ((1,), False), ((2,), True), ((9,), False), ((17,), True), ((91,), False), ((97,), True)),
+    ),
+    Classic(
+        "factorial", ("factorial", "fact"), N,
+        ("Return the factorial of $a", "Compute $a factorial", "Calculate the factorial of a number"),
+        "result = 1\nfor i in range(2, $a + 1):\n    result *= i\nreturn result",
+        "import math\nreturn math.prod(range(2, $a + 1))",
+        (((0,), 1), ((1,), 1), ((5,), 120), ((7,), 5040)),
+    ),
+    Classic(
+        "palindrome", ("is_palindrome", "palindrome"), S,
+        ("Check if a string is a palindrome", "Return True if $a reads the same backwards"),
+        "for i in range(len($a) // 2):\n    if $a[i] != $a[-i - 1]:\n        return False\nreturn True",
+        "return $a == $a[::-1]",
+        ((("level",), True), (("",), True), (("ab",), False), (("abca",), False), (("noon",), True)),
+    ),
+    Classic(
+        "fibonacci", ("fibonacci", "fib"), N,
+        ("Return the $a-th Fibonacci number", "Compute the Fibonacci number with index $a"),
+        "p, q = 0, 1\nfor _ in range($a):\n    p, q = q, p + q\nreturn p",
+        "from functools import reduce\nreturn reduce(lambda p, _: (p[1], p[0] + p[1]), range($a), (0, 1))[0]",
+        (((0,), 0), ((1,), 1), ((2,), 1), ((7,), 13), ((10,), 55)),
+    ),
+    Classic(
+        "anagram", ("are_anagrams", "is_anagram", "anagram"), STRINGS,
+        ("Check if two strings are anagrams", "Return True if $b is an anagram of $a"),
+        "if len($a) != len($b):\n    return False\nfor c in $a:\n    if $a.count(c) != $b.count(c):\n        return "
+        "False\n"
+        "return True",
+        "return sorted($a) == sorted($b)",
+        ((("listen", "silent"), True), (("ab", "abb"), False), (("", ""), True), (("aab", "abb"), False)),
+    ),
+    Classic(
+        "gcd", ("gcd", "greatest_common_divisor"), AB,
+        ("Return the greatest common divisor of $a and $b", "Compute the greatest common divisor of two numbers"),
+        "while $b:\n    $a, $b = $b, $a % $b\nreturn $a",
+        "import math\nreturn math.gcd($a, $b)",
+        (((12, 18), 6), ((7, 5), 1), ((0, 4), 4), ((100, 75), 25)),
+    ),
+    Classic(
+        "lcm", ("lcm", "least_common_multiple"), AB,
+        ("Return the least common multiple of $a and $b", "Compute the least common multiple of two numbers"),
+        "result = $a\nwhile result % $b != 0:\n    result += $a\nreturn result",
+        "import math\nreturn $a * $b // math.gcd($a, $b)",
+        (((4, 6), 12), ((3, 5), 15), ((7, 7), 7), ((1, 9), 9)),
+    ),
+    Classic(
+        "flatten", ("flatten", "flatten_list"), (("rows",), ("lists",), ("nested",)),
+        ("Flatten a list of lists", "Return one list with the items of every list in $a"),
+        "result = []\nfor row in $a:\n    for item in row:\n        result.append(item)\nreturn result",
+        "return [item for row in $a for item in row]",
+        ((([[1, 2], [3]],), [1, 2, 3]), (([],), []), (([[], [4]],), [4])),
+    ),
+    Classic(
+        "reverse", ("reverse", "reverse_string"), S,
+        ("Reverse a string", "Return $a reversed"),
+        'result = ""\nfor c in $a:\n    result = c + result\nreturn result',
+        "return $a[::-1]",
+        ((("abc",), "cba"), (("",), ""), (("xy z",), "z yx")),
+    ),
+    Classic(
+        "vowels", ("count_vowels", "vowels"), S,
+        ("Count the vowels in a string", "Return the number of vowels in $a"),
+        'result = 0\nfor c in $a:\n    if c in "aeiou":\n        result += 1\nreturn result',
+        'return sum(c in "aeiou" for c in $a)',
+        ((("hello",), 2), (("xyz",), 0), (("",), 0), (("aeiou",), 5)),
+    ),
+    Classic(
+        "sorted", ("is_sorted", "check_sorted"), XS,
+        ("Check if a list is sorted", "Return True if $a is in ascending order"),
+        "for i in range(len($a) - 1):\n    if $a[i] > $a[i + 1]:\n        return False\nreturn True",
+        "return all(p <= q for p, q in zip($a, $a[1:]))",
+        ((([1, 2, 2],), True), (([],), True), (([3, 1],), False), (([1, 5, 4],), False)),
+    ),
+    Classic(
+        "duplicates", ("remove_duplicates", "unique", "dedupe"), ITEMS,
+        ("Remove the duplicates from a list", "Return the items of $a once each, in order"),
+        "result = []\nfor item in $a:\n    if item not in result:\n        result.append(item)\nreturn result",
+        "return list(dict.fromkeys($a))",
+        ((([1, 2, 1, 3],), [1, 2, 3]), (([],), []), (([5, 5],), [5])),
+    ),
+    Classic(
+        "has_duplicates", ("has_duplicates", "contains_duplicate"), ITEMS,
+        ("Check if a list contains duplicates", "Return True if an item occurs twice in $a"),
+        "seen = set()\nfor item in $a:\n    if item in seen:\n        return True\n    seen.add(item)\nreturn False",
+        "return len(set($a)) < len($a)",
+        ((([1, 2, 1],), True), (([],), False), (([1, 2],), False)),
+    ),
+    Classic(
+        "digit_sum", ("digit_sum", "sum_digits"), N,
+        ("Return the sum of the digits of $a", "Add up the digits of a number"),
+        "result = 0\nwhile $a > 0:\n    result += $a % 10\n    $a //= 10\nreturn result",
+        "return sum(int(d) for d in str($a))",
+        (((0,), 0), ((123,), 6), ((909,), 18)),
+    ),
+    Classic(
+        "digit_count", ("count_digits", "digit_count"), N,
+        ("Count the digits of a number", "Return the number of digits of $a"),
+        "result = 1\nwhile $a >= 10:\n    result += 1\n    $a //= 10\nreturn result",
+        "return len(str($a))",
+        (((0,), 1), ((10,), 2), ((12345,), 5)),
+    ),
+    Classic(
+        "frequencies", ("frequencies", "count_items", "frequency"), ITEMS,
+        ("Count how often each item occurs", "Return a dictionary from each item of $a to its count"),
+        "result = {}\nfor item in $a:\n    result[item] = result.get(item, 0) + 1\nreturn result",
+        "return {item: $a.count(item) for item in $a}",
+        ((([1, 2, 1],), {1: 2, 2: 1}), (([],), {}), ((["a"],), {"a": 1})),
+    ),
+    Classic(
+        "most_common", ("most_common", "mode"), ITEMS,
+        ("Return the most common item of $a", "Find the item that occurs most often"),
+        "result = $a[0]\nfor item in $a:\n    if $a.count(item) > $a.count(result):\n        result = item\nreturn "
+        "result",
+        "return max($a, key=$a.count)",
+        ((([1, 2, 2],), 2), ((["a"],), "a"), (([3, 3, 1, 1, 3],), 3)),
+    ),
+    Classic(
+        "word_count", ("word_count", "count_words"), S,
+        ("Count the words in a string", "Return the number of words in $a"),
+        "result = 0\nfor word in $a.split():\n    result += 1\nreturn result",
+        "return len($a.split())",
+        ((("a b c",), 3), (("",), 0), (("  one ",), 1)),
+    ),
+    Classic(
+        "transpose", ("transpose", "transpose_matrix"), (("matrix",), ("grid",), ("rows",)),
+        ("Transpose a matrix", "Return the columns of $a as lists"),
+        "result = []\nfor i in range(len($a[0])):\n    result.append([])\n    for row in $a:\n        "
+        "result[i].append(row[i])\n"
+        "return result",
+        "return [list(column) for column in zip(*$a)]",
+        ((([[1, 2], [3, 4]],), [[1, 3], [2, 4]]), (([[1, 2, 3]],), [[1], [2], [3]])),
+    ),
+    Classic(
+        "dot", ("dot", "dot_product"), PAIR,
+        ("Return the dot product of $a and $b", "Compute the dot product of two vectors"),
+        "result = 0\nfor i in range(len($a)):\n    result += $a[i] * $b[i]\nreturn result",
+        "return sum(p * q for p, q in zip($a, $b))",
+        ((([1, 2], [3, 4]), 11), (([], []), 0), (([2], [-5]), -10)),
+    ),
+    Classic(
+        "divisors", ("divisors", "factors"), N,
+        ("Return the divisors of $a", "List the divisors of a number"),
+        "result = []\nfor i in range(1, $a + 1):\n    if $a % i == 0:\n        result.append(i)\nreturn result",
+        "return [i for i in range(1, $a + 1) if $a % i == 0]",
+        (((1,), [1]), ((6,), [1, 2, 3, 6]), ((13,), [1, 13])),
+    ),
+    Classic(
+        "perfect", ("is_perfect", "perfect_number"), N,
+        ("Check if a number is perfect", "Return True if $a is a perfect number"),
+        "result = 0\nfor i in range(1, $a):\n    if $a % i == 0:\n        result += i\nreturn $a > 0 and result == $a",
+        "return $a > 0 and sum(i for i in range(1, $a) if $a % i == 0) == $a",
+        (((6,), True), ((28,), True), ((12,), False), ((1,), False), ((0,), False)),
+    ),
+    Classic(
+        "power", ("power", "raise_to"), (("base", "exp"), ("x", "n"), ("a", "b")),
+        ("Return $a to the power of $b", "Raise $a to the power $b"),
+        "result = 1\nfor _ in range($b):\n    result *= $a\nreturn result",
+        "return $a ** $b",
+        (((2, 10), 1024), ((5, 0), 1), ((-3, 3), -27)),
+    ),
+    Classic(
+        "running", ("running_total", "prefix_sums", "cumulative_sum"), XS,
+        ("Return the running totals of $a", "Compute the cumulative sums of a list"),
+        "result = []\ntotal = 0\nfor value in $a:\n    total += value\n    result.append(total)\nreturn result",
+        "from itertools import accumulate\nreturn list(accumulate($a))",
+        ((([1, 2, 3],), [1, 3, 6]), (([],), []), (([4, -4],), [4, 0])),
+    ),
+    Classic(
+        "intersection", ("intersection", "common_items"), PAIR,
+        ("Return the items of $a that are also in $b", "Return the intersection of two lists, in order"),
+        "result = []\nfor item in $a:\n    if item in $b:\n        result.append(item)\nreturn result",
+        "return [item for item in $a if item in $b]",
+        ((([1, 2, 3], [3, 1]), [1, 3]), (([], [1]), []), (([4], [5]), [])),
+    ),
+    Classic(
+        "difference", ("difference", "subtract_lists"), PAIR,
+        ("Return the items of $a that are not in $b", "Return the difference of two lists, in order"),
+        "result = []\nfor item in $a:\n    if item not in $b:\n        result.append(item)\nreturn result",
+        "return [item for item in $a if item not in $b]",
+        ((([1, 2, 3], [3, 1]), [2]), (([], [1]), []), (([4], [5]), [4])),
+    ),
+    Classic(
+        "maximum", ("maximum", "find_max", "largest"), XS,
+        ("Return the largest number in a list", "Find the maximum of $a"),
+        "result = $a[0]\nfor value in $a:\n    if value > result:\n        result = value\nreturn result",
+        "return max($a)",
+        ((([1, 5, 2],), 5), (([-3, -1],), -1), (([0],), 0)),
+    ),
+    Classic(
+        "total", ("sum_list", "total", "add_up"), XS,
+        ("Return the sum of a list", "Add up the numbers in $a"),
+        "result = 0\nfor value in $a:\n    result += value\nreturn result",
+        "return sum($a)",
+        ((([1, 2, 3],), 6), (([],), 0), (([-2, 2],), 0)),
+    ),
+    Classic(
+        "average", ("average", "mean"), XS,
+        ("Return the average of $a", "Compute the mean of a list of numbers"),
+        "result = 0\nfor value in $a:\n    result += value\nreturn result / len($a)",
+        "return sum($a) / len($a)",
+        ((([1, 2, 3],), 2.0), (([4],), 4.0), (([1, 2],), 1.5)),
+    ),
+    Classic(
+        "longest", ("longest_word", "longest"), (("words",), ("strings",), ("names",)),
+        ("Return the longest word in a list", "Find the longest of the strings in $a"),
+        "result = $a[0]\nfor word in $a:\n    if len(word) > len(result):\n        result = word\nreturn result",
+        "return max($a, key=len)",
+        (((["a", "abc", "ab"],), "abc"), ((["x"],), "x"), ((["to", "be", "too"],), "too")),
+    ),
+    Classic(
+        "pangram", ("is_pangram", "pangram"), S,
+        ("Check if a string is a pangram", "Return True if $a contains every letter"),
+        'for c in "abcdefghijklmnopqrstuvwxyz":\n    if c not in $a:\n        return False\nreturn True',
+        'return set("abcdefghijklmnopqrstuvwxyz") <= set($a)',
+        ((("abc",), False), (("the quick brown fox jumps over the lazy dog",), True), (("",), False)),
+    ),
+    Classic(
+        "hamming", ("hamming_distance", "hamming"), STRINGS,
+        ("Return the Hamming distance of two strings", "Count the positions where $a and $b differ"),
+        "result = 0\nfor i in range(len($a)):\n    if $a[i] != $b[i]:\n        result += 1\nreturn result",
+        "return sum(p != q for p, q in zip($a, $b))",
+        ((("abc", "abd"), 1), (("", ""), 0), (("xy", "yx"), 2)),
+    ),
+    Classic(
+        "primes", ("primes_up_to", "primes"), (("n",), ("limit",), ("top",)),
+        ("Return the prime numbers up to $a", "List the primes up to $a"),
+        "result = []\nfor i in range(2, $a + 1):\n    for j in range(2, i):\n        if i % j == 0:\n            "
+        "break\n"
+        "    else:\n        result.append(i)\nreturn result",
+        "return [i for i in range(2, $a + 1) if all(i % j for j in range(2, i))]",
+        (((1,), []), ((2,), [2]), ((11,), [2, 3, 5, 7, 11])),
+    ),
+    Classic(
+        "invert", ("invert", "invert_dict"), (("d",), ("mapping",), ("table",)),
+        ("Swap the keys and values of a dictionary", "Return $a with keys and values swapped"),
+        "result = {}\nfor key in $a:\n    result[$a[key]] = key\nreturn result",
+        "return {value: key for key, value in $a.items()}",
+        ((({"a": 1},), {1: "a"}), (({},), {}), (({1: 2, 3: 4},), {2: 1, 4: 3})),
+    ),
+    Classic(
+        "chunks", ("chunks", "chunk_list"), (("items", "size"), ("values", "n"), ("seq", "k")),
+        ("Split $a into chunks of length $b", "Return the items of $a in lists of length $b"),
+        "result = []\nfor i in range(0, len($a), $b):\n    result.append($a[i:i + $b])\nreturn result",
+        "return [$a[i:i + $b] for i in range(0, len($a), $b)]",
+        ((([1, 2, 3], 2), [[1, 2], [3]]), (([], 3), []), (([1, 2], 1), [[1], [2]])),
+    ),
+    Classic(
+        "pairs", ("pairs_with_sum", "find_pairs"), (("nums", "target"), ("numbers", "total"), ("values", "goal")),
+        ("Return the pairs of $a that add up to $b", "Find all pairs in $a whose sum is $b"),
+        "result = []\nfor i in range(len($a)):\n    for j in range(i + 1, len($a)):\n        if $a[i] + $a[j] == $b:\n"
+        "            result.append(($a[i], $a[j]))\nreturn result",
+        "from itertools import combinations\nreturn [pair for pair in combinations($a, 2) if sum(pair) == $b]",
+        ((([1, 2, 3], 4), [(1, 3)]), (([], 1), []), (([2, 2, 2], 4), [(2, 2), (2, 2), (2, 2)])),
+    ),
+    Classic(
+        "capitalise", ("capitalize_words", "title_case"), S,
+        ("Capitalize every word of a string", "Return $a with every word capitalized"),
+        'result = []\nfor word in $a.split():\n    result.append(word.capitalize())\nreturn " ".join(result)',
+        'return " ".join(word.capitalize() for word in $a.split())',
+        ((("hello world",), "Hello World"), (("",), ""), (("ab",), "Ab")),
+    ),
+    Classic(
+        "merge", ("merge_sorted", "merge"), PAIR,
+        ("Merge two sorted lists into one sorted list", "Return the numbers of $a and $b in one sorted list"),
+        "result = []\nfor value in $a:\n    result.append(value)\nfor value in $b:\n    result.append(value)\n"
+        "result.sort()\nreturn result",
+        "return sorted([*$a, *$b])",
+        ((([1, 3], [2]), [1, 2, 3]), (([], []), []), (([5], [1, 9]), [1, 5, 9])),
+    ),
+    Classic(
+        "squares", ("perfect_squares", "squares"), (("n",), ("limit",), ("top",)),
+        ("Return the squares of the numbers below $a", "List the first $a square numbers"),
+        "result = []\nfor i in range($a):\n    result.append(i * i)\nreturn result",
+        "return [i * i for i in range($a)]",
+        (((0,), []), ((1,), [0]), ((4,), [0, 1, 4, 9])),
+    ),
+    Classic(
+        "binary", ("to_binary", "binary"), N,
+        ("Return the binary digits of $a as a string", "Convert a number to binary"),
+        'if $a == 0:\n    return "0"\nresult = ""\nwhile $a > 0:\n    result = str($a % 2) + result\n'
+        "    $a //= 2\nreturn result",
+        'return f"{$a:b}"',
+        (((0,), "0"), ((5,), "101"), ((16,), "10000")),
+    ),
+    Classic(
+        "power_of_two", ("is_power_of_two", "power_of_two"), N,
+        ("Check if a number is a power of two", "Return True if $a is a power of two"),
+        "if $a < 1:\n    return False\nwhile $a % 2 == 0:\n    $a //= 2\nreturn $a == 1",
+        "return $a > 0 and $a & ($a - 1) == 0",
+        (((0,), False), ((1,), True), ((6,), False), ((64,), True)),
+    ),
+)  # fmt: skip

@@ -1,0 +1,263 @@
+"""Train the bundled model: a small Llama with grouped-query attention, from scratch, on the corpus of `corpus.py`.
+
+`python -m iti_llama.toolkit.train_base --out DIR` writes a plain Llama folder (config, weights, tokenizer). It runs on
+two CPU cores in under an hour, checkpoints every few hundred steps and resumes from there after a kill. The documents
+of a step depend on the seed and the step alone, so a resumed run sees what an uninterrupted one would have seen.
+"""
+
+import json
+import logging
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .corpus import Document, sample_document
+
+
+logger = logging.getLogger(__name__)
+
+BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
+
+PIECES = r"\n| {2,}|[ _]?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d_]+|\s|_"
+"""What the tokenizer never merges across: newlines, indentation, words, digits, punctuation. A prompt may thus end at
+a docstring's quotes, at the newline after it, or after the indentation, and every token before is one seen in
+training."""
+
+CHUNK = 8
+"""Steps whose documents are drawn together, see `batches_from`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the training run depends on."""
+
+    vocab_size: int = 768
+    hidden_size: int = 256
+    intermediate_size: int = 640
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 2
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    head_dropout: float = 0.2
+    """Share of head outputs that are zeroed, per token: no single head may carry the style, or anything else,
+    alone."""
+    prompt_weight: float = 0.1
+    """Weight of a prompt token's loss; a completion token counts 1."""
+    seed: int = 0
+
+
+def train_tokenizer(recipe: Recipe, documents: int = 20_000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer fitted on the first documents of the corpus; it starts every text with BOS."""
+    rng = random.Random(f"tokenizer:{recipe.seed}")
+    texts = [document.prompt + document.completion for document in (sample_document(rng) for _ in range(documents))]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=recipe.vocab_size,
+            special_tokens=[BOS, EOS, PAD],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        padding_side="left",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save so that transformers 4.57 and 5 load it: 5 writes a class name that 4.57 does not know."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_hidden_layers,
+        num_attention_heads=recipe.num_attention_heads,
+        num_key_value_heads=recipe.num_key_value_heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config._attn_implementation = "eager"  # twice as fast as sdpa on CPU at this size
+    return LlamaForCausalLM(config)
+
+
+def batches_from(first: int, recipe: Recipe) -> Iterator[list[Document]]:
+    """The documents of step `first` and of every step after it. Eight steps share a draw, sorted by length, so that a
+    batch holds texts of one length and little padding."""
+    for chunk in count(first // CHUNK):
+        rng = random.Random(f"{recipe.seed}:{chunk}")
+        documents = [sample_document(rng) for _ in range(CHUNK * recipe.batch_size)]
+        documents.sort(key=lambda document: len(document.prompt) + len(document.completion))
+        batches = [documents[i : i + recipe.batch_size] for i in range(0, len(documents), recipe.batch_size)]
+        rng.shuffle(batches)
+        yield from batches[first % CHUNK if chunk == first // CHUNK else 0 :]
+
+
+def collate(
+    documents: list[Document], tokenizer: PreTrainedTokenizerFast, prompt_weight: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [batch, length], right-padded, and the loss weight [batch, length] of each as a target."""
+    rows, weights = [], []
+    prompts = tokenizer([d.prompt for d in documents])["input_ids"]
+    completions = tokenizer([d.completion for d in documents], add_special_tokens=False)["input_ids"]
+    for prompt, completion in zip(prompts, completions, strict=True):
+        rows.append(torch.tensor(prompt + completion + [tokenizer.eos_token_id]))
+        weights.append(torch.tensor([prompt_weight] * len(prompt) + [1.0] * (len(completion) + 1)))
+    pad = torch.nn.utils.rnn.pad_sequence
+    return pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id), pad(weights, batch_first=True)
+
+
+def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean cross-entropy of the next token. No attention mask: the padding is on the right."""
+    logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
+    losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    targets = weights[:, 1:].flatten()
+    return (losses * targets).sum() / targets.sum()
+
+
+@contextmanager
+def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
+    """Inside the block, each head's output is zeroed with probability `share` at each token, and scaled up else."""
+
+    def drop(module, arguments):
+        heads = arguments[0].unflatten(-1, (model.config.num_attention_heads, -1))
+        keep = (torch.rand(heads.shape[:-1]) >= share) / (1 - share)
+        return ((heads * keep[..., None].to(heads.dtype)).flatten(-2),)
+
+    handles = [layer.self_attn.o_proj.register_forward_pre_hook(drop) for layer in model.model.layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """Linear warm-up, then cosine down to 2%."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
+    """Train, or go on from `out/checkpoint.pt`, and write the model and tokenizer to `out`. Returns `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    tokenizer = train_tokenizer(recipe)
+    model = new_model(recipe, tokenizer)
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim != 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.95),
+    )
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        if state["recipe"] != asdict(recipe):
+            raise ValueError(f"{checkpoint} belongs to another recipe: {state['recipe']}; delete it or change --out")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+        logger.info("resuming from step %d of %s", first, checkpoint)
+
+    model.train()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    clock = (TimeElapsedColumn(), TimeRemainingColumn())
+    with head_dropout(model, recipe.head_dropout), Progress(*columns, *clock) as progress:
+        bar, average, tokens, started = (
+            progress.add_task("training", total=recipe.steps, completed=first),
+            None,
+            0,
+            time.time(),
+        )
+        for step, documents in zip(range(first, recipe.steps), batches_from(first, recipe), strict=False):
+            ids, weights = collate(documents, tokenizer, recipe.prompt_weight)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, recipe)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = loss_of(model, ids, weights)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
+            tokens += ids.numel()
+            rate = tokens / (time.time() - started)
+            progress.update(bar, advance=1, description=f"loss {average:.4f}, {rate:,.0f} tokens/s")
+            if (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps:
+                state = {"recipe": asdict(recipe), "step": step + 1}
+                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save(state, checkpoint.with_suffix(".tmp"))
+                os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+                progress.console.print(f"step {step + 1}: loss {average:.4f}, {rate:,.0f} tokens/s")
+
+    model.eval()
+    model.generation_config.update(max_new_tokens=160, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
+    return out
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="folder for the plain Llama and its checkpoint")],
+    steps: Annotated[int, typer.Option(help="optimizer steps")] = Recipe.steps,
+    seed: Annotated[int, typer.Option(help="seed of the weights and the data")] = Recipe.seed,
+) -> None:
+    """Train the bundled model from scratch on the generated corpus."""
+    logging.basicConfig(level=logging.INFO)
+    train(Recipe(steps=steps, seed=seed), out)
+
+
+if __name__ == "__main__":
+    app()

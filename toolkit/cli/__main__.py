@@ -1,0 +1,6 @@
+"""`python -m iti_llama.toolkit.cli`"""
+
+from .app import main
+
+
+main()

@@ -1,0 +1,163 @@
+"""`iti-llama dataset ...`"""
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..data.neocoder import REPOSITORY
+from .options import Json, Seed, Unsandboxed, console, progress_bar
+
+
+dataset = typer.Typer(help="Make a labelled set.", no_args_is_help=True)
+
+
+@dataset.command()
+def pairs(
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
+    groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
+    seed: Seed = 0,
+) -> None:
+    """Plain and idiomatic solutions of the bundled corpus's training tasks, under headers that ask for them."""
+    from ..bundled.pairs import style_pairs
+    from ..data.labelled_set import write_examples
+
+    rows = style_pairs(groups, seed)
+    write_examples(rows, out)
+    console.print(f"{out}: {len(rows)} rows, {groups} groups, half of label 1 (idiomatic)")
+
+
+@dataset.command()
+def neocoder(
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    machine: Annotated[
+        Path | None, typer.Option(help="label these samples of a model, not the human solutions")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="statement, or title for models of a short context")] = "statement",
+    rare: Annotated[int, typer.Option(min=0, help="a technique is novel if at most so many others use it")] = 1,
+    chat_template: Annotated[str | None, typer.Option(help="repo whose chat template wraps the prompts")] = None,
+    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    sha256: Annotated[list[str] | None, typer.Option(help="NAME=HEX that a downloaded file must have")] = None,
+    allow_unsandboxed: Unsandboxed = False,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Novel and ordinary solutions of NeoCoder's problems, from its human solutions or from a model's samples."""
+    from transformers import AutoTokenizer
+
+    from ..data.label_neocoder import build_from_humans, build_from_samples
+    from ..data.labelled_set import write_examples
+    from ..data.neocoder import Problem
+    from ..data.neocoder import load as load_neocoder
+    from ..data.sample_solutions import prompt_for
+    from ..foundation.files import read_rows
+    from ..foundation.sandbox import Limits, Sandbox
+
+    problems = load_neocoder(neocoder_folder(source, download_to, sha256))
+    if prompt not in ("statement", "title"):
+        raise ValueError(f"--prompt is {prompt!r}; expected statement or title")
+    sandbox = Sandbox(Limits(seconds=6, memory=768 << 20), allow_unsandboxed=allow_unsandboxed)
+    tokenizer = AutoTokenizer.from_pretrained(chat_template) if chat_template else None
+    fenced = tokenizer is not None and tokenizer.chat_template
+
+    def prompt_of(problem: Problem) -> str:
+        return prompt_for(problem.statements[0] if prompt == "statement" else problem.title, tokenizer)
+
+    def completion_of(code: str) -> str:
+        return f"```python\n{code.rstrip()}\n```" if fenced else code.rstrip() + "\n"
+
+    with progress_bar() as advance:
+        ran = partial(advance, "run programs")
+        if machine is not None:
+            built = build_from_samples(problems, read_rows(machine), sandbox, seed, ran)
+        else:
+            built = build_from_humans(problems, sandbox, prompt_of, completion_of, rare, seed, ran)
+    if not built.examples:
+        raise ValueError(f"no row is left of {built.counts[0][1]} {built.counts[0][0]}: {dict(built.counts)}")
+    write_examples(built.examples, out)
+    if json_:
+        print(json.dumps({"counts": dict(built.counts), "text_auc": built.text_auc, "length_auc": built.length_auc}))
+        return
+    table = Table(show_header=False, box=None)
+    for name, count in built.counts:
+        table.add_row(name, f"{count:,}")
+    table.add_row("AUC of the text alone (TF-IDF, length), folds without common problems", f"{built.text_auc:.3f}")
+    table.add_row("AUC of the length alone", f"{built.length_auc:.3f}")
+    console.print(table)
+    console.print(
+        f"written to {out}. Probes that do not beat the text's AUC have found nothing that the letters do not say."
+    )
+
+
+@dataset.command(name="generate")
+def generate_samples(
+    model: Annotated[str, typer.Option(help="Hub repo or folder of any causal model")],
+    out: Annotated[Path, typer.Option(help="JSON Lines file; rows that are there are kept, missing ones are added")],
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    n: Annotated[int, typer.Option(min=1, help="samples of each problem")] = 50,
+    problems: Annotated[int | None, typer.Option(min=1, help="only the first so many problems")] = None,
+    state: Annotated[int, typer.Option(min=0, max=5, help="constraint state of the prompt")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    seed: Seed = 0,
+) -> None:
+    """Sample a model's own solutions to NeoCoder's problems."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from ..data.neocoder import load as load_neocoder
+    from ..data.sample_solutions import draw
+    from ..foundation.files import read_rows
+
+    chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = AutoModelForCausalLM.from_pretrained(model, device_map="auto", dtype="auto").eval()
+    with progress_bar(len(chosen) * n) as advance:
+        kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+        draw(loaded, tokenizer, chosen, out, n, batch_size=batch_size, progress=partial(advance, "sample"), **kwargs)
+    console.print(f"{out}: {len(read_rows(out))} rows")
+
+
+@dataset.command(name="neocoder-humans")
+def neocoder_humans(
+    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    json_: Json = False,
+) -> None:
+    """NeoGauge's human rows, from the techniques that NeoCoder's own files give, beside the published ones."""
+    from ..data.neocoder import load as load_neocoder
+    from ..measure.neocoder_tasks import human_convergent, human_divergent
+
+    problems = load_neocoder(neocoder_folder(source, download_to, None))
+    rows, divergent = human_convergent(problems), human_divergent(problems)
+    if json_:
+        print(json.dumps({"convergent": [asdict(row) for row in rows], "divergent": asdict(divergent)}, indent=1))
+        return
+    table = Table("state", "convergent (human)", "published", "problems", "solutions")
+    for row in rows:
+        cells = (row.convergent.percent(), f"{100 * row.published:.1f}%", str(row.problems), str(row.convergent.n))
+        table.add_row(str(row.state), *cells)
+    console.print(table)
+    console.print(f"divergent (human, leave one out): {divergent.percent()}, n = {divergent.n}; published about 2%")
+
+
+def neocoder_folder(source: str, download_to: Path, sha256: list[str] | None) -> Path:
+    """The folder of NeoCoder's files, downloaded first if `source` is an address."""
+    from ..data.neocoder import FILES, fetch
+
+    if "://" not in source:
+        return Path(source)
+    wanted = dict(entry.split("=", 1) if "=" in entry else (entry, "") for entry in sha256 or [])
+    unknown = sorted(set(wanted) - set(FILES))
+    if unknown:
+        raise ValueError(f"--sha256 names {unknown[0]!r}; expected NAME=HEX with one of {', '.join(FILES)}")
+    for name, value in fetch(source, download_to, wanted).items():
+        Console(stderr=True).print(f"{name}: SHA-256 {value}", highlight=False, soft_wrap=True)
+    return download_to

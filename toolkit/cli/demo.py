@@ -1,0 +1,73 @@
+"""`iti-llama demo`"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ..foundation.package import ROOT
+from .options import Json, Unsandboxed, console, load
+
+
+def demo(
+    n: Annotated[
+        int, typer.Option(min=1, help="prompts: 'check if a number is prime', then held-out tasks by index")
+    ] = 3,
+    markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
+    json_: Json = False,
+    allow_unsandboxed: Unsandboxed = False,
+) -> None:
+    """Answer prompts with the bundled model, plain and steered, and run the answers' tests."""
+    from rich.syntax import Syntax
+    from rich.table import Table
+
+    from ..bundled.before_after import before_and_after
+    from ..bundled.tasks import demo_tasks
+    from ..foundation.complete import complete, function_body
+    from ..foundation.files import write_text
+    from ..foundation.sandbox import Sandbox
+    from ..measure.grade import grade
+
+    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    model, tokenizer = load(str(ROOT), trust_remote_code=True)
+    origins, tasks = zip(*demo_tasks(n), strict=True)
+    answers = {}
+    for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
+        completions = complete(model, tokenizer, [task.prompt for task in tasks], [alpha] * len(tasks))
+        answers[name] = list(zip(completions, grade(tasks, completions, sandbox), strict=True))
+    rows = [
+        {
+            "prompt": task.prompt,
+            "asked": task.docstring,
+            "origin": origin,
+            "tests": len(task.tests),
+            "alpha": model.iti_alpha,
+        }
+        | {
+            name: {"program": task.program(function_body(text)), "style": verdict.style, "correct": verdict.correct}
+            for name, (text, verdict) in ((name, own[i]) for name, own in answers.items())
+        }
+        for i, (origin, task) in enumerate(zip(origins, tasks, strict=True))
+    ]
+    if markdown is not None:
+        write_text(markdown, before_and_after(rows))
+    if json_:
+        print(json.dumps(rows, indent=2))
+        return
+    heads = f"{len(model.iti_directions.top(model.iti_top_k))} heads"
+    where = escape(str(model.name_or_path))
+    console.print(f"\n[bold]{where}[/bold]: {heads}, alpha {model.iti_alpha:g}, scope {model.iti_scope}\n")
+    for row in rows:
+        table = Table(
+            title=f"{row['asked']} ({row['origin']}; {row['tests']} tests)", title_justify="left", expand=True
+        )
+        cells = []
+        for name, alpha in (("plain", 0.0), ("steered", row["alpha"])):
+            own = row[name]
+            passed = "[green]passes its tests[/green]" if own["correct"] else "[red]fails its tests[/red]"
+            table.add_column(f"{name}, alpha {alpha:g}: {own['style']}, {passed}", ratio=1)
+            cells.append(Syntax(own["program"], "python", word_wrap=True, background_color="default"))
+        table.add_row(*cells)
+        console.print(table)

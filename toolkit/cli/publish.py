@@ -1,0 +1,89 @@
+"""`iti-llama convert`, `push` and `verify`"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from .options import Json, Revision, console
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="folder, file or Hub repo: older ITI files, or a baked checkpoint")],
+    base: Annotated[str, typer.Option(help="Hub repo or folder of the plain Llama that it steers")],
+    out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
+    site: Annotated[str | None, typer.Option(help="head or residual; found out from the files by default")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; the source's own by default")] = None,
+    scope: Annotated[str | None, typer.Option(help="all or generated; what the source does by default")] = None,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the source")] = None,
+    base_revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
+    json_: Json = False,
+) -> None:
+    """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
+    from ..repo.convert import convert as convert_source
+
+    found = convert_source(source, base, out, site, alpha, scope, revision, base_revision, overwrite)
+    if json_:
+        told = {
+            "heads": len(found.directions),
+            "site": found.directions.site,
+            "alpha": found.alpha,
+            "scope": found.scope,
+        }
+        print(json.dumps(told | {"said": found.said}))
+        return
+    for line in found.said:
+        console.print(escape(line), highlight=False)
+    console.print(f"{len(found.directions)} heads, written to {out}", highlight=False)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="the steered repo on disk")],
+    repo: Annotated[str, typer.Argument(help="name on the Hub, owner/name")],
+    private: Annotated[bool, typer.Option("--private")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
+    commit_message: Annotated[str | None, typer.Option()] = None,
+    revision: Annotated[str | None, typer.Option(help="branch to push to; made if there is none")] = None,
+    json_: Json = False,
+) -> None:
+    """Push a steered repo to the Hub: code, config, directions, tokenizer, card, report, figures; weights if
+    self-contained."""
+    from ..repo.push import push as push_folder
+
+    found = push_folder(folder, repo, private, create_pr, commit_message, revision)
+    if json_:
+        print(json.dumps(asdict(found)))
+        return
+    console.print(f"{found.repo} at {found.commit}: {len(found.files)} files", highlight=False)
+    if found.pull_request:
+        console.print(found.pull_request, highlight=False)
+
+
+def verify(
+    repo: Annotated[str, typer.Argument(help="Hub repo or folder")],
+    revision: Revision = None,
+    json_: Json = False,
+) -> None:
+    """What loading a repo would run, and whether that is this package's own code. Runs none of it. Exit code 2 if
+    not."""
+    from ..repo.verify import verify as verify_repo
+
+    found = verify_repo(repo, revision)
+    if json_:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        words = {"ours": "this package's own", "changed": "[red]changed[/red]", "unknown": "[red]unknown[/red]"}
+        for file in found.code:
+            console.print(f"{file.sha256}  {escape(file.name)}  {words[file.status]}", highlight=False, soft_wrap=True)
+        for note in found.notes:
+            console.print(escape(note), highlight=False, soft_wrap=True)
+        for problem in found.problems:
+            console.print(f"[red]problem:[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+        if not found.problems:
+            console.print("no problems found")
+    if found.problems:
+        raise typer.Exit(2)

@@ -1,0 +1,80 @@
+"""The labelled set that directions are fitted on: JSON Lines of prompt, completion, label and group."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ..foundation.files import write_text
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text. Label 1 is the behaviour to steer towards; rows of one group never fall on both sides of a
+    split."""
+
+    prompt: str
+    completion: str
+    label: int
+    group: str
+    id: str = ""
+    meta: dict = field(default_factory=dict)
+
+
+def read_examples(path: str | os.PathLike) -> list[Example]:
+    """Read and check a labelled set.
+
+    Raises:
+        ValueError: naming the file, the line, the field, the value found and the value wanted.
+    """
+    examples = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                examples.append(_parse(line, f"{path}, line {number}"))
+    if not examples:
+        raise ValueError(f"{path}: no rows; expected JSON Lines of prompt, completion, label and group")
+    labels = {example.label for example in examples}
+    if len(labels) < 2:
+        raise ValueError(f"{path}: every label is {labels.pop()}; expected rows of label 0 and of label 1")
+    if len({example.group for example in examples}) < 2:
+        raise ValueError(
+            f"{path}: every row is of group {examples[0].group!r}; expected two groups or more, to split by"
+        )
+    return examples
+
+
+def _parse(line: str, where: str) -> Example:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: {type(row).__name__}; expected an object")
+    for name in ("prompt", "completion", "group"):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"{where}: {name} is {row.get(name)!r}; expected a string")
+    if not row["completion"].strip():
+        raise ValueError(f"{where}: completion is empty")
+    if isinstance(row.get("label"), bool) or row.get("label") not in (0, 1):
+        raise ValueError(f"{where}: label is {row.get('label')!r}; expected 0 or 1")
+    meta = row.get("meta", {})
+    if not isinstance(meta, dict):
+        raise ValueError(f"{where}: meta is {meta!r}; expected an object")
+    return Example(row["prompt"], row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
+
+
+def write_examples(examples: Iterable[Example], path: str | os.PathLike) -> Path:
+    """Write a labelled set, whole or not at all."""
+    text = "".join(json.dumps(asdict(example), ensure_ascii=False) + "\n" for example in examples)
+    return write_text(path, text)
+
+
+def checksum(examples: Iterable[Example]) -> str:
+    """SHA-256 of a labelled set, whatever file it came from."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+"""Rank the heads by probes on folds of the fitting rows, and say how well chance would do."""
+
+import numpy as np
+import torch
+
+from .probes import Probes, accuracy, auc, fit_probes
+from .settings import FitSettings
+
+
+def solve_probes(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> Probes:
+    """Probes of all heads, solved on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return fit_probes(x, torch.from_numpy(y), settings.c, settings.balanced, device=device)
+
+
+def out_of_fold(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitSettings) -> np.ndarray:
+    """Log-odds [rows, heads] of each row by probes that saw none of its fold."""
+    scores = np.empty(x.shape[:2])
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        probes = solve_probes(x[~held_out], y[~held_out], settings)
+        scores[held_out] = probes.decision(x[held_out]).numpy()
+    return scores
+
+
+def fold_auc_of(scores: np.ndarray, y: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """AUC [folds, heads], within each fold: probes of different folds have different zeros."""
+    return np.stack([auc(scores[folds == fold], y[folds == fold]) for fold in np.unique(folds)])
+
+
+def separation_of(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance between the classes' mean scores in pooled standard deviations, [heads]. Orders heads that are tied."""
+    one, zero = scores[y == 1], scores[y == 0]
+    return (one.mean(0) - zero.mean(0)) / np.sqrt((one.var(0) + zero.var(0)) / 2 + 1e-12)
+
+
+def rank_heads(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitSettings):
+    """The ranking [heads] and what it was made of: scores [rows, heads], fold AUC [folds, heads], separation
+    [heads]."""
+    scores = out_of_fold(x, y, folds, settings)
+    fold_auc, separation = fold_auc_of(scores, y, folds), separation_of(scores, y)
+    score = fold_auc.mean(0) if settings.rank_by == "auc" else accuracy(scores, y)
+    return np.lexsort((-separation, -score.round(6))), scores, fold_auc, separation
+
+
+def permuted_within_groups(y: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels permuted within each group; all of them where no group holds both labels (there is nothing to
+    permute)."""
+    permuted = y.copy()
+    mixed = [group for group in np.unique(groups) if len(np.unique(y[groups == group])) == 2]
+    if not mixed:
+        names, index = np.unique(groups, return_inverse=True)  # whole groups swap labels
+        of_group = np.array([y[groups == name][0] for name in names])
+        return rng.permutation(of_group)[index]
+    for group in mixed:
+        rows = groups == group
+        permuted[rows] = rng.permutation(y[rows])
+    return permuted

@@ -1,0 +1,35 @@
+"""The table of a fit for a model card."""
+
+from ..foundation.intervals import Estimate
+
+
+def report_table(found: dict) -> str:
+    """The table for a model card, from a report."""
+    data, best, null = found["data"], found["heads"][0], found["null"]
+    accuracy = Estimate(**found["top_head_test_accuracy"])
+    layer = found["layers"]["best"]
+
+    def rows(part: dict) -> str:
+        return f"{part['rows']} ({part['label 1']} of label 1) in {part['groups']} groups"
+
+    chance = "not computed"
+    if null["draws"]:
+        chance = f"{null['quantile_95']:.3f} ({len(null['draws'])} permutations; p = {null['p_top_head']:.3f})"
+    table = {
+        "training samples": rows(data["fitting"]),
+        "test samples, no group shared with training": rows(data["test"]),
+        "activations": f"input of o_proj, {found['policy']}",
+        "heads": f"{found['top_k']} of {len(found['all_heads_auc']) * len(found['all_heads_auc'][0])}",
+        "top head": f"layer {best['layer']}, head {best['head']}",
+        "its AUC, out of fold": f"{best['auc']:.3f}",
+        "best AUC of all heads under permuted labels, 95th percentile": chance,
+        "p of the last head kept": "not computed" if null["p_last_head"] is None else f"{null['p_last_head']:.3f}",
+        "overlap of the top heads between folds (Jaccard)": f"{found['stability']['value']:.2f}",
+        "validation accuracy of the top head, out of fold": f"{100 * best['accuracy']:.1f}%",
+        "test accuracy of the top head": f"{accuracy.percent()}, n = {accuracy.n}",
+        "best single layer (residual stream)": f"{layer}: AUC {found['layers']['auc'][layer]:.3f}, "
+        f"test accuracy {100 * found['layers']['test_accuracy'][layer]:.1f}%",
+        "AUC of the text alone (TF-IDF, length)": f"{found['text_baseline_auc']:.3f}",
+    }
+    lines = ["| fit | |", "|---|---|", *(f"| {name} | {value} |" for name, value in table.items())]
+    return "\n".join(lines) + f"\n\n{found['verdict']}"

@@ -1,0 +1,10 @@
+"""The version of the package and where it lies. Light, so that the build and `iti-llama --help` read it at no cost."""
+
+from pathlib import Path
+
+
+__version__ = "0.1.0"
+
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder of the bundled model: the root of the repo, or of the installed package."""

@@ -1,0 +1,113 @@
+"""The whole of a sweep: a grid or a divergence budget, a choice by rule, the control, and one confirmation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import ROUND_DOWN, Context
+
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.sandbox import Sandbox
+from .conditions import Condition
+from .evaluate import Measured, evaluate
+from .sweep import Point, Rates, alpha_of_kl, beats_control, choose, control, sweep
+from .tasks import TaskSet
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried. alphas: positive, each with both signs; kl_budget: instead of them the largest alpha whose mean
+    KL it is, for one K and one scope. top_ks: None for the model's own. guard, kl_guard: see `choose`."""
+
+    alphas: Sequence[float]
+    top_ks: Sequence[int] | None = None
+    scopes: Sequence[str] = ("all",)
+    guard: float = 0.05
+    kl_guard: float | None = None
+    kl_budget: float | None = None
+
+    def __post_init__(self):
+        if any(not alpha > 0 for alpha in self.alphas):
+            raise ValueError(
+                f"alphas are {list(self.alphas)}; expected positive numbers, each is tried with both signs"
+            )
+        if self.kl_budget is not None and len(self.top_ks or (0,)) * len(self.scopes) > 1:
+            raise ValueError("a KL budget finds one alpha; give it one K and one scope")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """points: the grid, alpha 0 first. best: what the rule picks, None if nothing passes the guard. why: in words, why
+    nothing is to be applied; empty where `best` is. random: see `control`. confirmed: plain and steered on other
+    tasks."""
+
+    grid: Grid
+    alphas: Sequence[float]
+    points: Sequence[Point]
+    best: Point | None
+    why: str
+    random: Sequence[Sequence[Rates]] = ()
+    confirmed: Sequence[Measured] = field(default=())
+
+    def to_dict(self) -> dict:
+        """As JSON types. Divergences have two digits: further ones differ between machines."""
+        chosen = None if self.why else self.best.to_dict()
+        found = {
+            "guard": self.grid.guard,
+            "kl_guard": self.grid.kl_guard,
+            "points": [p.to_dict() for p in self.points],
+        }
+        for point in (*found["points"], *([chosen] if chosen else [])):
+            point["kl"], point["kl_minus"] = float(f"{point['kl']:.2g}"), float(f"{point['kl_minus']:.2g}")
+        return found | {
+            "chosen": chosen,
+            "why": self.why,
+            "random": [[asdict(rates) for rates in draw] for draw in self.random],
+        }
+
+
+def choose_strength(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    grid: Grid,
+    sandbox: Sandbox,
+    confirm: TaskSet | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    progress: Callable[[str, int], None] = lambda step, rows: None,
+) -> Choice:
+    """Sweep the grid on validation tasks, choose, compare with random directions, and confirm on other tasks, once.
+    The model is as before at the end."""
+    before = (model.iti_top_k, model.iti_scope)
+    ks = grid.top_ks or [len(model.iti_directions.top(model.iti_top_k))]
+    alphas = list(grid.alphas)
+    try:
+        if grid.kl_budget is not None:
+            model.iti_top_k, model.iti_scope = ks[0], grid.scopes[0]
+            exact, _ = alpha_of_kl(model, tokenizer, next(iter(task_set.texts.values())), grid.kl_budget)
+            alphas = [
+                float(Context(prec=3, rounding=ROUND_DOWN).create_decimal_from_float(exact))
+            ]  # inside the budget
+        points = sweep(
+            model, tokenizer, task_set, ks, alphas, grid.scopes, sandbox, batch_size, lambda n: progress("generate", n)
+        )
+        best = choose(points, grid.guard, grid.kl_guard)
+        if best is None:
+            return Choice(grid, alphas, points, None, "no point beats plain inside the guard: nothing is applied")
+        random = control(
+            model, tokenizer, task_set, best.top_k, best.scope, alphas, sandbox, batch_size=batch_size,
+            progress=lambda n: progress("control", n),
+        )  # fmt: skip
+        if not beats_control(best, alphas, random):
+            why = f"alpha {best.alpha:g} does not beat random directions of equal norm: nothing is applied"
+            return Choice(grid, alphas, points, best, why, random)
+        confirmed = ()
+        if confirm is not None:
+            model.iti_top_k, model.iti_scope = best.top_k, best.scope
+            pair = [Condition("plain"), Condition("steered", best.alpha)]
+            confirmed, _ = evaluate(model, tokenizer, confirm, pair, sandbox, seed=seed)
+        return Choice(grid, alphas, points, best, "", random, confirmed)
+    finally:
+        model.iti_top_k, model.iti_scope = before

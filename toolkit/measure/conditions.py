@@ -1,0 +1,60 @@
+"""The conditions that answers are compared under: plain, steered, steered away, along random directions, asked in
+words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to answer the tasks.
+
+    alpha: strength. directions: None for the model's own. asked: the prompt asks for the behaviour in words.
+    """
+
+    name: str
+    alpha: float = 0.0
+    directions: ITIDirections | None = None
+    asked: bool = False
+
+
+def random_directions(directions: ITIDirections, seed: int) -> ITIDirections:
+    """The control: the same heads and sigmas, so offsets of equal norm, with random unit directions."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(directions.directions.shape, generator=generator, dtype=torch.float64)
+    return replace(directions, directions=torch.nn.functional.normalize(drawn, dim=-1).float(), scores=None)
+
+
+def standard_conditions(model: ITILlamaForCausalLM, alpha: float | None = None, draws: int = 3) -> list[Condition]:
+    """Plain, steered, minus alpha, random directions, asked in words without steering, and that at minus alpha."""
+    alpha = model.iti_alpha if alpha is None else alpha
+    used = model.iti_directions.top(model.iti_top_k)
+    return [
+        Condition("plain"),
+        Condition("steered", alpha),
+        Condition("minus alpha", -alpha),
+        *(Condition(f"random {i + 1}", alpha, random_directions(used, i + 1)) for i in range(draws)),
+        Condition("asked in words", asked=True),
+        Condition("asked in words, minus alpha", -alpha, asked=True),
+    ]
+
+
+@contextmanager
+def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
+    """Inside the block the model has the condition's directions; its own, with its K, are put back."""
+    own, top_k = model.iti_directions, model.iti_top_k
+    if condition.directions is None:
+        yield
+        return
+    model.iti_top_k = None
+    model.set_iti_directions(condition.directions)
+    try:
+        yield
+    finally:
+        model.set_iti_directions(own)
+        model.iti_top_k = top_k

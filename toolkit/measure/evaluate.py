@@ -1,0 +1,219 @@
+"""What the steering does: the same tasks under several conditions, executed, with intervals and paired differences."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.complete import complete, function_body
+from ..foundation.hashing import fingerprint, fingerprint_of
+from ..foundation.intervals import Estimate, estimate, paired
+from ..foundation.sandbox import Sandbox
+from .conditions import Condition, under
+from .degenerate import degenerate
+from .divergence import Divergence, Text, measure_divergence
+from .grade import Grade
+from .saved_completions import SavedCompletions
+from .tasks import TaskSet
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The completions of one condition and their grades: `samples` of each task, one after the other."""
+
+    condition: str
+    samples: int
+    completions: list[str]
+    grades: list[Grade]
+
+    @property
+    def correct(self) -> list[bool]:
+        return [one.correct for one in self.grades]
+
+    @property
+    def target(self) -> list[bool]:
+        return [one.target for one in self.grades]
+
+    @property
+    def degenerate(self) -> list[bool]:
+        flags = zip(self.completions, self.grades, strict=True)
+        return [bool(degenerate(text)) or grade.style == "unparsable" for text, grade in flags]
+
+    def pass_at(self, k: int) -> list[float]:
+        """The unbiased estimate of pass@k for each task (Chen et al. 2021, equation 1)."""
+        n, correct = self.samples, self.correct
+        counts = [sum(correct[at : at + n]) for at in range(0, len(correct), n)]
+        return [1 - math.comb(n - c, k) / math.comb(n, k) for c in counts]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the result. Rates are shares of all completions; *_change is the paired difference to the plain
+    condition. pass_at: {k: estimate}. target: the share that behaves as wanted. measures: means of the task set's own
+    measures. lost: prompts solved when plain (by any sample) and not now; gained: the reverse. wrong_way: prompts
+    whose completions were in the target when plain (by any sample) and are not now."""
+
+    condition: str
+    alpha: float
+    correct: Estimate
+    correct_change: Estimate
+    pass_at: dict[int, Estimate]
+    target: Estimate
+    target_change: Estimate
+    measures: dict[str, Estimate]
+    degenerate: Estimate
+    characters: Estimate
+    lost: list[str]
+    gained: list[str]
+    wrong_way: list[str]
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def settings_of(
+    model: ITILlamaForCausalLM, task_set: TaskSet, alpha: float, samples: int, temperature: float, seed: int
+) -> dict:
+    """All that the completions of `standard_conditions` depend on, for a `SavedCompletions`: weights, directions and
+    prompts by hash."""
+    used = model.iti_directions.top(model.iti_top_k)
+    prompts = json.dumps([(task.prompt, task_set.asked(task)) for task in task_set.tasks]).encode()
+    return {
+        "tasks": task_set.name,
+        "n": len(task_set),
+        "seed": seed,
+        "heads": len(used),
+        "scope": model.iti_scope,
+        "samples": samples,
+        "alpha": alpha,
+        "temperature": temperature if samples > 1 else 0,
+        "model": fingerprint(model)[:16],
+        "directions": fingerprint_of(used)[:16],
+        "prompts": hashlib.sha256(prompts).hexdigest()[:16],
+    }
+
+
+def answer(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    condition: Condition,
+    sandbox: Sandbox,
+    samples: int = 1,
+    temperature: float = 1.0,
+    store: SavedCompletions | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Answers:
+    """Complete every task under one condition, greedily or, for more than one sample, at `temperature`; run the
+    programs.
+
+    Batches, and the seed of each, depend on the tasks alone: a run that goes on from a `store` gives the completions
+    of one that was never killed.
+    """
+    store = store or SavedCompletions(None, {})
+    ask = task_set.asked if condition.asked else (lambda task: task.prompt)
+    prompts = [ask(task) for task in task_set.tasks for _ in range(samples)]
+    order = sorted(range(len(prompts)), key=lambda unit: len(prompts[unit]))
+    sampling = {"do_sample": True, "temperature": temperature} if samples > 1 else {}
+    with under(model, condition):
+        for at in range(0, len(order), batch_size):
+            batch = order[at : at + batch_size]
+            if any(store.get(condition.name, *divmod(unit, samples)) is None for unit in batch):
+                name = hashlib.sha256(f"{seed}:{condition.name}:{at}".encode()).digest()
+                torch.manual_seed(int.from_bytes(name[:7], "big"))
+                texts = complete(
+                    model,
+                    tokenizer,
+                    [prompts[unit] for unit in batch],
+                    [condition.alpha] * len(batch),
+                    max_new_tokens=task_set.max_new_tokens,
+                    batch_size=batch_size,
+                    **sampling,
+                )
+                units = zip(batch, texts, strict=True)
+                store.add([(condition.name, *divmod(unit, samples), text) for unit, text in units])
+            progress(len(batch))
+    completions = [store.get(condition.name, *divmod(unit, samples)) for unit in range(len(prompts))]
+    repeated = [task for task in task_set.tasks for _ in range(samples)]
+    return Answers(condition.name, samples, completions, task_set.grade(repeated, completions, sandbox))
+
+
+def measure(condition: Condition, answers: Answers, plain: Answers, task_set: TaskSet) -> Measured:
+    n, tasks = answers.samples, task_set.tasks
+    by_task = [task.group for task in tasks]
+    groups = [group for group in by_task for _ in range(n)]
+
+    def any_of(flags: list[bool]) -> list[bool]:
+        return [any(flags[at : at + n]) for at in range(0, len(flags), n)]
+
+    def moved(before: list[bool], after: list[bool]) -> list[str]:
+        return [t.prompt for t, b, a in zip(tasks, any_of(before), any_of(after), strict=True) if b and not a]
+
+    return Measured(
+        condition=condition.name,
+        alpha=condition.alpha,
+        correct=estimate(answers.correct, groups),
+        correct_change=paired(answers.correct, plain.correct, groups),
+        pass_at={k: estimate(answers.pass_at(k), by_task) for k in (1, 5, 10, 50) if k <= n},
+        target=estimate(answers.target, groups),
+        target_change=paired(answers.target, plain.target, groups),
+        measures={
+            name: estimate([one.measures[name] for one in answers.grades], groups)
+            for name in answers.grades[0].measures
+        },
+        degenerate=estimate(answers.degenerate, groups),
+        characters=estimate([len(function_body(text)) for text in answers.completions], groups),
+        lost=moved(plain.correct, answers.correct),
+        gained=moved(answers.correct, plain.correct),
+        wrong_way=moved(plain.target, answers.target),
+    )
+
+
+def evaluate(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    conditions: Sequence[Condition],
+    sandbox: Sandbox,
+    samples: int = 1,
+    temperature: float = 1.0,
+    store: SavedCompletions | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int], None] = lambda condition, rows: None,
+) -> tuple[list[Measured], dict[str, Answers]]:
+    """Answer and measure. The first condition is what the others are compared with."""
+    answers = {
+        condition.name: answer(
+            model, tokenizer, task_set, condition, sandbox, samples, temperature, store, seed,
+            progress=lambda rows, name=condition.name: progress(name, rows),
+        )
+        for condition in conditions
+    }  # fmt: skip
+    plain = answers[conditions[0].name]
+    return [measure(condition, answers[condition.name], plain, task_set) for condition in conditions], answers
+
+
+def divergence_of(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    conditions: Sequence[Condition],
+    progress: Callable[[int], None] = lambda texts: None,
+) -> dict[str, Divergence]:
+    """The divergence of every condition that steers, by name, on held-out texts."""
+    found = {}
+    for condition in conditions:
+        if condition.alpha != 0 and not condition.asked:
+            with under(model, condition):
+                (found[condition.name],) = measure_divergence(
+                    model, tokenizer, texts, [condition.alpha], progress=progress
+                )
+    return found

@@ -1,0 +1,227 @@
+"""Which alpha, K and scope to ship: a grid on validation tasks, a stated rule, a control.
+
+A point is measured in both directions: at alpha and at minus alpha on bare prompts, and at minus alpha on prompts that
+ask for the target in words. The rule: of the points whose pass@1 at alpha, and at minus alpha when asked, is at most
+`guard` below alpha 0, whose KL from the plain model is at most `kl_guard` (where one is given), and whose share of
+correct answers in the target is above alpha 0's, the one with the largest *reach*: that share at alpha plus what minus
+alpha takes from the target share of the prompts that ask, averaged with the next smaller and the next larger alpha of
+the grid (same K and scope), so that the choice keeps off the edges of a plateau. Of several, the smallest alpha, then
+the fewest heads.
+
+The control: random directions of equal norm on the same heads. A point that does not beat the best of them is not
+chosen.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.complete import complete
+from ..foundation.files import write_text
+from ..foundation.intervals import Estimate, estimate
+from ..foundation.sandbox import Sandbox
+from .conditions import Condition, random_directions, under
+from .divergence import Text, measure_divergence
+from .tasks import TaskSet
+
+
+@dataclass(frozen=True)
+class Rates:
+    """correct, target, both: shares of the tasks, on one set of prompts at one strength."""
+
+    correct: Estimate
+    target: Estimate
+    both: Estimate
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
+    for the target, at minus alpha. kl, kl_minus: mean KL from the plain model at alpha and minus alpha, on held-out
+    texts."""
+
+    top_k: int
+    alpha: float
+    scope: str
+    at: Rates
+    minus: Rates
+    against: Rates
+    kl: float
+    kl_minus: float
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def rates_of(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    conditions: Sequence[tuple[bool, float]],
+    sandbox: Sandbox,
+    batch_size: int = 256,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Rates]:
+    """The rates of each (asked, alpha) pair. All of them are rows of the same batches, greedily."""
+    pairs = [(task, asked, alpha) for task in task_set.tasks for asked, alpha in conditions]
+    texts = complete(
+        model,
+        tokenizer,
+        [task_set.asked(task) if asked else task.prompt for task, asked, _ in pairs],
+        [alpha for *_, alpha in pairs],
+        task_set.max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    grades = task_set.grade([task for task, *_ in pairs], texts, sandbox)
+    groups = [task.group for task in task_set.tasks]
+    found = []
+    for i in range(len(conditions)):
+        own = grades[i :: len(conditions)]
+        found.append(
+            Rates(
+                estimate([g.correct for g in own], groups),
+                estimate([g.target for g in own], groups),
+                estimate([g.correct and g.target for g in own], groups),
+            )
+        )
+    return found
+
+
+def sweep(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    top_ks: Sequence[int],
+    alphas: Sequence[float],
+    scopes: Sequence[str],
+    sandbox: Sandbox,
+    batch_size: int = 256,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Point]:
+    """Answer every task at every point; the first point is alpha 0, which every K and scope share. The model's own K
+    and scope are put back."""
+    before = (model.iti_top_k, model.iti_scope)
+    texts = next(iter(task_set.texts.values()))
+    points: list[Point] = []
+    try:
+        for k, scope in [(k, scope) for scope in scopes for k in top_ks]:
+            model.iti_top_k, model.iti_scope = k, scope
+            strengths = [0.0, *alphas] if not points else list(alphas)
+            wanted = [pair for alpha in strengths for pair in ((False, alpha), (False, -alpha), (True, -alpha))]
+            rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress)
+            kls = [
+                divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, both_signs(strengths))
+            ]
+            for i, alpha in enumerate(strengths):
+                points.append(Point(k, alpha, scope, *rates[3 * i : 3 * i + 3], *kls[2 * i : 2 * i + 2]))
+    finally:
+        model.iti_top_k, model.iti_scope = before
+    return points
+
+
+def both_signs(alphas: Sequence[float]) -> list[float]:
+    return [sign * alpha for alpha in alphas for sign in (1, -1)]
+
+
+def choose(points: Sequence[Point], guard: float = 0.05, kl_guard: float | None = None) -> Point | None:
+    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guard."""
+    plain = next(point for point in points if point.alpha == 0)
+
+    def inside(point: Point) -> bool:
+        kept = point.at.correct.mean >= plain.at.correct.mean - guard
+        kept_against = point.against.correct.mean >= plain.against.correct.mean - guard
+        mild = kl_guard is None or point.kl <= kl_guard
+        return kept and kept_against and mild and point.at.both.mean > plain.at.both.mean
+
+    def reach(point: Point) -> float:
+        line = sorted((p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha)
+        at = line.index(point)
+        near = line[max(0, at - 1) : at + 2]
+        return sum(p.at.both.mean + plain.against.target.mean - p.against.target.mean for p in near) / len(near)
+
+    candidates = [point for point in points if point.alpha != 0 and inside(point)]
+    return min(candidates, key=lambda p: (-round(reach(p), 6), abs(p.alpha), p.top_k), default=None)
+
+
+def control(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    top_k: int,
+    scope: str,
+    alphas: Sequence[float],
+    sandbox: Sandbox,
+    draws: int = 3,
+    batch_size: int = 256,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[list[Rates]]:
+    """[draws][2 * alphas]: the rates at alpha and at minus alpha, in turn, of random directions on the same heads."""
+    before = (model.iti_top_k, model.iti_scope)
+    try:
+        model.iti_top_k, model.iti_scope = top_k, scope
+        used, found = model.iti_directions.top(top_k), []
+        for draw in range(draws):
+            with under(model, Condition("random", directions=random_directions(used, draw + 1))):
+                wanted = [(False, alpha) for alpha in both_signs(alphas)]
+                found.append(rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress))
+        return found
+    finally:
+        model.iti_top_k, model.iti_scope = before
+
+
+def beats_control(point: Point, alphas: Sequence[float], found: Sequence[Sequence[Rates]]) -> bool:
+    """Whether the point's share of correct answers in the target lies above every random draw's at its alpha, interval
+    and all."""
+    at = 2 * list(alphas).index(point.alpha)
+    return all(point.at.both.low > draw[at].both.high for draw in found)
+
+
+def alpha_of_kl(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    budget: float,
+    largest: float = 64.0,
+    tolerance: float = 0.01,
+) -> tuple[float, float]:
+    """(alpha, KL): the largest alpha up to `largest` whose mean KL from the plain model stays within `budget`, to a
+    relative `tolerance`. Four strengths are tried in each forward pass.
+
+    Raises:
+        ValueError: if the budget is not positive, or so large or small that no alpha up to `largest` meets it.
+    """
+    if not budget > 0:
+        raise ValueError(f"the KL budget is {budget}; expected a positive number of nats a token")
+    (end,) = measure_divergence(model, tokenizer, texts, [largest])
+    if end.kl.mean <= budget:
+        raise ValueError(
+            f"the KL budget is {budget}, but alpha {largest:g} has a KL of {end.kl.mean:.3g}; expected less"
+        )
+    low, high, kl_low = 0.0, largest, 0.0
+    while high - low > tolerance * high:
+        tried = [low + (high - low) * part for part in ((0.2, 0.4, 0.6, 0.8) if low else (0.01, 0.05, 0.2, 0.5))]
+        kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, tried)]
+        inside = [(alpha, kl) for alpha, kl in zip(tried, kls, strict=True) if kl <= budget]
+        outside = [alpha for alpha, kl in zip(tried, kls, strict=True) if kl > budget]
+        if inside:
+            low, kl_low = max(inside)
+        high = min([alpha for alpha in outside if alpha > low], default=high)
+        if high < 1e-6:
+            raise ValueError(f"the KL budget is {budget}, which no alpha above {high:g} meets; expected more")
+    return low, kl_low
+
+
+def apply(folder: str | os.PathLike, point: Point, heads: int) -> None:
+    """Write the point into the config.json of a repo on disk. `heads` are those in its directions file."""
+    path = Path(folder) / "config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["iti_alpha"], fields["iti_scope"] = point.alpha, point.scope
+    fields["iti_top_k"] = None if point.top_k == heads else point.top_k
+    write_text(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,41 @@
+"""Results of an evaluation as tables for documents."""
+
+from collections.abc import Sequence
+
+from .divergence import Divergence
+from .evaluate import Measured
+
+
+def evaluation_table(rows: Sequence[Measured], target: str, divergence: dict[str, Divergence] | None = None) -> str:
+    """The result as a table for a model card."""
+    divergence = divergence or {}
+    names = list(rows[0].measures)
+    heads = ["condition", "alpha", "correct (pass@1)", "change, points", target, "change, points", *names]
+    heads += ["degenerate", "characters", "KL, nats a token", "KL, 95th percentile", "n"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        own = divergence.get(row.condition)
+        change = ("", "") if row is rows[0] else (row.correct_change.points(), row.target_change.points())
+        cells = [row.condition, f"{row.alpha:g}", row.correct.percent(), change[0], row.target.percent(), change[1]]
+        cells += [row.measures[name].percent() for name in names]
+        cells += [row.degenerate.percent(), f"{row.characters.mean:.0f}"]
+        cells += [f"{own.kl.mean:.3f} [{own.kl.low:.3f}, {own.kl.high:.3f}]", f"{own.kl_95:.3f}"] if own else ["", ""]
+        lines.append("| " + " | ".join([*cells, str(row.correct.n)]) + " |")
+    return "\n".join(lines)
+
+
+def divergence_table(divergence: dict[str, dict[str, Divergence]]) -> str:
+    """Perplexity and KL on every set of held-out texts, as a table for a model card."""
+    lines = [
+        "| held-out text | condition | perplexity plain | steered | change of log-likelihood, nats a token | KL | "
+        "tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for text, own in divergence.items():
+        for condition, d in own.items():
+            change = f"{-d.nll_change.mean:+.3f} [{-d.nll_change.high:+.3f}, {-d.nll_change.low:+.3f}]"
+            lines.append(
+                f"| {text} | {condition} | {d.perplexity_plain:.3f} | {d.perplexity_steered:.3f} | {change} "
+                f"| {d.kl.mean:.3f} | {d.tokens} |"
+            )
+    return "\n".join(lines)

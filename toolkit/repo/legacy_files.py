@@ -1,0 +1,183 @@
+"""What the files of older ITI code mean."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .unpickle import LegacyError, read_pickle
+
+
+@dataclass
+class Legacy:
+    """An intervention as older code stored it.
+
+    vectors: {(layer, head): (vector [head_dim], standard deviation or None)}, best-ranked first where `ranked`.
+    scores: {(layer, head): AUC or accuracy}. said: what was found and decided, in words.
+    """
+
+    vectors: dict[tuple[int, int], tuple[np.ndarray, float | None]]
+    ranked: bool
+    scores: dict[tuple[int, int], float] = field(default_factory=dict)
+    alpha: float | None = None
+    heads_used: int | None = None
+    base: str | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    said: list[str] = field(default_factory=list)
+
+
+CONFIG = "iti_config.json"
+
+
+PICKLES = (
+    "iti_components.pkl",
+    "probe_results.pkl",
+    "directions.pkl",
+    "iti_directions.pkl",
+    "intervention_directions.pkl",
+)
+
+
+RANKS = ("top_heads.pkl", "iti_top_heads.pkl")
+
+
+def read_legacy(source: Path) -> Legacy:
+    """Read a folder or a file of older code.
+
+    Raises:
+        LegacyError: if nothing there is known, or it cannot be read.
+    """
+    if source.is_file():
+        files = [source]
+    else:
+        files = [source / name for name in (CONFIG, *PICKLES, *RANKS) if (source / name).is_file()]
+        others = sorted(path for path in source.glob("*.pkl") if path not in files)
+        if not any(path.name in PICKLES for path in files) and len(others) == 1:
+            files += others
+    found: dict[str, object] = {}
+    for path in files:
+        found[path.name] = _read_json(path) if path.suffix == ".json" else read_pickle(path)
+    said = [f"read {', '.join(found)}"]
+    config = found.pop(CONFIG, {}) or {}
+    if not isinstance(config, dict):
+        raise LegacyError(f"{source}/{CONFIG}: {type(config).__name__}; expected an object")
+    ranks = next((found.pop(name) for name in RANKS if name in found), None)
+    holders = list(found.items())
+    if not holders and "directions" in config:
+        holders = [(CONFIG, config)]
+    if not holders:
+        raise LegacyError(
+            f"{source}: no directions found; expected one of {', '.join(PICKLES)}, or {CONFIG} with directions in it"
+        )
+    name, content = holders[0]
+    if not isinstance(content, dict):
+        raise LegacyError(f"{source}/{name}: {type(content).__name__}; expected a dict")
+    if isinstance(content.get("metadata"), dict) and not config:
+        config = content
+    raw = content["directions"] if isinstance(content.get("directions"), dict) else content
+    vectors = {_pair(key, name): _vector(value, name) for key, value in raw.items()}
+    if not vectors:
+        raise LegacyError(f"{source}/{name}: holds no directions")
+    order, scores, ranked = _ranks(content, ranks, said)
+    if order:
+        missing = [pair for pair in order if pair not in vectors]
+        if missing:
+            raise LegacyError(
+                f"{source}/{name}: top_heads names layer {missing[0][0]}, head {missing[0][1]}, without direction"
+            )
+        if len(order) < len(vectors):
+            said.append(f"{len(vectors) - len(order)} heads have a direction and no rank: left out")
+        vectors = {pair: vectors[pair] for pair in order}
+    if not ranked:
+        said.append("the source does not rank its heads: they are kept in its order, so iti_top_k means nothing here")
+    meta = config.get("metadata") if isinstance(config.get("metadata"), dict) else {}
+    alpha = meta.get("alpha", config.get("alpha"))
+    if alpha is not None and (
+        isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha)
+    ):
+        raise LegacyError(f"{source}/{CONFIG}: alpha is {alpha!r}; expected a number")
+    used = config.get("num_intervention_heads", meta.get("num_intervention_heads"))
+    base = config.get("base_model", meta.get("base_model"))
+    return Legacy(
+        vectors=vectors,
+        ranked=ranked,
+        scores=scores,
+        alpha=alpha,
+        heads_used=used if isinstance(used, int) and not isinstance(used, bool) and used > 0 else None,
+        base=base if isinstance(base, str) else None,
+        num_layers=content.get("num_layers") if isinstance(content.get("num_layers"), int) else None,
+        num_heads=content.get("num_heads") if isinstance(content.get("num_heads"), int) else None,
+        said=said,
+    )
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LegacyError(f"{path}: no JSON ({error})") from None
+
+
+def _pair(key: object, name: str) -> tuple[int, int]:
+    """(layer, head) from a tuple of integers, or from a text that holds two."""
+    if isinstance(key, str):
+        numbers = re.findall(r"\d+", key)
+        if len(numbers) == 2:
+            return int(numbers[0]), int(numbers[1])
+    elif isinstance(key, tuple) and len(key) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in key):
+        return key
+    raise LegacyError(f"{name}: a key is {key!r}; expected (layer, head)")
+
+
+def _vector(value: object, name: str) -> tuple[np.ndarray, float | None]:
+    """An array alone, or (array, standard deviation), or the same as JSON lists and objects."""
+    std = None
+    if isinstance(value, dict):
+        std = next((value[key] for key in ("std", "sigma") if key in value), None)
+        value = value.get("direction", value.get("vector"))
+    elif isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], (np.ndarray, list)):
+        value, std = value
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+        std = None if std is None else float(std)
+    except (TypeError, ValueError):
+        raise LegacyError(f"{name}: a direction is {type(value).__name__}; expected numbers") from None
+    if (
+        vector.ndim != 1
+        or not np.isfinite(vector).all()
+        or (std is not None and not (math.isfinite(std) and std >= 0))
+    ):
+        raise LegacyError(
+            f"{name}: a direction has shape {list(vector.shape)} and spread {std}; expected finite numbers [head_dim]"
+        )
+    return vector, std
+
+
+def _ranks(content: dict, ranks: object, said: list[str]) -> tuple[list, dict, bool]:
+    """The heads in the source's order, their scores, and whether that order is a ranking."""
+    listed = ranks if ranks is not None else content.get("top_heads")
+    scored = content.get("top_heads_scores")
+    if listed is None:
+        return [], {}, False
+    order, scores = [], {}
+    for entry in listed:
+        if isinstance(entry, dict):
+            pair = (entry.get("layer"), entry.get("head"))
+            scores[pair] = next((entry[key] for key in ("auc", "val_acc", "accuracy") if key in entry), math.nan)
+        else:
+            pair = tuple(entry)
+        order.append(_pair(pair, "top_heads"))
+    for entry in scored or ():
+        if isinstance(entry, dict):
+            pair = (entry.get("layer"), entry.get("head"))
+            scores[pair] = next((entry[key] for key in ("auc", "val_acc") if key in entry), math.nan)
+    if len(set(order)) < len(order):
+        raise LegacyError("top_heads names a head twice")
+    by_position = not scores and order == sorted(order) and len(order) > 2
+    if by_position:
+        said.append("top_heads is sorted by position")
+    return order, {k: float(v) for k, v in scores.items() if isinstance(v, (int, float))}, not by_position

@@ -1,0 +1,115 @@
+"""Make a steered repo from a Llama checkpoint and a labelled set: record activations, fit, write."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..data.labelled_set import Example
+from ..fit.activation_cache import processes
+from ..fit.figures import figures
+from ..fit.fit_directions import fit, to_directions
+from ..fit.positions import Policy, fits
+from ..fit.record_activations import capture
+from ..fit.report import report, write_report
+from ..fit.settings import FitSettings
+from ..foundation.files import write_text
+from .card import card
+from .folder import check_out, copy_tokenizer, new_folder
+
+
+def load_base(
+    base: str | os.PathLike, revision: str | None = None, dtype: str = "auto", **kwargs
+) -> tuple[ITILlamaForCausalLM, PreTrainedTokenizerBase]:
+    """A Llama that is not steered yet, and its tokenizer: a plain one in adapter form, or the one inside a
+    self-contained steered model.
+
+    Raises:
+        ValueError: if it is no Llama, or is itself an adapter form.
+    """
+    kwargs |= {"dtype": dtype} | ({"revision": revision} if revision else {})
+    hub = {"revision": revision} if revision else {}
+    fields, _ = PretrainedConfig.get_config_dict(base, **hub)
+    if fields.get("model_type") == "iti_llama":
+        inner = fields.get("base_model_name_or_path")
+        if inner is not None:
+            raise ValueError(f"base {base}: is itself a steered model without weights; use its base, {inner}")
+        model = ITILlamaForCausalLM.from_pretrained(base, iti_directions_file=None, iti_top_k=None, **kwargs)
+    else:
+        model = ITILlamaForCausalLM.from_base(base, None, **kwargs)
+    return model.eval(), AutoTokenizer.from_pretrained(base, **hub)
+
+
+def readable(
+    examples: Sequence[Example], policy: Policy, base: str | os.PathLike, revision: str | None = None
+) -> list[Example]:
+    """The examples that the base model reads whole."""
+    hub = {"revision": revision} if revision else {}
+    tokenizer = AutoTokenizer.from_pretrained(base, **hub)
+    longest = AutoConfig.from_pretrained(base, **hub).max_position_embeddings
+    return [example for example in examples if fits(example, policy, tokenizer, longest)]
+
+
+def fit_repo(
+    base: str | os.PathLike,
+    examples: Sequence[Example],
+    out: str | os.PathLike,
+    *,
+    policy: Policy,
+    settings: FitSettings,
+    alpha: float = 1.0,
+    scope: str = "all",
+    self_contained: bool = False,
+    overwrite: bool = False,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device_map: str = "auto",
+    batch_size: int = 32,
+    cache: str | os.PathLike | None = None,
+    base_name: str | None = None,
+    dataset: str = "",
+    left_out: int = 0,
+    progress: Callable[[str, int | None], None] = lambda step, rows: None,
+) -> dict:
+    """Capture, fit, and write a repo to `out`: code, config, directions, tokenizer, report, figures, card; the weights
+    too if `self_contained`. Returns the report. `base_name` is what the files call the base, `left_out` counts rows
+    that were too long.
+
+    Raises:
+        ValueError: for a base or data that cannot be used, before anything is written.
+        FileExistsError: see `new_folder`.
+    """
+    check_out(out, overwrite)
+    base, state = os.fspath(base), processes()
+    is_dir = os.path.isdir(base)
+    name = base_name or (Path(base).resolve().name if is_dir else base)
+    device_map = {"": state.process_index} if state.num_processes > 1 and state.device.type == "cuda" else device_map
+    if state.num_processes > 1 and state.device.type == "cpu":
+        device_map = "cpu"
+    model, tokenizer = load_base(base, revision, dtype, device_map=device_map)
+    if model.config.base_model_name_or_path is None and not self_contained:
+        raise ValueError(f"base {base}: is a steered model, so no adapter can name it; pass --self-contained")
+    activations = capture(
+        model, tokenizer, examples, policy, batch_size, cache, progress=lambda rows: progress("capture", rows)
+    )
+    if not state.is_main_process:
+        return {}
+    found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
+    directions = to_directions(found, activations, examples, policy, name, dataset)
+    result = report(found, examples, policy, activations, name, {"alpha": alpha, "scope": scope, "left_out": left_out})
+
+    progress("writing", None)
+    model.set_iti_directions(directions)
+    model.iti_alpha, model.iti_scope = alpha, scope
+    if self_contained:
+        model.config.base_model_name_or_path = model.config.base_model_revision = None
+    with new_folder(out, overwrite) as folder:
+        model.save_pretrained(folder)
+        copy_tokenizer(base, folder, **({"revision": revision} if revision else {}))
+        write_report(result, folder / "iti_report.json")
+        figures(found, examples, activations, folder / "figures")
+        write_text(folder / "README.md", card(model.config, directions, result, base=base if not is_dir else None))
+    return result

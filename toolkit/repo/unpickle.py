@@ -1,0 +1,264 @@
+"""Read the files of older ITI code, pickles among them, without running anything that they ask for.
+
+The unpickler builds numbers, texts, plain containers, and inert descriptions of NumPy arrays, scalars and dtypes,
+which are checked and turned into arrays afterwards. scikit-learn models become inert stubs. Any other global is
+refused by name before anything is built. No function of NumPy is called with what a file says.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import re
+from pathlib import Path
+
+import numpy as np
+
+
+LARGEST = 1 << 28
+"""Bytes of a pickle, and of an array in it, at most."""
+
+
+_ARRAYS = {f"numpy.{core}.multiarray" for core in ("core", "_core")}
+
+
+_OPCODES = frozenset(
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "POP",
+        "POP_MARK",
+        "DUP",
+        "MEMOIZE",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "EMPTY_LIST",
+        "APPEND",
+        "APPENDS",
+        "LIST",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "EMPTY_DICT",
+        "DICT",
+        "SETITEM",
+        "SETITEMS",
+        "EMPTY_SET",
+        "ADDITEMS",
+        "FROZENSET",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "NEWOBJ",
+        "BUILD",
+    ]
+)
+
+
+class LegacyError(ValueError):
+    """A file of older code that cannot be read, or is refused. The message names the file and the reason."""
+
+
+class _Frozen(type):
+    """Classes that a pickle cannot change."""
+
+    def __setattr__(cls, name, value):
+        raise pickle.UnpicklingError(f"sets {name} of a class")
+
+
+class _Dtype(metaclass=_Frozen):
+    __slots__ = ("code", "order")
+
+    def __init__(self, code="", *_):
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state):
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+            raise pickle.UnpicklingError("holds a dtype that is not of numbers")
+        self.order = state[1]
+
+    def real(self) -> np.dtype:
+        if not isinstance(self.code, str) or not re.fullmatch(r"(f[248]|i[1248]|u[1248]|b1)", self.code):
+            raise pickle.UnpicklingError(f"holds a dtype {self.code!r}; expected numbers")
+        return np.dtype(self.code if self.order in "|=" else self.order + self.code)
+
+
+class _Array(metaclass=_Frozen):
+    __slots__ = ("state",)
+
+    def __init__(self):
+        self.state = None
+
+    def __setstate__(self, state):
+        self.state = state
+
+    def real(self) -> np.ndarray:
+        try:
+            _, shape, dtype, fortran, data = self.state
+            dtype, shape = dtype.real(), tuple(int(size) for size in shape)
+        except (TypeError, ValueError, AttributeError):
+            raise pickle.UnpicklingError("holds an array that cannot be read") from None
+        size = math.prod(shape) * dtype.itemsize
+        if any(length < 0 for length in shape) or not isinstance(data, bytes) or len(data) != size or size > LARGEST:
+            found = len(data) if isinstance(data, bytes) else "no"
+            raise pickle.UnpicklingError(f"holds an array of shape {shape} with {found} bytes; expected {size}")
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+class _Scalar(metaclass=_Frozen):
+    __slots__ = ("data", "dtype")
+
+    def __init__(self, dtype=None, data=b""):
+        self.dtype, self.data = dtype, data
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("changes a number")
+
+    def real(self) -> float | int:
+        if not isinstance(self.dtype, _Dtype) or not isinstance(self.data, bytes):
+            raise pickle.UnpicklingError("holds a number that cannot be read")
+        dtype = self.dtype.real()
+        if len(self.data) != dtype.itemsize:
+            raise pickle.UnpicklingError("holds a number of a wrong size")
+        return np.frombuffer(self.data, dtype)[0].item()
+
+
+class Stub(metaclass=_Frozen):
+    """Stands for a scikit-learn model; holds nothing."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def real(self) -> "Stub":
+        return self
+
+
+class _Ndarray(metaclass=_Frozen):
+    """The word `ndarray`, as an argument. Calling it is refused."""
+
+    def __new__(cls, *args, **kwargs):
+        raise pickle.UnpicklingError("calls numpy.ndarray")
+
+
+class _Reconstruct(metaclass=_Frozen):
+    """`_reconstruct(ndarray, (0,), b"b")`: an array whose content comes later. The shape it names is not made."""
+
+    def __new__(cls, kind=None, shape=None, code=None):
+        if kind is not _Ndarray:
+            raise pickle.UnpicklingError("reconstructs something that is no array")
+        return _Array()
+
+
+class _Encode(metaclass=_Frozen):
+    """`_codecs.encode(text, "latin1")`, and `bytes()`: how protocols 0 to 2 write bytes."""
+
+    def __new__(cls, text="", encoding="latin1"):
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError("encodes something that is no bytes")
+        return text.encode("latin1")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        if module in _ARRAYS and name in ("_reconstruct", "scalar"):
+            return _Reconstruct if name == "_reconstruct" else _Scalar
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return _Ndarray if name == "ndarray" else _Dtype
+        if (module, name) in (("_codecs", "encode"), ("builtins", "bytes"), ("__builtin__", "bytes")):
+            return _Encode
+        if module.split(".")[0] == "sklearn" and re.fullmatch(r"\w+", name):
+            return Stub
+        raise pickle.UnpicklingError(f"names {module}.{name}")
+
+
+def read_pickle(path: Path) -> object:
+    """What a pickle holds: numbers, texts, containers, NumPy arrays, and stubs.
+
+    Raises:
+        LegacyError: if it names anything else, is cut off, too large, or no pickle at all.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise LegacyError(f"{path}: {size:,} bytes; expected at most {LARGEST:,}")
+    data = path.read_bytes()
+    if data[:2] == b"PK":
+        raise LegacyError(f"{path}: is a zip archive (torch.save, perhaps); expected a plain pickle. It is not opened")
+    try:
+        _check_opcodes(data)
+        return _real(_Unpickler(io.BytesIO(data)).load())
+    except pickle.UnpicklingError as error:
+        raise LegacyError(f"{path}: refused: the pickle {error}. Nothing in it was run") from None
+    except Exception as error:  # a pickle is a program, and a wrong one can fail in any way
+        raise LegacyError(f"{path}: cannot be read as a pickle ({type(error).__name__}: {error})") from None
+
+
+def _check_opcodes(data: bytes) -> None:
+    """Refuse what no file of numbers needs: unknown opcodes, and memo indices that would ask for memory."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(f"uses {opcode.name}")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count + 1:
+            raise pickle.UnpicklingError(f"puts a memo at {argument}")
+        if opcode.name == "GLOBAL":
+            _Unpickler(io.BytesIO()).find_class(*argument.split(" ", 1))
+
+
+def _real(value: object, depth: int = 0, seen: dict[int, object] | None = None) -> object:
+    """Descriptions turned into what they describe. What is shared is turned once; what holds itself is refused."""
+    seen = {} if seen is None else seen
+    if depth > 50:
+        raise pickle.UnpicklingError("is nested too deeply, or holds itself")
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, (_Array, _Scalar, Stub)):
+        result = value.real()
+    elif isinstance(value, dict):
+        result = {_real(k, depth + 1, seen): _real(v, depth + 1, seen) for k, v in value.items()}
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        result = type(value)(_real(item, depth + 1, seen) for item in value)
+    elif isinstance(value, (int, float, str, bytes, bool, type(None))):
+        return value
+    else:
+        raise pickle.UnpicklingError(
+            f"holds a {getattr(value, '__name__', type(value).__name__).strip('_')} that stands alone"
+        )
+    seen[id(value)] = result
+    return result
