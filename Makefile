@@ -9,29 +9,32 @@ demo: .venv/.run
 	.venv/bin/iti-llama demo
 
 test: .venv/.test
-	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest --numprocesses 2 tests
 
 # The lowest versions that pyproject.toml admits and this suite can install.
 test-oldest: .venv-oldest/.test
-	.venv-oldest/bin/python -m pytest tests
+	.venv-oldest/bin/python -m pytest --numprocesses 2 tests
 
 # transformers' own tests of model classes, from its source distribution.
 test-hf: .venv/.test
 	.venv/bin/python tests/hf/run.py
 
 lint: .venv/.test
-	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
 
 train-base: .venv/.run
-	.venv/bin/python -m iti_llama.toolkit.train_base --out build/base
+	.venv/bin/python -m iti_llama.toolkit.bundled.train --out build/base
 
-# The bundled model's directions again, from its weights: the file has to come out byte for byte.
+# The bundled model's directions again, from its weights: the same heads, and the same numbers within 1e-6.
 BASE ?= .
 refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
-	    --policy "fraction 0" --top-k 12 --alpha 1.0 --out build/refit --overwrite --card README.md
-	cmp build/refit/iti_directions.safetensors iti_directions.safetensors && echo "the same bytes"
+	    --policy "fraction 0" --top-k 12 --alpha 1.0 --out build/refit --overwrite --card docs/evaluation.md
+	.venv/bin/python -m iti_llama.toolkit.bundled.compare_directions \
+	    build/refit/iti_directions.safetensors iti_directions.safetensors
 
 # Where K and alpha come from: all heads ranked, a grid on validation tasks.
 sweep: .venv/.run
@@ -41,10 +44,10 @@ sweep: .venv/.run
 	.venv/bin/iti-llama sweep --repo build/all-heads --n 150 --top-ks 8,12,16 --alphas 0.6,0.7,0.8,0.9,1.0,1.1,1.2 \
 	    --guard 0.03 --out .
 
-# What README.md and docs/before-after.md say of the steering.
+# What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep
 	rm -rf build/evaluation
-	.venv/bin/iti-llama evaluate --out build/evaluation --card README.md
+	.venv/bin/iti-llama evaluate --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
 
 bench: .venv/.run

@@ -15,10 +15,9 @@ import torch
 import transformers
 from decode import SHAPES
 from transformers import LlamaConfig, LlamaForCausalLM
-from XX import _forward
 
 from iti_llama.toolkit.fit.positions import Row
-from iti_llama.toolkit.fit.record_activations import _batches
+from iti_llama.toolkit.fit.record_activations import _batches, record_batch
 
 
 def main() -> None:
@@ -39,10 +38,10 @@ def main() -> None:
         lengths = [max(8, length // 8) for length in lengths]
     rows = [Row(torch.randint(5, 4000, (length,)).tolist(), length - 1) for length in lengths]
     batches = _batches(rows, args.batch_size)
-    _forward(model, [rows[i] for i in batches[0]], 0)
+    record_batch(model, [rows[i] for i in batches[0]], 0)
     start = time.perf_counter()
     for batch in batches:
-        kept = _forward(model, [rows[i] for i in batch], 0)
+        kept = record_batch(model, [rows[i] for i in batch], 0)
     seconds = time.perf_counter() - start
     if args.device == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -17,7 +17,7 @@ from iti_llama.toolkit.foundation.sandbox import Sandbox, SandboxError
 
 
 logging.disable_progress_bar()
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,13 +1,13 @@
 """Train the bundled model: a small Llama with grouped-query attention, from scratch, on the corpus of `corpus.py`.
 
-`python -m iti_llama.toolkit.train_base --out DIR` writes a plain Llama folder (config, weights, tokenizer). It runs on
-two CPU cores in under an hour, checkpoints every few hundred steps and resumes from there after a kill. The documents
-of a step depend on the seed and the step alone, so a resumed run sees what an uninterrupted one would have seen.
+`python -m iti_llama.toolkit.bundled.train --out DIR` writes a plain Llama folder (config, weights, tokenizer). It runs
+on two CPU cores in under an hour, checkpoints every few hundred steps and resumes from there after a kill. The
+documents of a step depend on the seed and the step alone, so a resumed run sees what an uninterrupted one would have
+seen.
 """
 
 import json
 import logging
-import math
 import os
 import random
 import time
@@ -23,7 +23,12 @@ import torch.nn.functional as F
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    get_cosine_with_min_lr_schedule_with_warmup,
+)
 
 from .corpus import Document, sample_document
 
@@ -176,14 +181,6 @@ def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
             handle.remove()
 
 
-def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then cosine down to 2%."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
 def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
     """Train, or go on from `out/checkpoint.pt`, and write the model and tokenizer to `out`. Returns `out`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -197,6 +194,9 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
         lr=recipe.learning_rate,
         betas=(0.9, 0.95),
     )
+    schedule = get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, recipe.warmup_steps, recipe.steps, min_lr_rate=0.02
+    )
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -204,6 +204,7 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
             raise ValueError(f"{checkpoint} belongs to another recipe: {state['recipe']}; delete it or change --out")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
         first = state["step"]
         logger.info("resuming from step %d of %s", first, checkpoint)
 
@@ -219,13 +220,12 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
         )
         for step, documents in zip(range(first, recipe.steps), batches_from(first, recipe), strict=False):
             ids, weights = collate(documents, tokenizer, recipe.prompt_weight)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, recipe)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(model, ids, weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+            schedule.step()
             optimizer.zero_grad(set_to_none=True)
             average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
             tokens += ids.numel()
@@ -234,6 +234,7 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
             if (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps:
                 state = {"recipe": asdict(recipe), "step": step + 1}
                 state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state["schedule"] = schedule.state_dict()
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
                 progress.console.print(f"step {step + 1}: loss {average:.4f}, {rate:,.0f} tokens/s")

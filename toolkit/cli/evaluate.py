@@ -37,6 +37,7 @@ def evaluate(
         Path | None, typer.Option(help="folder for evaluation.json and completions.jsonl; a killed run goes on")
     ] = None,
     card_file: CardFile = None,
+    tables: Annotated[Path | None, typer.Option(help="document whose full tables are replaced as well")] = None,
     source: Annotated[str, typer.Option(help="folder with NeoCoder's files")] = "neocoder",
     stronger: Annotated[
         bool, typer.Option("--stronger", help="NeoCoder: add tests by changing inputs where humans agree")
@@ -60,7 +61,7 @@ def evaluate(
     from ..measure.evaluate import divergence_of, settings_of
     from ..measure.evaluate import evaluate as measure_all
     from ..measure.saved_completions import SavedCompletions
-    from ..measure.tables import divergence_table, evaluation_table
+    from ..measure.tables import divergence_table, evaluation_table, summary_table
     from ..repo.card import replace_section, write_results
     from .task_sets import task_set_of
 
@@ -75,7 +76,7 @@ def evaluate(
     settings = settings_of(model, chosen, conditions[1].alpha, samples, temperature, seed)
     store = SavedCompletions(out and out / "completions.jsonl", settings)
     with progress_bar(len(chosen) * samples * len(conditions)) as advance:
-        rows, _ = measure_all(
+        rows, answers = measure_all(
             model, tokenizer, chosen, conditions, sandbox, samples, temperature, store, seed, progress=advance
         )
     steering = sum(c.alpha != 0 and not c.asked for c in conditions)
@@ -90,16 +91,18 @@ def evaluate(
         write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     first = next(iter(chosen.texts))
     table = f"{evaluation_table(rows, chosen.target, divergence[first])}\n\n{divergence_table(divergence)}"
+    how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
+    asked = (
+        f"{chosen.name}, {len(chosen)} tasks (seed {seed}), {how}, {settings['heads']} heads, scope {model.iti_scope}"
+    )
+    note = f"{asked}. In brackets 95% intervals, bootstrapped by problem; KL on {first}."
     if card_file is not None:
-        how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
-        note = (
-            f"{chosen.name}, {len(chosen)} tasks (seed {seed}), {how}, {settings['heads']} heads, scope "
-            f"{model.iti_scope}. In brackets 95% "
-            "intervals, bootstrapped by problem. KL in the first table: from the plain to the steered model, on "
-            f"{first}."
+        replace_section(
+            card_file, "evaluation", f"{summary_table(rows, answers, chosen, divergence[first])}\n\n{note}"
         )
-        replace_section(card_file, "evaluation", f"{table}\n\n{note}")
         write_results(card_file, chosen.name, chosen.target, rows)
+    if tables is not None:
+        replace_section(tables, "evaluation", f"{table}\n\n{note}")
     if json_:
         print(json.dumps(found, indent=1))
     else:

@@ -20,7 +20,7 @@ def info(
     code."""
     from ..repo.info import inspect
 
-    found = inspect(repo, **({"revision": revision} if revision else {}))
+    found = inspect(repo, revision)
     if json_:
         print(json.dumps(found.to_dict(), indent=2))
         return

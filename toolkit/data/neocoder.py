@@ -4,14 +4,12 @@ NeoCoder's own files are read as they are: `NeoCoder.json`, `human_solutions.jso
 `test_cases_annotated.json`, from a folder or from its repository. Tests are the samples in the problem statements.
 """
 
-import hashlib
 import json
 import re
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from iti_llama.iti_directions import write_whole
+import pooch
 
 from .techniques import techniques
 
@@ -47,18 +45,14 @@ def fetch(url: str, folder: Path, sha256: dict[str, str] | None = None) -> dict[
     """
     sums = {}
     for name in FILES:
-        path = folder / name
-        if path.exists():
-            data = path.read_bytes()
-        else:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/{name}", timeout=60) as answer:
-                data = answer.read()
-        sums[name] = hashlib.sha256(data).hexdigest()
-        wanted = (sha256 or {}).get(name)
-        if wanted is not None and sums[name] != wanted:
+        there = (folder / name).exists()
+        path = Path(pooch.retrieve(f"{url.rstrip('/')}/{name}", known_hash=None, fname=name, path=folder))
+        sums[name] = pooch.file_hash(path)
+        wanted = (sha256 or {}).get(name, sums[name])
+        if sums[name] != wanted:
+            if not there:
+                path.unlink()
             raise ValueError(f"{name}: SHA-256 is {sums[name]}; expected {wanted}")
-        if not path.exists():
-            write_whole(path, data)
     return sums
 
 

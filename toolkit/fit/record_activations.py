@@ -72,7 +72,7 @@ def _batches(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _record_batch(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+def record_batch(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """What is kept of one batch of rows: {"heads": [batch, layers, heads * head_dim], "residual": [batch, layers,
     hidden]}."""
     length = max(len(row.ids) for row in rows)
@@ -124,7 +124,7 @@ def capture(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def compute(batch: list[int]) -> dict[str, torch.Tensor]:
-        return _record_batch(model, [rows[index] for index in batch], pad)
+        return record_batch(model, [rows[index] for index in batch], pad)
 
     if cache is None:
         parts = []

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
 
 
 DRAWS = 2000
@@ -41,8 +42,8 @@ def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> E
     sums, counts = np.bincount(index, values), np.bincount(index)
     mean, k = float(values.mean()), len(counts)
     if np.ptp(values) == 0 and abs(mean) in (0.0, 1.0):
-        bound = 1.96**2 / (k + 1.96**2)  # Wilson's bound at 0 successes of k
-        low, high = {0.0: (0.0, bound), 1.0: (1 - bound, 1.0), -1.0: (-1.0, bound - 1)}[mean]
+        wilson = binomtest(round(abs(mean)) * k, k).proportion_ci(method="wilson")
+        low, high = (wilson.low, wilson.high) if mean >= 0 else (-wilson.high, -wilson.low)
         return Estimate(mean, low, high, len(values), k)
     drawn = np.random.default_rng(seed).integers(0, k, (DRAWS, k))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from ..foundation.intervals import estimate
 from .divergence import Divergence
-from .evaluate import Measured
+from .evaluate import Answers, Measured
+from .tasks import TaskSet
 
 
 def evaluation_table(rows: Sequence[Measured], target: str, divergence: dict[str, Divergence] | None = None) -> str:
@@ -38,4 +40,26 @@ def divergence_table(divergence: dict[str, dict[str, Divergence]]) -> str:
                 f"| {text} | {condition} | {d.perplexity_plain:.3f} | {d.perplexity_steered:.3f} | {change} "
                 f"| {d.kl.mean:.3f} | {d.tokens} |"
             )
+    return "\n".join(lines)
+
+
+def summary_table(
+    rows: Sequence[Measured],
+    answers: dict[str, Answers],
+    task_set: TaskSet,
+    divergence: dict[str, Divergence],
+) -> str:
+    """Plain, steered, the random directions pooled and minus alpha, as a table for a model card."""
+    randoms = [row.condition for row in rows if row.condition.startswith("random")]
+    shown = {"plain": ["plain"], "steered": ["steered"], "random directions": randoms, "minus alpha": ["minus alpha"]}
+    lines = [f"| | correct | {task_set.target} | KL from plain, nats a token | n |", "|---|---|---|---|---|"]
+    for name, conditions in shown.items():
+        own = [answers[condition] for condition in conditions]
+        groups = [task.group for one in own for task in task_set.tasks for _ in range(one.samples)]
+        correct = estimate([flag for one in own for flag in one.correct], groups)
+        target = estimate([flag for one in own for flag in one.target], groups)
+        kls = [divergence[condition].kl.mean for condition in conditions if condition in divergence]
+        kl = f"{sum(kls) / len(kls):.3f}" if kls else ""
+        alpha = next(row.alpha for row in rows if row.condition == conditions[0])
+        lines.append(f"| {name} (alpha {alpha:g}) | {correct.percent()} | {target.percent()} | {kl} | {correct.n} |")
     return "\n".join(lines)

@@ -4,10 +4,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from transformers import PretrainedConfig
-from transformers.utils import cached_file
+from iti_llama.iti_directions import ITIDirections
 
-from iti_llama import ITIDirections
+from .open_repo import open_repo
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,21 @@ class Info:
         return asdict(self)
 
 
-def inspect(repo: str | os.PathLike, **hub_kwargs) -> Info:
-    """Read the config and the directions of a repo or folder.
+def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
+    """Read the config and the directions of a repo or folder, without torch. A field that is absent has its default.
 
     Raises:
         ValueError, OSError: if it is no steered repo, or its directions are missing or wrong.
     """
-    fields, _ = PretrainedConfig.get_config_dict(repo, **hub_kwargs)
+    opened = open_repo(repo, revision)
+    fields = opened.config()
     if fields.get("model_type") != "iti_llama":
         raise ValueError(f"{repo}: config.json has model_type {fields.get('model_type')!r}; expected 'iti_llama'")
-    name = fields.get("iti_directions_file")
+    name = fields.get("iti_directions_file", "iti_directions.safetensors")
     if name is None:
         raise ValueError(f"{repo}: iti_directions_file is null, so this model is not steered")
-    path = cached_file(repo, name, **hub_kwargs)
-    directions = ITIDirections.load(path)
+    path = opened.get(name)
+    directions = ITIDirections.load(path, framework="np")
     used = directions.top(fields.get("iti_top_k"))
     heads: dict[int, list[int]] = {}
     for layer, head in sorted(used.heads.tolist()):

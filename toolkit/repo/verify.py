@@ -1,18 +1,15 @@
 """What loading a steered repo would run, and whether to trust it, found out without running any of it."""
 
 import hashlib
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
-from huggingface_hub import HfApi, hf_hub_download
-from transformers import LlamaConfig
-
-from iti_llama import ITIDirections, ITIDirectionsError
+from iti_llama.iti_directions import ITIDirections, ITIDirectionsError
 
 from ..foundation.package import ROOT
 from .folder import CODE
+from .open_repo import open_repo
 
 
 PICKLED = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz")
@@ -21,6 +18,10 @@ AUTO_MAP = {
     "AutoModel": "modeling_iti_llama.ITILlamaModel",
     "AutoModelForCausalLM": "modeling_iti_llama.ITILlamaForCausalLM",
 }
+
+
+GEOMETRY = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
+"""What a config that does not say otherwise describes, as LlamaConfig has it."""
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,11 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     Raises:
         OSError: if it cannot be found. ValueError: if its config.json is no JSON object.
     """
-    if os.path.isdir(repo):
-        root, commit = Path(repo), None
-        found = (path.relative_to(root) for path in root.rglob("*") if path.is_file() or path.is_symlink())
-        names = sorted(path.as_posix() for path in found if path.parts[0] != ".git")
-        if root.resolve() == ROOT:  # of a checkout of the project, only what a repo holds counts
-            names = [name for name in names if "/" not in name]
-
-        def get(name: str) -> Path:
-            return root / name
-    else:
-        info = HfApi().model_info(repo, revision=revision)
-        commit = info.sha
-        names = sorted(sibling.rfilename for sibling in info.siblings)
-
-        def get(name: str) -> Path:
-            return Path(hf_hub_download(repo, name, revision=commit))
-
+    opened = open_repo(repo, revision)
+    names, get, commit, config = list(opened.names()), opened.get, opened.commit, opened.config()
+    if opened.commit is None and Path(repo).resolve() == ROOT:  # a checkout of the project: only what a repo holds
+        names = [name for name in names if "/" not in name]
     problems, notes = [], []
-    if "config.json" not in names:
-        raise FileNotFoundError(f"{repo}: no config.json; expected a model repo")
-    try:
-        config = json.loads(get("config.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{repo}/config.json: no JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{repo}/config.json: {type(config).__name__}; expected an object")
     code = tuple(_code(name, get(name)) for name in names if name.endswith(".py"))
     problems += [
         f"{name} can hold a pickle, which runs code when it is read" for name in names if name.endswith(PICKLED)
@@ -124,9 +104,8 @@ def _directions(config: dict, names: list[str], get) -> list[str]:
     if not isinstance(file, str) or file not in names:
         return [f"iti_directions_file is {file!r}, and there is no such file: it will not load"]
     try:
-        directions = ITIDirections.load(get(file))
-        own = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
-        directions.check_geometry(LlamaConfig(**own), file)
+        directions = ITIDirections.load(get(file), framework="np")
+        directions.check_geometry(SimpleNamespace(**GEOMETRY | {k: config[k] for k in GEOMETRY if k in config}), file)
         directions.top(config.get("iti_top_k"))
     except (ITIDirectionsError, ValueError, TypeError) as error:
         return [f"the directions cannot be used: {error}"]

@@ -1,0 +1,53 @@
+"""The files of a repo on the Hub or on disk, one by one, without torch and without running any of it."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, hf_hub_download
+
+
+@dataclass(frozen=True)
+class OpenRepo:
+    """repo: its name or folder. commit: on the Hub, what is looked at; None for a folder."""
+
+    repo: str
+    commit: str | None
+    listed: tuple[str, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Every file, with `/` between folders; links too, and what is in hidden folders, but for .git."""
+        if self.commit is not None:
+            return self.listed
+        root = Path(self.repo)
+        found = (path.relative_to(root) for path in root.rglob("*") if path.is_file() or path.is_symlink())
+        return tuple(sorted(path.as_posix() for path in found if path.parts[0] != ".git"))
+
+    def get(self, name: str) -> Path:
+        """A file of the repo, downloaded where need be. Raises `FileNotFoundError` if there is none."""
+        if self.commit is not None and name in self.listed:
+            return Path(hf_hub_download(self.repo, name, revision=self.commit))
+        if self.commit is None and Path(self.repo, name).is_file():
+            return Path(self.repo, name)
+        raise FileNotFoundError(f"{self.repo}: no {name}")
+
+    def config(self) -> dict:
+        """config.json. Raises `FileNotFoundError` if there is none, `ValueError` if it is no JSON object."""
+        try:
+            found = json.loads(self.get("config.json").read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{self.repo}/config.json: no JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.repo}/config.json: {type(found).__name__}; expected an object")
+        return found
+
+
+def open_repo(repo: str | os.PathLike, revision: str | None = None) -> OpenRepo:
+    """Look into a folder or a Hub repo. Raises `OSError` if it cannot be found."""
+    if os.path.isdir(repo):
+        return OpenRepo(os.fspath(repo), None)
+    if os.path.exists(repo) or os.path.isabs(repo) or str(repo).startswith("."):
+        raise FileNotFoundError(f"{repo}: no such folder")
+    info = HfApi().model_info(os.fspath(repo), revision=revision)
+    return OpenRepo(os.fspath(repo), info.sha, tuple(sorted(sibling.rfilename for sibling in info.siblings)))
