@@ -1,0 +1,369 @@
+"""States in which the steering could be something other than what the model says it is."""
+
+import asyncio
+import copy
+import threading
+
+import numpy as np
+import pytest
+import torch
+from reference import SCOPE_POSITIONS, assert_close, hooks, some_directions, tiny_llama
+from steered import logits, steered_copy
+from transformers import LogitsProcessorList
+from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
+
+from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
+
+
+@pytest.fixture
+def model(base, directions):
+    return steered_copy(base, directions, iti_alpha=1.5)
+
+
+def tokens_of(model, ids, **kwargs):
+    return model.generate(
+        ids, **({"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0} | kwargs)
+    )
+
+
+# Positions and strengths ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [3, torch.tensor(3), torch.tensor([3, 3, 3])], ids=["int", "0-d", "rows"])
+def test_a_start_counts_the_tokens_in_the_cache(model, base, directions, ids, start):
+    weight = (torch.arange(11) >= 3).float().expand(3, 11)
+    with hooks(base, directions, 1.5, weight):
+        reference = logits(base, ids)
+    with torch.no_grad():
+        cache = model(ids[:, :6], use_cache=True, iti_start=start).past_key_values
+        rest = model(ids[:, 6:], past_key_values=cache, iti_start=start).logits
+    assert_close(rest, reference[:, 6:])
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2), torch.tensor(0.5), np.array(0.5)])
+def test_numbers_of_numpy_and_torch_are_numbers(model, base, directions, ids, number):
+    model.iti_alpha = number
+    assert type(model.iti_alpha) is float and model.iti_alpha == float(number)
+    with hooks(base, directions, float(number)):
+        assert_close(logits(model, ids), logits(base, ids))
+        expected = tokens_of(base, ids)
+    assert torch.equal(tokens_of(model, ids, iti_alpha=number), expected)
+
+
+@pytest.mark.parametrize("wrong", ["0.5", True, np.bool_(True), None, float("nan"), [1.0], complex(1, 1)])
+def test_what_is_no_number_is_refused_everywhere(model, ids, wrong):
+    with pytest.raises(ValueError, match="iti_alpha is .*expected a finite number"):
+        model.iti_alpha = wrong
+    if wrong not in (None, [1.0]):
+        with pytest.raises(ValueError, match="iti_alpha is .*expected a finite number"):
+            tokens_of(model, ids, iti_alpha=wrong)
+    assert model.iti_alpha == 1.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("alpha", [0.8, -1.3, 0.1])
+def test_the_alpha_of_a_call_and_the_models_own_give_the_same_bits(dtype, alpha, ids):
+    base = tiny_llama().to(dtype)
+    model = steered_copy(base, some_directions(base.config), iti_alpha=0.3)
+    called = logits(model, ids, iti_alpha=torch.full((3,), alpha)), logits(model, ids, iti_alpha=alpha)
+    model.iti_alpha = alpha
+    own = logits(model, ids)
+    assert torch.equal(called[0], own) and torch.equal(called[1], own)
+
+
+def test_the_config_is_the_state(model, base, directions, ids):
+    model.config.iti_alpha = 0.4
+    model.config.iti_top_k = 2
+    assert (model.iti_alpha, model.iti_top_k) == (0.4, 2)
+    with hooks(base, directions.top(2), 0.4):
+        assert_close(logits(model, ids), logits(base, ids))
+    model.config.iti_scope = "Generated"
+    with pytest.raises(ValueError, match="iti_scope is 'Generated'"):
+        logits(model, ids)
+
+
+def test_another_dtype_and_back_loses_nothing(model, ids):
+    before = logits(model, ids)
+    weights = copy.deepcopy(model.state_dict())
+    model.to(torch.bfloat16).to(torch.float32).load_state_dict(weights)
+    model.set_iti_directions(model.iti_directions)
+    assert torch.equal(logits(model, ids), before)
+
+
+def test_generate_without_a_prompt_starts_where_llama_starts(model, base, directions):
+    for scope in ("all", "generated"):
+        model.iti_scope = scope
+        with hooks(base, directions, 1.5, SCOPE_POSITIONS[scope]):
+            expected = base.generate(max_new_tokens=6, do_sample=False)
+        assert torch.equal(model.generate(max_new_tokens=6, do_sample=False), expected)
+
+
+# Blocks and contexts ----------------------------------------------------------------------------------------------
+
+
+def test_blocks_may_end_in_any_order(model, base, ids):
+    plain, steered = logits(base, ids), logits(model, ids)
+    first, second = model.disable_iti(), model.disable_iti()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.equal(logits(model, ids), plain)
+    second.__exit__(None, None, None)
+    assert torch.equal(logits(model, ids), steered)
+
+
+def test_a_block_holds_for_its_own_thread(model, base, ids):
+    plain, steered = logits(base, ids), logits(model, ids)
+    inside, leave, found = threading.Event(), threading.Event(), {}
+
+    def request():
+        with model.disable_iti():
+            inside.set()
+            leave.wait(10)
+            found["inside"] = logits(model, ids)
+            found["tokens"] = tokens_of(model, ids)
+        found["after"] = logits(model, ids)
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    inside.wait(10)
+    assert torch.equal(logits(model, ids), steered)
+    with model.disable_iti():
+        leave.set()
+        thread.join()
+        assert torch.equal(logits(model, ids), plain)
+    assert torch.equal(found["inside"], plain) and torch.equal(found["after"], steered)
+    assert torch.equal(found["tokens"], tokens_of(base, ids))
+    assert torch.equal(logits(model, ids), steered)
+
+
+def test_a_block_holds_for_its_own_task_and_model(model, base, directions, ids):
+    other = steered_copy(base, directions, iti_alpha=1.5)
+    plain, steered = logits(base, ids), logits(model, ids)
+
+    async def request(off: bool):
+        if not off:
+            await asyncio.sleep(0)
+            return logits(model, ids)
+        with model.disable_iti():
+            await asyncio.sleep(0.01)
+            assert torch.equal(logits(other, ids), steered)
+            return logits(model, ids)
+
+    async def both():
+        return await asyncio.gather(request(True), request(False))
+
+    off, on = asyncio.run(both())
+    assert torch.equal(off, plain) and torch.equal(on, steered)
+
+
+def test_merging_and_strengths_inside_a_block_are_refused(model, ids):
+    with model.disable_iti():
+        with pytest.raises(ValueError, match="off inside disable_iti"):
+            model.merge_and_unload()
+        with pytest.raises(ValueError, match="passed inside disable_iti"):
+            tokens_of(model, ids, iti_alpha=torch.tensor([0.5, 1.0, 2.0]))
+
+
+def test_a_replica_in_another_thread_is_plain_inside_the_block(model, base, ids):
+    """DataParallel runs shallow copies in threads of their own."""
+    replica = model.model._replicate_for_data_parallel()
+    replica._modules, replica._buffers = model.model._modules, model.model._buffers
+    found = []
+    with model.disable_iti():
+        thread = threading.Thread(target=lambda: found.append(replica(ids).last_hidden_state.detach()))
+        thread.start()
+        thread.join()
+    assert torch.equal(found[0], base.model(ids).last_hidden_state)
+
+
+# Other models in the same call ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["all", "generated"])
+def test_an_assistant_keeps_its_own_strength(model, base, directions, ids, scope):
+    helper = steered_copy(base, directions, iti_alpha=-2.0)
+    model.iti_scope, seen = scope, []
+    helper.register_forward_pre_hook(lambda m, a, kw: seen.append(kw.get("iti_alpha")), with_kwargs=True)
+    row = ids[:1]
+    tokens = tokens_of(model, row, iti_alpha=1.2, assistant_model=helper, min_new_tokens=None)
+    with hooks(base, directions, 1.2, SCOPE_POSITIONS[scope]):
+        assert torch.equal(tokens, tokens_of(base, row, min_new_tokens=None))
+    assert seen and all(alpha is None for alpha in seen)
+
+
+def test_a_model_called_inside_another_ones_generate_keeps_its_own_strength(model, base, directions, ids):
+    other, found = steered_copy(base, directions, iti_alpha=-1.0), []
+    expected = logits(other, ids)
+
+    def processor(input_ids, scores):
+        found.append(logits(other, ids))
+        return scores
+
+    tokens_of(model, ids, iti_alpha=torch.tensor([0.0, 2.0, -2.0]), logits_processor=LogitsProcessorList([processor]))
+    assert len(found) == 8 and all(torch.equal(one, expected) for one in found)
+
+
+@pytest.mark.parametrize("scope", ["all", "generated"])
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
+def test_the_unconditional_branch_of_guided_decoding_is_steered_as_the_call(
+    model, base, directions, ids, scope, use_cache, alpha
+):
+    model.iti_scope = scope
+    negative = ids[:, 3:8].flip(1)
+    kwargs = {"guidance_scale": 2.0, "negative_prompt_ids": negative, "use_cache": use_cache}
+    with hooks(base, directions, alpha, SCOPE_POSITIONS[scope]):
+        # the reference always has a cache: a hook on the last position of a pass is then right
+        expected = tokens_of(base, ids, **kwargs | {"use_cache": True})
+    assert torch.equal(tokens_of(model, ids, iti_alpha=alpha, **kwargs), expected)
+    assert UnbatchedClassifierFreeGuidanceLogitsProcessor.__name__ in repr(
+        UnbatchedClassifierFreeGuidanceLogitsProcessor
+    )
+
+
+# Wrappers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_strength_is_set_through_peft(model, base, directions, ids):
+    peft = pytest.importorskip("peft")
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=True))
+    wrapped.set_iti_alpha(0.7)
+    assert wrapped.iti_alpha == model.iti_alpha == 0.7
+    with hooks(base, directions, 0.7):
+        assert_close(logits(wrapped, ids), logits(base, ids))
+    torch.nn.DataParallel(model).module.set_iti_alpha(0.2)
+    assert model.iti_alpha == 0.2
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["lora first", "directions first"])
+def test_a_lora_on_o_proj_neither_makes_the_shift_random_nor_stale(base, directions, ids, before):
+    peft = pytest.importorskip("peft")
+    model = steered_copy(base, None if before else directions, iti_alpha=1.5)
+    config = peft.LoraConfig(r=4, target_modules=["o_proj"], lora_dropout=0.9, init_lora_weights=False)
+    wrapped = peft.get_peft_model(model, config).train()
+    if before:
+        model.set_iti_directions(directions)
+    expected = steered_copy(base, directions, iti_alpha=1.5).model
+    for layer in expected._iti_layers:
+        shift = model.model.layers[layer].self_attn.iti_shift
+        assert torch.equal(shift, expected.layers[layer].self_attn.iti_shift)
+    with pytest.raises(ValueError, match="PEFT adapter is on it: merge that first"):
+        wrapped.base_model.model.merge_and_unload()
+
+
+# Loading and changing ---------------------------------------------------------------------------------------------
+
+
+def test_a_state_dict_alone_is_not_loaded_unsteered_in_silence(base, directions, ids):
+    kept = {k: v for k, v in base.config.to_dict().items() if k not in ("model_type", "architectures")}
+    with pytest.raises(ValueError, match="no repo to read it from"):
+        ITILlamaForCausalLM.from_pretrained(None, config=ITILlamaConfig(**kept), state_dict=base.state_dict())
+    config = ITILlamaConfig(**kept, iti_directions_file=None)
+    model = ITILlamaForCausalLM.from_pretrained(None, config=config, state_dict=base.state_dict())
+    assert torch.equal(logits(model, ids), logits(base, ids))
+
+
+def test_a_base_in_a_subfolder_is_read_and_named_whole(base, directions, ids, tmp_path):
+    base.save_pretrained(tmp_path / "sub")
+    tiny_llama(seed=9).save_pretrained(tmp_path)
+    model = ITILlamaForCausalLM.from_base(tmp_path, directions, subfolder="sub", alpha=1.5)
+    with hooks(base, directions, 1.5):
+        reference = logits(base, ids)
+    assert_close(logits(model, ids), reference)
+    model.save_pretrained(tmp_path / "adapter")
+    assert_close(logits(ITILlamaForCausalLM.from_pretrained(tmp_path / "adapter"), ids), reference)
+    with pytest.raises(ValueError, match="subfolder is 'sub': an adapter can only name"):
+        ITILlamaForCausalLM.from_base("meta/base", directions, subfolder="sub")
+
+
+@pytest.mark.parametrize("change", ["training", "in place", "data", "lora merged", "a new weight", "state_dict"])
+def test_an_adapter_does_not_lose_weights_in_silence(steered, ids, tmp_path, change):
+    kwargs = {}
+    if change == "training":
+        optimizer = torch.optim.SGD(steered.parameters(), lr=1e-3)
+        steered(ids, labels=ids).loss.backward()
+        optimizer.step()
+    elif change == "in place":
+        with torch.no_grad():
+            steered.model.embed_tokens.weight[50] += 1
+    elif change == "data":
+        steered.model.norm.weight.data.mul_(2)
+    elif change == "lora merged":
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights=False)
+        steered = peft.get_peft_model(steered, config).merge_and_unload()
+    elif change == "a new weight":
+        steered.model.layers[0].self_attn.q_proj.bias = torch.nn.Parameter(torch.ones(96))
+    else:
+        kwargs = {"state_dict": steered.state_dict()}
+    with pytest.raises(ValueError, match="the adapter form saves no weights"):
+        steered.save_pretrained(tmp_path / "out", **kwargs)
+    assert not (tmp_path / "out").exists()
+    if change in ("training", "in place", "data"):
+        steered.config.base_model_name_or_path = None
+        steered.save_pretrained(tmp_path / "out")
+        assert torch.equal(logits(ITILlamaForCausalLM.from_pretrained(tmp_path / "out"), ids), logits(steered, ids))
+
+
+def test_an_adapter_that_was_used_and_cast_is_saved(steered, ids, tmp_path):
+    steered.generate(ids, max_new_tokens=3)
+    steered.to(torch.bfloat16).save_pretrained(tmp_path)
+    assert len(ITILlamaForCausalLM.from_pretrained(tmp_path).iti_directions) == 4
+
+
+@pytest.mark.parametrize(
+    "field,value", [("rms_norm_eps", 1e-2), ("hidden_act", "gelu"), ("rope", None), ("mlp_bias", True)]
+)
+def test_a_base_that_computes_something_else_is_refused(adapter_dir, tmp_path, field, value):
+    fields = {field: value} if field != "rope" else {"max_position_embeddings": 256}
+    other = tiny_llama(**fields)
+    if field == "rope":
+        rope = dict(getattr(other.config, "rope_parameters", None) or other.config.rope_scaling) | {"factor": 8.0}
+        setattr(other.config, "rope_parameters" if hasattr(other.config, "rope_parameters") else "rope_scaling", rope)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=f"{field}.*but config.json says"):
+        ITILlamaForCausalLM.from_pretrained(adapter_dir, base_model_name_or_path=str(tmp_path / "other"))
+
+
+def test_a_model_loaded_in_inference_mode_can_be_changed_outside_it(adapter_dir, base, directions, ids):
+    with torch.inference_mode():
+        model = ITILlamaForCausalLM.from_pretrained(adapter_dir)
+    model.iti_alpha = 0.6
+    model.iti_top_k = 3
+    with hooks(base, directions.top(3), 0.6):
+        assert_close(logits(model, ids), logits(base, ids))
+
+
+def test_directions_that_cannot_be_set_leave_the_model_as_it_was(base, directions):
+    with torch.device("meta"):
+        model = ITILlamaForCausalLM(ITILlamaConfig.from_dict(steered_copy(base, None).config.to_dict()))
+    with pytest.raises(ValueError, match="meta device: load them"):
+        model.set_iti_directions(directions)
+    assert model.iti_directions is None and model.model._iti_layers == []
+
+
+def test_continuous_batching_is_refused_before_anything_runs(model, ids, tmp_path):
+    model.iti_scope = "generated"
+    with pytest.raises(ValueError, match="use scope 'all'"):
+        model.generate_batch([[5, 6, 7]])
+    model.iti_scope = "all"
+    with model.disable_iti(), pytest.raises(ValueError, match="nor disable_iti"):
+        model.generate_batch([[5, 6, 7]])
+
+
+def test_the_shift_is_that_of_the_whole_projection(base, directions):
+    """Only the columns of the chosen heads are read; float64 over all of them is the reference."""
+    model = steered_copy(base, directions, iti_alpha=1.0)
+    for layer, offset in directions.offsets().items():
+        weight = base.model.layers[layer].self_attn.o_proj.weight.double()
+        assert_close(model.model.layers[layer].self_attn.iti_shift, weight @ offset.double())
+
+
+def test_provenance_that_is_no_text_is_named(directions):
+    from dataclasses import replace
+
+    from iti_llama import ITIDirectionsError
+
+    with pytest.raises(ITIDirectionsError, match="provenance 'seed' is 3; expected texts"):
+        replace(directions, provenance={"seed": 3})
