@@ -213,6 +213,10 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         self._iti_written = ()  # dtype or device may change, even there and back: written anew before the next pass
         return super()._apply(*args, **kwargs)
 
+    def _apply(self, *args, **kwargs):
+        self._iti_written = ()  # dtype or device may change, even there and back: written anew before the next pass
+        return super()._apply(*args, **kwargs)
+
     def _iti_wanted(self) -> tuple:
         weight = self.norm.weight
         return self.config.iti_alpha, self.config.iti_scope, self.config.iti_top_k, weight.dtype, weight.device

@@ -10,7 +10,6 @@ def test_a_word_gives_the_label_away_and_noise_does_not():
     rng = np.random.default_rng(0)
     y, folds = np.arange(120) % 2, np.arange(120) % 5
     words = [" ".join(rng.choice(list("abcdef"), 6)) for _ in y]
-    assert (
-        roc_auc_score(y, text_baseline([f"{w} {'yes' if one else 'no'}" for w, one in zip(words, y)], y, folds)) == 1
-    )
+    told = [f"{text} {'yes' if one else 'no'}" for text, one in zip(words, y, strict=True)]
+    assert roc_auc_score(y, text_baseline(told, y, folds)) == 1
     assert abs(roc_auc_score(y, text_baseline(words, y, folds)) - 0.5) < 0.2
