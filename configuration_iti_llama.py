@@ -21,6 +21,10 @@ FREE_FIELDS = (
 )
 """What a Llama's config may say besides."""
 
+DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
+"""What can make transformers fetch and run code (kernels, recipes) that a config.json names, in any spelling with `_`
+before or `_internal` after; of no use in a file, since whoever loads chooses."""
+
 
 class ITILlamaConfig(LlamaConfig):
     r"""
@@ -93,6 +97,12 @@ class ITILlamaConfig(LlamaConfig):
                 raise ValueError(f"{key} is {value!r}; expected a non-empty string or null")
 
     @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_harmless(fields, f"{pretrained_model_name_or_path}/config.json")
+        return fields, kwargs
+
+    @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
         if (found := config_dict.get("model_type")) != cls.model_type:
             advice = "To steer a plain Llama, use ITILlamaForCausalLM.from_base(...)."
@@ -111,6 +121,13 @@ def check_alpha(alpha: object) -> float:
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
         raise ValueError(f"iti_alpha is {alpha!r}; expected a finite number")
     return float(number)
+
+
+def check_harmless(fields: dict, where: str) -> None:
+    """Raises `ValueError` if a config.json names code that transformers would fetch and run."""
+    for key, value in fields.items():
+        if key.strip("_").removesuffix("_internal") in DANGEROUS_FIELDS and value is not None:
+            raise ValueError(f"{where}: {key} is {value!r}; expected no such field, it can make transformers run code")
 
 
 def check_scope(scope: str) -> str:

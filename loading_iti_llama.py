@@ -11,7 +11,7 @@ from transformers import GenerationConfig, LlamaConfig, PretrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import PushToHubMixin, cached_file
 
-from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig
+from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig, check_harmless
 from .iti_directions import ITIDirections
 
 
@@ -192,6 +192,7 @@ def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict,
         ) from error
     if (found := fields.get("model_type")) != "llama":
         raise ValueError(f"base model {base!r}: config.json has model_type {found!r}; expected 'llama'")
+    check_harmless(fields, f"base model {base!r}: config.json")
     known = {key: value for key, value in fields.items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
     return known, fields.get("_commit_hash")
 

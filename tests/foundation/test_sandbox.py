@@ -145,3 +145,28 @@ def test_refuses_where_the_walls_cannot_be_built_unless_told_otherwise(monkeypat
     assert not loose.isolated
     assert loose.run("print(1)").stdout == "1\n"
     assert loose.run("while True: pass").stopped == "time"
+
+
+FORKING = "import os, time\nfor _ in range(300):\n    try:\n        if os.fork() == 0:\n            time.sleep(4)\n            os._exit(0)\n    except OSError:\n        time.sleep(0.01)\n"  # fmt: skip  # noqa: E501
+
+
+def test_forty_at_a_time_beside_one_that_forks_are_all_right(sandbox):
+    jobs = [("import subprocess\nprint(sum(map(int, input().split())))", f"{n} {n}") for n in range(40)]
+    runs = sandbox.run_all([(FORKING, ""), *jobs, (FORKING, "")], workers=42)
+    assert [run.stdout.strip() for run in runs[1:-1]] == [str(2 * n) for n in range(40)]
+    assert {(run.returncode, run.stopped) for run in runs[1:-1]} == {(0, "")}
+
+
+def test_a_program_that_cannot_be_started_is_an_error_of_the_sandbox(sandbox):
+    tight = Sandbox(Limits(seconds=5))
+    object.__setattr__(tight.limits, "memory", 1 << 20)  # too little for the interpreter
+    with pytest.raises(SandboxError, match="could not be started"):
+        tight.run("print(1)")
+
+
+def test_dataclasses_and_main_are_as_in_a_script(sandbox):
+    program = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+    )
+    program += "if __name__ == '__main__':\n    import sys\n    print(A(3), len(sys.argv), __file__)\n"
+    assert sandbox.run(program).stdout == "A(x=3) 1 /job/program.py\n"

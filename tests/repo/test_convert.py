@@ -145,7 +145,10 @@ def truthful_layout(folder, vectors):
     probe = sklearn.LogisticRegression().fit(np.random.randn(8, 16), [0, 1] * 4)
     pairs = sorted(HEADS)
     keyed = {(np.int64(layer), np.int64(head)): with_std(vectors)[layer, head] for layer, head in HEADS}
-    content = {"top_heads": [(np.int64(a), np.int64(b)) for a, b in pairs], "all_head_accs": np.random.rand(16)}
+    content = {
+        "top_heads": [(np.int64(a), np.int64(b)) for a, b in pairs],
+        "all_head_accs": np.arange(16) * 7 % 16 / 16,
+    }
     content |= {"probes": [probe] * 16, "directions": keyed, "num_layers": 4, "num_heads": 4}
     dump(content, folder / "llama_probe_results.pkl")
 
@@ -171,9 +174,9 @@ def test_a_converted_repo_steers_as_its_source(layout, site, alpha, options, bas
     assert (model.iti_scope, model.iti_alpha, model.iti_directions.site) == ("generated", alpha, site)
     order = [tuple(pair) for pair in model.iti_directions.heads.tolist()]
     if layout is truthful_layout:
-        assert order == sorted(HEADS)
-        assert any("sorted by position" in line for line in found.said)
-        assert model.iti_directions.provenance["ranked"] == "no"
+        assert order == sorted(HEADS, key=lambda pair: -((4 * pair[0] + pair[1]) * 7 % 16))
+        assert any("ranked by the source's accuracy of each head" in line for line in found.said)
+        assert model.iti_directions.provenance["ranked"] == "yes"
     elif layout in (json_layout, spread_layout):
         assert any("does not rank" in line for line in found.said)
     else:

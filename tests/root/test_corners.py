@@ -10,7 +10,6 @@ import torch
 from reference import SCOPE_POSITIONS, assert_close, hooks, some_directions, tiny_llama
 from steered import logits, steered_copy
 from transformers import LogitsProcessorList
-from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 
@@ -217,9 +216,6 @@ def test_the_unconditional_branch_of_guided_decoding_is_steered_as_the_call(
         # the reference always has a cache: a hook on the last position of a pass is then right
         expected = tokens_of(base, ids, **kwargs | {"use_cache": True})
     assert torch.equal(tokens_of(model, ids, iti_alpha=alpha, **kwargs), expected)
-    assert UnbatchedClassifierFreeGuidanceLogitsProcessor.__name__ in repr(
-        UnbatchedClassifierFreeGuidanceLogitsProcessor
-    )
 
 
 # Wrappers ---------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def neocoder(
     if prompt not in ("statement", "title"):
         raise ValueError(f"--prompt is {prompt!r}; expected statement or title")
     sandbox = Sandbox(Limits(seconds=6, memory=768 << 20), allow_unsandboxed=allow_unsandboxed)
-    tokenizer = AutoTokenizer.from_pretrained(chat_template) if chat_template else None
+    tokenizer = AutoTokenizer.from_pretrained(chat_template, trust_remote_code=False) if chat_template else None
     fenced = tokenizer is not None and tokenizer.chat_template
 
     def prompt_of(problem: Problem) -> str:
@@ -117,7 +117,7 @@ def generate_samples(
     from ..foundation.files import read_rows
 
     chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     loaded = AutoModelForCausalLM.from_pretrained(model, device_map="auto", dtype="auto").eval()
     with progress_bar(len(chosen) * n) as advance:
         kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}

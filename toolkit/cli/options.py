@@ -44,9 +44,10 @@ def load(repo: str, revision: str | None = None, trust_remote_code: bool = False
     iti_llama.register()
 
     kwargs = {"revision": revision} if revision else {}
-    kwargs["trust_remote_code"] = trust_remote_code
-    tokenizer = AutoTokenizer.from_pretrained(repo, **kwargs)
-    model = AutoModelForCausalLM.from_pretrained(repo, device_map="auto", dtype="auto", **kwargs)
+    tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
+    model = AutoModelForCausalLM.from_pretrained(
+        repo, device_map="auto", dtype="auto", trust_remote_code=trust_remote_code, **kwargs
+    )
     return model.eval(), tokenizer
 
 

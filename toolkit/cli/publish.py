@@ -78,7 +78,11 @@ def verify(
     else:
         words = {"ours": "this package's own", "changed": "[red]changed[/red]", "unknown": "[red]unknown[/red]"}
         for file in found.code:
-            console.print(f"{file.sha256}  {escape(file.name)}  {words[file.status]}", highlight=False, soft_wrap=True)
+            console.print(
+                f"{file.sha256}  {escape(file.name)}  {words.get(file.status, file.status)}",
+                highlight=False,
+                soft_wrap=True,
+            )
         for note in found.notes:
             console.print(escape(note), highlight=False, soft_wrap=True)
         for problem in found.problems:

@@ -7,6 +7,7 @@ that the walls stand and refuses otherwise, unless told `allow_unsandboxed`.
 """
 
 import contextlib
+import itertools
 import os
 import selectors
 import shutil
@@ -14,15 +15,43 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 
+START = """import os
+os.write({fd}, b"1")
+os.close({fd})
+with open({path!r}, encoding="utf-8", errors="surrogatepass") as _file:
+    _code = compile(_file.read(), {path!r}, "exec")
+__file__ = {path!r}
+del os, _file
+exec(_code)
+"""
+"""Tells that the program starts, then is the program."""
+
+STARTS = 3
+"""Times that a program is tried to be started, before that is an error of the sandbox."""
+
+START_SECONDS = 60.0
+"""What a start may take on a busy machine; the program's own clock runs from then on."""
+
 TOOLS = ("unshare", "setpriv", "prlimit", "mount", "chroot")
-NOBODY = 65534
+FIRST_USER = 20_000
+"""User ids from here on are lent to runs, where the process is root. Elsewhere each run has a user namespace of its
+own."""
+
+_slots, _taken = threading.Lock(), set()
+
+
+def _user_ids() -> int:
+    """How many user ids this process may give out."""
+    return sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+
 
 # Arguments: root of the new world, folder with the job, prefix of the interpreter; then the command.
 _BUILD_ROOT = """
@@ -118,36 +147,60 @@ class Sandbox:
             job.mkdir()
             root.mkdir()
             (job / "program.py").write_text(program, encoding="utf-8", errors="surrogatepass")
+            inside = "/job/program.py" if self.isolated else str(job / "program.py")
             for path in (Path(folder), job, root):
                 path.chmod(0o755)
-            return self._supervise(self._command(job, root), stdin, cwd=folder)
+            for _ in range(STARTS):
+                ours, theirs = os.pipe()
+                try:
+                    (job / "start.py").write_text(START.format(fd=theirs, path=inside))
+                    with self._own_user() as user:
+                        run = self._supervise(self._command(job, root, user), stdin, folder, ours, theirs)
+                finally:
+                    os.close(ours)
+                if run is not None:
+                    return run
+        raise SandboxError(f"a program could not be started in the sandbox, {STARTS} times in a row")
 
     def run_all(self, jobs: Iterable[tuple[str, str]], workers: int | None = None) -> list[Run]:
         """Run (program, stdin) pairs, as many at once as there are cores, and return the runs in their order."""
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             return list(pool.map(lambda job: self.run(*job), jobs))
 
-    def _command(self, job: Path, root: Path) -> list[str]:
+    @contextlib.contextmanager
+    def _own_user(self) -> Iterator[int]:
+        """A user id that no other run has, of this process or another: limits on processes are counted by user."""
+        with _slots:
+            slot = next(number for number in itertools.count() if number not in _taken)
+            _taken.add(slot)
+        try:
+            yield FIRST_USER + (os.getpid() * 256 + slot) % (_user_ids() - FIRST_USER - 1)
+        finally:
+            with _slots:
+                _taken.discard(slot)
+
+    def _command(self, job: Path, root: Path, user: int) -> list[str]:
         limits = self.limits
         rlimits = ["prlimit", f"--cpu={int(limits.seconds) + 1}", f"--as={limits.memory}", f"--fsize={limits.file}"]
         rlimits += [f"--nproc={limits.processes}", "--nofile=64", "--core=0", "--"]
         flags = ["-I", "-S", "-B", "-X", "utf8"]
         if not self.isolated:
-            return rlimits + [sys.executable, *flags, str(job / "program.py")]
+            return rlimits + [sys.executable, *flags, str(job / "start.py")]
         is_root = os.geteuid() == 0
         executable = f"/python/bin/{Path(sys.executable).resolve().name}"
         unprivileged = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
         if is_root:
-            unprivileged += [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            unprivileged += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         return [
             *("unshare", *([] if is_root else ["--map-root-user"])),
             *("--net", "--pid", "--ipc", "--uts", "--mount", "--fork", "--kill-child", "--"),
             *("sh", "-c", _BUILD_ROOT, "sh", str(root), str(job), sys.base_prefix),
             *("chroot", str(root), *rlimits, *unprivileged),
-            *(executable, *flags, "/job/program.py"),
+            *(executable, *flags, "/job/start.py"),
         ]
 
-    def _supervise(self, command: list[str], stdin: str, cwd: str) -> Run:
+    def _supervise(self, command: list[str], stdin: str, cwd: str, ours: int, theirs: int) -> Run | None:
+        """Run a command; None if the program in it never started."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}
         with tempfile.TemporaryFile() as source:
             source.write(stdin.encode("utf-8", "surrogatepass"))
@@ -160,18 +213,26 @@ class Sandbox:
                 env=environment,
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=(theirs,),
             )
+        os.close(theirs)
         chunks, stopped, deadline = (
             {process.stdout: [], process.stderr: []},
             "",
-            time.monotonic() + self.limits.seconds,
+            time.monotonic() + START_SECONDS,
         )
+        started = False
         try:
             with selectors.DefaultSelector() as selector:
-                for stream in chunks:
+                for stream in (*chunks, ours):
                     selector.register(stream, selectors.EVENT_READ)
                 while selector.get_map() and not stopped:
                     for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                        if key.fileobj == ours:
+                            started = os.read(ours, 1) == b"1"
+                            deadline = time.monotonic() + self.limits.seconds
+                            selector.unregister(ours)
+                            continue
                         data = os.read(key.fd, 1 << 16)
                         chunks[key.fileobj].append(data)
                         if not data:
@@ -194,7 +255,7 @@ class Sandbox:
         stdout, stderr = (
             b"".join(stream)[: self.limits.output].decode("utf-8", "replace") for stream in chunks.values()
         )
-        return Run(stdout, stderr, process.returncode, stopped)
+        return Run(stdout, stderr, process.returncode, stopped) if started else None
 
     def _prove(self) -> None:
         missing = [tool for tool in TOOLS if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]

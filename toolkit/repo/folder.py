@@ -10,6 +10,9 @@ from pathlib import Path
 CODE = ("configuration_iti_llama.py", "loading_iti_llama.py", "modeling_iti_llama.py", "iti_directions.py")
 """What `trust_remote_code` runs."""
 
+MANIFEST = "SHA256SUMS"
+"""What `push` writes and `verify` checks; `sha256sum -c` reads it too."""
+
 
 TOKENIZER_FILES = (
     "tokenizer.json",

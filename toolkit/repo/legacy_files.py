@@ -74,20 +74,27 @@ def read_legacy(source: Path) -> Legacy:
             f"{source}: no directions found; expected one of {', '.join(PICKLES)}, or {CONFIG} with directions in it"
         )
     name, content = holders[0]
+    where = source if source.is_file() else source / name
     if not isinstance(content, dict):
-        raise LegacyError(f"{source}/{name}: {type(content).__name__}; expected a dict")
+        raise LegacyError(f"{where}: {type(content).__name__}; expected a dict")
     if isinstance(content.get("metadata"), dict) and not config:
         config = content
     raw = content["directions"] if isinstance(content.get("directions"), dict) else content
     vectors = {_pair(key, name): _vector(value, name) for key, value in raw.items()}
     if not vectors:
-        raise LegacyError(f"{source}/{name}: holds no directions")
+        raise LegacyError(f"{where}: holds no directions")
     order, scores, ranked = _ranks(content, ranks, said)
+    accuracies = _accuracies(content, where)
+    if accuracies and not scores:
+        vectors = dict(sorted(vectors.items(), key=lambda item: -accuracies.get(item[0], -math.inf)))
+        order = [pair for pair in vectors if not order or pair in order]
+        scores, ranked = {pair: accuracies[pair] for pair in order if pair in accuracies}, True
+        said.append("the heads are ranked by the source's accuracy of each head (all_head_accs)")
     if order:
         missing = [pair for pair in order if pair not in vectors]
         if missing:
             raise LegacyError(
-                f"{source}/{name}: top_heads names layer {missing[0][0]}, head {missing[0][1]}, without direction"
+                f"{where}: top_heads names layer {missing[0][0]}, head {missing[0][1]}, without direction"
             )
         if len(order) < len(vectors):
             said.append(f"{len(vectors) - len(order)} heads have a direction and no rank: left out")
@@ -113,6 +120,19 @@ def read_legacy(source: Path) -> Legacy:
         num_heads=content.get("num_heads") if isinstance(content.get("num_heads"), int) else None,
         said=said,
     )
+
+
+def _accuracies(content: dict, where: Path) -> dict[tuple[int, int], float]:
+    """{(layer, head): accuracy} where the source has one for every head, in the order of the layers."""
+    values, layers, heads = (content.get(key) for key in ("all_head_accs", "num_layers", "num_heads"))
+    if values is None or not isinstance(layers, int) or not isinstance(heads, int):
+        return {}
+    numbers = np.asarray(values, dtype=np.float64).reshape(-1) if isinstance(values, (list, np.ndarray)) else []
+    if len(numbers) != layers * heads or not np.isfinite(numbers).all():
+        raise LegacyError(
+            f"{where}: all_head_accs has {len(numbers)} numbers; expected one for {layers} x {heads} heads"
+        )
+    return {divmod(index, heads): float(number) for index, number in enumerate(numbers)}
 
 
 def _read_json(path: Path) -> object:

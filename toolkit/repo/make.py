@@ -40,7 +40,7 @@ def load_base(
         model = ITILlamaForCausalLM.from_pretrained(base, iti_directions_file=None, iti_top_k=None, **kwargs)
     else:
         model = ITILlamaForCausalLM.from_base(base, None, **kwargs)
-    return model.eval(), AutoTokenizer.from_pretrained(base, **hub)
+    return model.eval(), AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
 
 
 def readable(
@@ -48,8 +48,8 @@ def readable(
 ) -> list[Example]:
     """The examples that the base model reads whole."""
     hub = {"revision": revision} if revision else {}
-    tokenizer = AutoTokenizer.from_pretrained(base, **hub)
-    longest = AutoConfig.from_pretrained(base, **hub).max_position_embeddings
+    tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
+    longest = AutoConfig.from_pretrained(base, **hub, trust_remote_code=False).max_position_embeddings
     return [example for example in examples if fits(example, policy, tokenizer, longest)]
 
 

@@ -1,5 +1,6 @@
 """Push a steered repo: what belongs to it and nothing else, with a card that names it."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from iti_llama import ITIDirections, ITILlamaConfig
 
 from .card import name_repo, with_base
-from .folder import CODE, TOKENIZER_FILES
+from .folder import CODE, MANIFEST, TOKENIZER_FILES
 
 
 FILES = (
@@ -92,7 +93,7 @@ def push(
     Raises: as `files_to_push`, and what huggingface_hub raises. An upload that is cut off leaves no commit; try again.
     """
     names = files_to_push(folder)
-    operations = []
+    operations, sums = [], []
     for name in names:
         content: str | bytes = str(folder / name)
         if name == "README.md":
@@ -100,6 +101,9 @@ def push(
             text = with_base((folder / name).read_text(encoding="utf-8"), config)
             content = name_repo(text, repo).encode()
         operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))
+        data = content if isinstance(content, bytes) else Path(content).read_bytes()
+        sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
+    operations.append(CommitOperationAdd(path_in_repo=MANIFEST, path_or_fileobj="".join(sums).encode()))
     api = HfApi(token=token)
     api.create_repo(repo, private=private, exist_ok=True)
     if revision is not None and not create_pr:

@@ -196,7 +196,12 @@ class _Encode(metaclass=_Frozen):
         return text.encode("latin1")
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """Python's own unpickler, not the one in C: it says what a key is before it is hashed. The hash of a tuple whose
+    parts are shared costs twice as much with every level; a file of numbers has keys of texts and pairs of numbers."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
     def find_class(self, module, name):
         if module in _ARRAYS and name in ("_reconstruct", "scalar"):
             return _Reconstruct if name == "_reconstruct" else _Scalar
@@ -207,6 +212,31 @@ class _Unpickler(pickle.Unpickler):
         if module.split(".")[0] == "sklearn" and re.fullmatch(r"\w+", name):
             return Stub
         raise pickle.UnpicklingError(f"names {module}.{name}")
+
+
+def _with_plain_keys(load, many: bool, pairs: bool):
+    """An opcode that puts keys into a dictionary or a set, after a look at them."""
+
+    def checked(self) -> None:
+        # Where a mark was set, `stack` holds what came after it; a single key and its value lie on top.
+        keys = (self.stack[::2] if pairs else self.stack) if many else self.stack[-2:-1]
+        for key in keys:
+            parts = key if isinstance(key, tuple) and len(key) <= 4 else (key,)
+            if not all(isinstance(part, (str, int, float, bytes, type(None), _Scalar)) for part in parts):
+                raise pickle.UnpicklingError("has a key that is neither a text nor a few numbers")
+        load(self)
+
+    return checked
+
+
+for _opcode, _many, _pairs in (
+    (pickle.SETITEM, False, True),
+    (pickle.SETITEMS, True, True),
+    (pickle.DICT, True, True),
+    (pickle.ADDITEMS, True, False),
+    (pickle.FROZENSET, True, False),
+):
+    _Unpickler.dispatch[_opcode[0]] = _with_plain_keys(_Unpickler.dispatch[_opcode[0]], _many, _pairs)
 
 
 def read_pickle(path: Path) -> object:

@@ -1,6 +1,8 @@
 """What loading a steered repo would run, and whether to trust it, found out without running any of it."""
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +10,13 @@ from types import SimpleNamespace
 from iti_llama.iti_directions import ITIDirections, ITIDirectionsError
 
 from ..foundation.package import ROOT
-from .folder import CODE
-from .open_repo import open_repo
+from .folder import CODE, MANIFEST
+from .open_repo import OpenRepo, open_repo
 
 
 PICKLED = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz")
+DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
+"""Those of `configuration_iti_llama`, which is not imported here: it needs transformers."""
 AUTO_MAP = {
     "AutoConfig": "configuration_iti_llama.ITILlamaConfig",
     "AutoModel": "modeling_iti_llama.ITILlamaModel",
@@ -20,13 +24,15 @@ AUTO_MAP = {
 }
 
 
+READ_BY_TRANSFORMERS = r".*config\.json|tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|.*\.index\.json"
 GEOMETRY = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
 """What a config that does not say otherwise describes, as LlamaConfig has it."""
 
 
 @dataclass(frozen=True)
 class CodeFile:
-    """status: "ours" (this package's own, byte for byte), "changed", or "unknown" (no file of ours)."""
+    """status: "ours" (this package's own, byte for byte), "released 0.1.0" (that of a released version), "changed", or
+    "unknown" (no file of ours)."""
 
     name: str
     sha256: str
@@ -56,23 +62,32 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if opened.commit is None and Path(repo).resolve() == ROOT:  # a checkout of the project: only what a repo holds
         names = [name for name in names if "/" not in name]
     problems, notes = [], []
-    code = tuple(_code(name, get(name)) for name in names if name.endswith(".py"))
+    code = tuple(_code(name, get(name)) for name in names if name.endswith(".py") and get(name).is_file())
     problems += [
         f"{name} can hold a pickle, which runs code when it is read" for name in names if name.endswith(PICKLED)
     ]
     if config.get("model_type") != "iti_llama":
         problems.append(f"config.json has model_type {config.get('model_type')!r}; expected 'iti_llama'")
-    for name, target in (config.get("auto_map") or {}).items():
-        if AUTO_MAP.get(name) != target:
-            problems.append(f"config.json maps {name} to {target}, which is not this package's class")
+    root = Path(repo).resolve() if opened.commit is None else None
+    for name in names:
+        if root is not None and root not in (root / name).resolve().parents:
+            problems.append(f"{name} is a link to somewhere else")
+        elif name.endswith(".json") and not name.endswith("/tokenizer.json") and name != "tokenizer.json":
+            problems += _references(name, get(name))
     for file in code:
         if file.status == "changed":
             problems.append(f"{file.name} is not this package's own: read it before you run it")
         elif file.status == "unknown":
             problems.append(f"{file.name} is no file of this package: read it before you run it")
-    if config.get("custom_generate") or any(name.split("/")[0] == "custom_generate" for name in names):
+    if "adapter_config.json" in names:
+        problems.append(
+            "adapter_config.json: transformers would load a PEFT adapter, and the base that it names, as well"
+        )
+    if any(name.split("/")[0] == "custom_generate" for name in names):
         problems.append("the repo has a custom_generate folder, which would replace generation")
     problems += _directions(config, names, get)
+    wrong, unknown = _manifest(opened, names)
+    problems, notes = problems + wrong, notes + unknown
 
     missing = [name for name in CODE if name not in names]
     if missing:
@@ -81,6 +96,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if ran:
         notes.append(f"trust_remote_code=True runs {', '.join(ran)}, with the rights of your user")
     base = config.get("base_model_name_or_path")
+    notes.append("chat templates run in a sandbox of Jinja's, in which transformers keeps them")
     notes.append(
         "the weights are in the repo" if base is None else f"the weights come from {base}; no code of that repo is run"
     )
@@ -91,10 +107,71 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
 
 def _code(name: str, path: Path) -> CodeFile:
     data = path.read_bytes()
-    own = ROOT / name
-    known = name in (*CODE, "__init__.py")
-    status = "unknown" if not known else "ours" if own.read_bytes() == data else "changed"
-    return CodeFile(name, hashlib.sha256(data).hexdigest(), status)
+    sha256, own = hashlib.sha256(data).hexdigest(), ROOT / name
+    if name not in (*CODE, "__init__.py"):
+        return CodeFile(name, sha256, "unknown")
+    if own.read_bytes() == data:
+        return CodeFile(name, sha256, "ours")
+    versions = [version for version, files in released().items() if files.get(name) == sha256]
+    return CodeFile(name, sha256, f"released {versions[-1]}" if versions else "changed")
+
+
+def released() -> dict[str, dict[str, str]]:
+    """{version: {code file: SHA-256}} of every released version, oldest first. A release adds a line to the table."""
+    return json.loads((Path(__file__).with_name("released_code.json")).read_text(encoding="utf-8"))
+
+
+def _references(name: str, path: Path) -> list[str]:
+    """What a JSON file of a repo says that makes transformers run code, in words."""
+    found = []
+
+    def unique(pairs: list[tuple[str, object]]) -> dict:
+        keys = [key for key, _ in pairs]
+        found.extend(f"{name} says {key!r} twice" for key in sorted({key for key in keys if keys.count(key) > 1}))
+        return dict(pairs)
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if key == "auto_map":
+                    wanted = AUTO_MAP if name == "config.json" else {}
+                    targets = inner.items() if isinstance(inner, dict) else [("", inner)]
+                    found.extend(
+                        f"{name} maps {kind} to {target}, which is not this package's class"
+                        for kind, target in targets
+                        if wanted.get(kind) != target
+                    )
+                elif key.strip("_").removesuffix("_internal") in DANGEROUS_FIELDS and inner is not None:
+                    found.append(f"{name} says {key}={inner!r}, which can make transformers run code")
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+        elif isinstance(value, str) and re.fullmatch(r"[\w.-]+/[\w.-]+--[\w.]+", value):
+            found.append(f"{name} names code of another repo, {value}")
+
+    try:
+        walk(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        if re.fullmatch(READ_BY_TRANSFORMERS, name):
+            found.append(f"{name} is no JSON that can be read ({type(error).__name__})")
+    return list(dict.fromkeys(found))
+
+
+def _manifest(opened: OpenRepo, names: list[str]) -> tuple[list[str], list[str]]:
+    """Problems and notes of SHA256SUMS, which `push` writes. Weights on the Hub are not downloaded for it."""
+    if MANIFEST not in names:
+        return [], [f"no {MANIFEST}: whether the files are those that were pushed cannot be said"]
+    problems, unread = [], []
+    for line in opened.get(MANIFEST).read_text(encoding="utf-8").splitlines():
+        wanted, _, name = line.partition("  ")
+        if name not in names:
+            problems.append(f"{MANIFEST} lists {name}, and there is no such file")
+        elif opened.commit is not None and re.fullmatch(r"model.*\.safetensors", name):
+            unread.append(name)
+        elif hashlib.sha256(opened.get(name).read_bytes()).hexdigest() != wanted:
+            problems.append(f"{name} is not the file that was pushed: its SHA-256 is not the one in {MANIFEST}")
+    return problems, [f"not checked against {MANIFEST}: {', '.join(unread)}"] if unread else []
 
 
 def _directions(config: dict, names: list[str], get) -> list[str]:
