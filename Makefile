@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf lint train-base refit sweep evaluate bench clean
+.PHONY: demo test test-oldest test-hf fuzz faults lint train-base refit sweep evaluate bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -18,6 +18,13 @@ test-oldest: .venv-oldest/.test
 # transformers' own tests of model classes, from its source distribution.
 test-hf: .venv/.test
 	.venv/bin/python tests/hf/run.py
+
+# Random changes of files, 10,000 of each kind; kills at ten random moments of each command. Minutes to hours.
+fuzz: .venv/.test
+	FUZZ_EXAMPLES=10000 .venv/bin/python -m pytest --numprocesses 2 tests/fuzz
+
+faults: .venv/.test
+	FAULTS=10 .venv/bin/python -m pytest tests/faults
 
 lint: .venv/.test
 	.venv/bin/ruff check .

@@ -30,10 +30,13 @@ def read_examples(path: str | os.PathLike) -> list[Example]:
         ValueError: naming the file, the line, the field, the value found and the value wanted.
     """
     examples = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                examples.append(_parse(line, f"{path}, line {number}"))
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            examples.append(_parse(line, f"{path}, line {number}"))
     if not examples:
         raise ValueError(f"{path}: no rows; expected JSON Lines of prompt, completion, label and group")
     labels = {example.label for example in examples}
@@ -49,7 +52,7 @@ def read_examples(path: str | os.PathLike) -> list[Example]:
 def _parse(line: str, where: str) -> Example:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: no JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: {type(row).__name__}; expected an object")
