@@ -135,7 +135,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing_half_written(base_folder, data
     arguments = [
         "fit",
         "--base",
-        base,
+        base_folder,
         "--data",
         data,
         "--out",
