@@ -89,11 +89,12 @@ class ITIDirections:
             row[head * self.head_dim : (head + 1) * self.head_dim] = sigma * direction
         return offsets
 
-    def shifts(self, o_projs: "list[torch.nn.Module]", dtype: "torch.dtype") -> "dict[int, torch.Tensor]":
-        """What is added to the attention output of each steered layer at alpha 1: {layer: float32 [hidden_size]}, on
-        one device. `o_projs`: the output projections of every layer; `dtype`: what they are fed with."""
+    def shifts(self, config, o_projs: "list[torch.nn.Module]", dtype: "torch.dtype") -> "dict[int, torch.Tensor]":
+        """What the heads that `config` uses add to each steered layer's attention output at alpha 1: {layer: float32
+        [hidden_size]}, on one device. `o_projs`: every layer's output projection; `dtype`: what they are fed with."""
+        self.check_geometry(config)
         shifts = {}
-        for layer, offset in self.offsets().items():
+        for layer, offset in self.top(config.iti_top_k).offsets().items():
             shift = project(o_projs[layer], offset, dtype) if self.site == "head" else offset
             shifts[layer] = shift.to(next(iter(shifts.values()), shift).device)
         return shifts

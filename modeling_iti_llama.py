@@ -26,6 +26,7 @@ from .loading_iti_llama import ITILlamaLoadingMixin
 
 logger = logging.get_logger(__name__)
 
+FORWARD_INPUTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
 """The `disable_iti` blocks, of any model, that this context has entered; a model knows which of its own are open."""
 
@@ -80,17 +81,14 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
         """Replace the directions; None takes them away. Also to be called after a change of the o_proj weights; PEFT
         adapters do not count, the shift is that of the weight below them. Raises `ValueError`, and changes nothing, if
         they do not fit the model, hold fewer heads than `iti_top_k`, or the weights are not loaded."""
-        if directions is not None:
-            directions.check_geometry(self.config)
         self.base_model._compute_shifts(directions)
 
     @contextlib.contextmanager
     def disable_iti(self) -> Iterator[None]:
         """Inside the `with` block the model is plain Llama, bit by bit.
 
-        It holds for the context that entered it (a thread, an asyncio task), and blocks may end in any order. A thread
-        started inside has a context of its own: pass `iti_alpha=0` there. A compiled forward pass outside `generate`
-        cannot see contexts: it is plain while any block is open.
+        It holds for the context that entered it (a thread, a task of asyncio), in any order of ends. A thread started
+        inside has its own: pass `iti_alpha=0` there. Compiled passes outside `generate` are plain while any is open.
         """
         base, block = self.base_model, object()
         base._iti_blocks.add(block)
@@ -105,9 +103,8 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
 
     def _iti_disabled(self) -> bool:
         base = self.base_model
-        if torch.compiler.is_compiling() or getattr(base, "_is_replica", False):  # of DataParallel, in its own thread
-            return base._iti_any_block
-        return any(block in base._iti_blocks for block in _blocks.get())
+        blind = torch.compiler.is_compiling() or getattr(base, "_is_replica", False)  # DataParallel's own threads
+        return base._iti_any_block if blind else any(block in base._iti_blocks for block in _blocks.get())
 
 
 class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
@@ -143,8 +140,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         Raises:
             ValueError: if one of them has a wrong shape, or is passed to a model that is not steered or disabled.
         """
-        names = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
-        call = dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
+        call = dict.fromkeys(FORWARD_INPUTS) | dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
         if self._iti_directions is not None:
             call |= self._steering(call, iti_alpha, iti_start, iti_mask)
         elif not (iti_alpha is None and iti_start is None and iti_mask is None):
@@ -193,7 +189,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         """Compute the shift of each steered layer from its output projection. Where that fails, nothing is changed."""
         weight = self.norm.weight  # of the dtype of the residual stream, also where projections are quantised
         o_projs = [layer.self_attn.o_proj for layer in self.layers]
-        shifts = {} if directions is None else directions.top(self.config.iti_top_k).shifts(o_projs, weight.dtype)
+        shifts = {} if directions is None else directions.shifts(self.config, o_projs, weight.dtype)
         self._iti_directions, self._iti_layers = directions, list(shifts)
         self._iti_shifts = torch.stack([*shifts.values()]) if shifts else torch.empty(0)
         for index, layer in enumerate(self.layers):
@@ -210,16 +206,12 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         self._iti_written = self._iti_wanted()
 
     def _apply(self, *args, **kwargs):
-        self._iti_written = ()  # dtype or device may change, even there and back: written anew before the next pass
-        return super()._apply(*args, **kwargs)
-
-    def _apply(self, *args, **kwargs):
-        self._iti_written = ()  # dtype or device may change, even there and back: written anew before the next pass
+        self._iti_written = ()  # dtype or device may change, even there and back
         return super()._apply(*args, **kwargs)
 
     def _iti_wanted(self) -> tuple:
-        weight = self.norm.weight
-        return self.config.iti_alpha, self.config.iti_scope, self.config.iti_top_k, weight.dtype, weight.device
+        config, weight = self.config, self.norm.weight
+        return config.iti_alpha, config.iti_scope, config.iti_top_k, weight.dtype, weight.device
 
     def _follow_config(self) -> None:
         """Bring the shifts to the config's alpha and top_k, and to the model's dtype and device, however they came."""
