@@ -42,6 +42,7 @@ class ITILlamaModelTester:
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,
+            iti_directions_file=None,  # random weights, no repo: a plain Llama
         )
 
     def prepare_config_and_inputs_for_common(self):
