@@ -80,3 +80,14 @@ def test_a_self_contained_model_is_pushed_by_save_pretrained(client, hub, steere
     assert {"model.safetensors", "iti_directions.safetensors"} <= set(hub.repos["me/whole"].at("main")[1])
     with hooks(base, directions, 1.5):
         assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
+
+
+def test_what_belongs_together_comes_from_one_commit(pushed, client, hub, tmp_path):
+    """A push between the config and the rest must not mix two versions."""
+    before = len(hub.requests)
+    client(LOAD, tmp_path / "out.pt", "{}", cache="fresh")
+    names = ("me/steered", "iti_directions.safetensors"), ("meta/base", "model.safetensors")
+    for repo, name in names:
+        asked = [line for line in hub.requests[before:] if f"/{repo}/" in line and line.endswith(f"/{name}")]
+        sha, _ = hub.repos[repo].at("main")
+        assert asked and all(f"/resolve/{sha}/" in line for line in asked), asked

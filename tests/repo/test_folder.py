@@ -1,0 +1,31 @@
+"""A repo is put on disk whole or not at all, and nothing else is overwritten."""
+
+import pytest
+
+from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.repo.folder import CODE, check_out, copy_tokenizer, new_folder
+
+
+def test_a_block_that_fails_leaves_what_was_there(tmp_path):
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "config.json").write_text('{"model_type": "iti_llama"}')
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "out", overwrite=True) as folder:
+        (folder / "half").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["config.json"]
+
+
+def test_only_a_steered_repo_is_overwritten(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        check_out(tmp_path)
+    with pytest.raises(FileExistsError, match="is not overwritten"):
+        check_out(tmp_path, overwrite=True)
+    with pytest.raises(FileExistsError, match="is a file"):
+        check_out(tmp_path / "notes.txt")
+
+
+def test_tokenizer_files_are_copied_byte_for_byte(tmp_path):
+    copy_tokenizer(ROOT, tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (ROOT / "tokenizer.json").read_bytes()
+    assert all((ROOT / name).is_file() for name in CODE)
