@@ -96,7 +96,7 @@ class ITIDirections:
         shifts = {}
         for layer, offset in self.top(config.iti_top_k).offsets().items():
             shift = project(o_projs[layer], offset, dtype) if self.site == "head" else offset
-            shifts[layer] = shift.to(next(iter(shifts.values()), shift).device)
+            shifts[layer] = shift.to(next(iter(shifts.values())).device if shifts else device_of(o_projs[layer]))
         return shifts
 
     def check_geometry(self, config, name: str = "the directions") -> None:
