@@ -110,10 +110,15 @@ def test_links_and_code_in_folders_are_seen(repo, tmp_path):
     (tmp_path / "outside.txt").write_text("secret")
     os.symlink(tmp_path / "outside.txt", repo / "notes.txt")
     os.symlink(tmp_path, repo / "more")
+    os.symlink(tmp_path / "nowhere.py", repo / "run.py")
     (repo / "deep" / "er").mkdir(parents=True)
     (repo / "deep" / "er" / "run.py").write_text("raise SystemExit(3)")
     problems = verify(str(repo)).problems
-    for said in ("notes.txt is a link to somewhere else", "deep/er/run.py is no file of this package"):
+    for said in (
+        "notes.txt is a link to somewhere else",
+        "run.py is a link to somewhere else",
+        "deep/er/run.py is no file of this package",
+    ):
         assert any(said in problem for problem in problems), problems
 
 

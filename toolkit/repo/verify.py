@@ -52,7 +52,7 @@ class Verdict:
 
 
 def verify(repo: str, revision: str | None = None) -> Verdict:
-    """Look into a folder or Hub repo. Of a Hub repo only Python files, the config and the directions are downloaded.
+    """Look into a folder or Hub repo. Of a Hub repo all but weights is downloaded, and nothing of it is run.
 
     Raises:
         OSError: if it cannot be found. ValueError: if its config.json is no JSON object.
@@ -61,18 +61,18 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     names, get, commit, config = list(opened.names()), opened.get, opened.commit, opened.config()
     if opened.commit is None and Path(repo).resolve() == ROOT:  # a checkout of the project: only what a repo holds
         names = [name for name in names if "/" not in name]
-    problems, notes = [], []
-    code = tuple(_code(name, get(name)) for name in names if name.endswith(".py") and get(name).is_file())
+    root = Path(repo).resolve() if opened.commit is None else None
+    links = [name for name in names if root is not None and root not in (root / name).resolve().parents]
+    problems, notes = [f"{name} is a link to somewhere else" for name in links], []
+    files = [name for name in names if root is None or (root / name).is_file()]  # not links to folders, or to nothing
+    code = tuple(_code(name, get(name)) for name in files if name.endswith(".py"))
     problems += [
         f"{name} can hold a pickle, which runs code when it is read" for name in names if name.endswith(PICKLED)
     ]
     if config.get("model_type") != "iti_llama":
         problems.append(f"config.json has model_type {config.get('model_type')!r}; expected 'iti_llama'")
-    root = Path(repo).resolve() if opened.commit is None else None
-    for name in names:
-        if root is not None and root not in (root / name).resolve().parents:
-            problems.append(f"{name} is a link to somewhere else")
-        elif name.endswith(".json") and not name.endswith("/tokenizer.json") and name != "tokenizer.json":
+    for name in files:
+        if name not in links and name.endswith(".json") and Path(name).name != "tokenizer.json":
             problems += _references(name, get(name))
     for file in code:
         if file.status == "changed":
