@@ -45,8 +45,7 @@ class ITILlamaLoadingMixin:
             if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
                 raise ValueError(
                     f"the config asks for {config.iti_directions_file}, but there is no repo to read it from: pass "
-                    "the repo, "
-                    "or iti_directions_file=None, and then set_iti_directions"
+                    "the repo, or iti_directions_file=None, and then set_iti_directions"
                 )
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
         commit = getattr(config, "_commit_hash", None)

@@ -154,10 +154,10 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if not torch.compiler.is_compiling():
             self._follow_config()
         alpha = alpha if alpha is None or isinstance(alpha, torch.Tensor) else check_alpha(alpha)
-        zero = isinstance(alpha, float) and alpha == 0
-        if self._iti_disabled() and alpha is not None and not zero:
+        zero, disabled = isinstance(alpha, float) and alpha == 0, self._iti_disabled()
+        if disabled and alpha is not None and not zero:
             raise ValueError("iti_alpha is passed inside disable_iti(): leave the block, or leave it out")
-        if self._iti_disabled() or zero:
+        if disabled or zero:
             return {"iti_off": True}
         inputs = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
         (batch, length), device, dtype = inputs.shape[:2], inputs.device, self.norm.weight.dtype
