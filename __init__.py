@@ -18,6 +18,8 @@ _HOMES = {
     "ITILlamaConfig": "configuration_iti_llama",
     "ITILlamaForCausalLM": "modeling_iti_llama",
     "ITILlamaModel": "modeling_iti_llama",
+    "push": "toolkit.repo.push",
+    "renew_card": "toolkit.repo.card",
 }
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "ITILlamaForCausalLM",
     "ITILlamaModel",
     "__version__",
+    "push",
+    "renew_card",
 ]
 
 

@@ -22,8 +22,7 @@ FREE_FIELDS = (
 """What a Llama's config may say besides."""
 
 DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
-"""What can make transformers fetch and run code (kernels, recipes) that a config.json names, in any spelling with `_`
-before or `_internal` after; of no use in a file, since whoever loads chooses."""
+"""What can make transformers fetch and run code, with `_` before or `_internal` after; whoever loads may choose it."""
 
 
 class ITILlamaConfig(LlamaConfig):
@@ -31,16 +30,12 @@ class ITILlamaConfig(LlamaConfig):
     Configuration of an [`ITILlamaForCausalLM`]. Every argument of [`~transformers.LlamaConfig`] is accepted as well.
 
     Args:
-        iti_alpha (`float`, *optional*, defaults to 1.0):
-            Strength of the intervention, in units of sigma (Li et al. 2023, equation 2). 0 is plain Llama, bit by bit.
+        iti_alpha (`float`, *optional*, defaults to 1.0): Strength, in units of sigma (Li et al. 2023, equation 2).
         iti_top_k (`int`, *optional*): Use only the k best-ranked heads of the directions file. All of them by default.
-        iti_scope (`str`, *optional*, defaults to `"all"`):
-            Positions that are shifted: `"all"`, or `"generated"` (the paper's): the last prompt token and generated
-            ones.
+        iti_scope (`str`, *optional*, defaults to `"all"`): `"all"` positions, or `"generated"`, as in the paper.
         iti_directions_file (`str`, *optional*, defaults to `"iti_directions.safetensors"`):
-            Name of the directions file in the repo, without a folder. `None` says that there is none: a plain Llama.
-        base_model_name_or_path (`str`, *optional*):
-            Where the weights come from (adapter form). `None`: they are beside the config (self-contained form).
+            Its name in the repo, without a folder. `None`: there is none, this is a plain Llama.
+        base_model_name_or_path (`str`, *optional*): Whose weights (adapter form). `None`: those beside the config.
         base_model_revision (`str`, *optional*): Branch, tag or commit of the base model.
 
     Raises `ValueError` if one of them has a wrong type or value; the message names it.
@@ -80,11 +75,9 @@ class ITILlamaConfig(LlamaConfig):
         self.validate_iti()
 
     def validate_iti(self) -> None:
-        """Raises `ValueError`, naming the field, the value found and the value wanted. NumPy's numbers become
-        Python's."""
-        self.iti_alpha = check_alpha(self.iti_alpha)
+        """Raises `ValueError`, naming field, value found and value wanted. NumPy's numbers become Python's."""
+        self.iti_alpha, k = check_alpha(self.iti_alpha), self.iti_top_k
         check_scope(self.iti_scope)
-        k = self.iti_top_k
         if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
             raise ValueError(f"iti_top_k is {k!r}; expected null or an integer of at least 1")
         name = self.iti_directions_file
@@ -105,8 +98,8 @@ class ITILlamaConfig(LlamaConfig):
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
         if (found := config_dict.get("model_type")) != cls.model_type:
-            advice = "To steer a plain Llama, use ITILlamaForCausalLM.from_base(...)."
-            raise ValueError(f"config.json has model_type {found!r}; expected 'iti_llama'. {advice}")
+            advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
+            raise ValueError(f"config.json has model_type {found!r}; expected 'iti_llama': {advice}")
         return super().from_dict(config_dict, **kwargs)
 
     def to_llama(self, **overrides) -> LlamaConfig:
@@ -159,6 +152,3 @@ def live_field(name: str, doc: str) -> property:
             raise
 
     return property(lambda self: getattr(self.config, name), set_field, doc=doc)
-
-
-__all__ = ["ITILlamaConfig"]

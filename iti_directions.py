@@ -1,11 +1,10 @@
 # Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
-"""The directions file of Inference-Time Intervention: what it holds, how it is read, checked and written, and what its
-directions add to a layer. Reading and checking do not need torch."""
+"""The directions of Inference-Time Intervention: their file, and what they add to a layer. Read without torch."""
 
 import json
 import math
 import os
-import tempfile
+import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 FORMAT = "iti_directions"
 FORMAT_VERSION = "1"
 SITES = ("head", "residual")
-
 _REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
 _OPTIONAL = {"scores": "float32"}
 _GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
@@ -36,18 +34,16 @@ class ITIDirections:
 
     Args:
         heads (`torch.Tensor`): int64 [K, 2], the (layer, head) of each direction.
-        directions (`torch.Tensor`): float32 [K, head_dim], unit vectors theta (Li et al. 2023, section 3.2), pointing
-            from label 0 to label 1.
+        directions (`torch.Tensor`): float32 [K, head_dim], unit vectors theta (Li et al. 2023, 3.2), to label 1.
         sigma (`torch.Tensor`): float32 [K], standard deviation of the activations projected on theta.
         num_hidden_layers, num_attention_heads, head_dim (`int`): geometry of the model they were made for.
         scores (`torch.Tensor`, *optional*): float32 [K], the ranking score (held-out AUC).
-        site (`str`): "head": theta is added to a head's output, before the output projection. "residual": theta is
-            a slice of the attention output, after the output projection (files converted from older code).
+        site (`str`): "head": theta is added to a head's output, before the output projection. "residual": to its slice
+            of the attention output, after it (files converted from older code).
         base_model (`str`): name of the model the directions were made for.
         provenance (`dict[str, str]`): whatever the maker adds: dataset, method, seed, tool version.
 
-    Raises:
-        ITIDirectionsError: if a tensor has a wrong shape, dtype or value; see `docs/format.md`.
+    Raises `ITIDirectionsError` if a tensor has a wrong shape, dtype or value; see `docs/format.md`.
     """
 
     heads: "torch.Tensor"
@@ -62,7 +58,32 @@ class ITIDirections:
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        self._check("these directions")
+        name = "these directions"
+        _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
+        for key, value in {**self.provenance, "base_model": self.base_model}.items():
+            _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
+        k = self.heads.shape[0] if self.heads.ndim == 2 else 0
+        _expect(k > 0, name, f"heads has shape {list(self.heads.shape)}", "[K, 2] with K of at least 1")
+        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k]}
+        for key, tensor in self._tensors().items():
+            dtype = (_REQUIRED | _OPTIONAL)[key]
+            found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            wanted = f"torch.{dtype} {shapes[key]}"
+            _expect(found == wanted, name, f"{key} is {found}", wanted)
+            finite = dtype == "int64" or all(math.isfinite(x) for row in tensor.reshape(k, -1) for x in row.tolist())
+            _expect(finite, name, f"{key} holds NaN or infinity", "finite numbers")
+        seen = set()
+        for row, (direction, (layer, head)) in enumerate(zip(self.directions, self.heads.tolist(), strict=True)):
+            length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])
+            right = abs(length - 1) <= 1e-3
+            _expect(right, name, f"the direction in row {row} has length {length:.4f}", "1 within 0.001")
+            _expect(sigma >= 0, name, f"sigma in row {row} is {sigma:.4g}", "0 or more")
+            inside = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
+            wanted = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
+            named = f"row {row} names layer {layer}, head {head}"
+            _expect(inside, name, named, wanted)
+            _expect((layer, head) not in seen, name, f"{named} a second time", "once")
+            seen.add((layer, head))
 
     def __len__(self) -> int:
         """The number of heads K."""
@@ -72,12 +93,12 @@ class ITIDirections:
         """The `k` best-ranked heads; all of them if `k` is None."""
         if k is None:
             return self
-        if not 1 <= k <= len(self):
-            raise ITIDirectionsError(
-                f"iti_top_k is {k}, but the directions hold {len(self)} heads: expected 1 to {len(self)}"
-            )
-        scores = None if self.scores is None else self.scores[:k]
-        return replace(self, heads=self.heads[:k], directions=self.directions[:k], sigma=self.sigma[:k], scores=scores)
+        n = len(self)
+        _expect(1 <= k <= n, "these directions", f"iti_top_k is {k}, but the directions hold {n} heads", f"1 to {n}")
+        return replace(self, **{name: tensor[:k] for name, tensor in self._tensors().items()})
+
+    def _tensors(self) -> "dict[str, torch.Tensor]":
+        return {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL if getattr(self, name) is not None}
 
     def offsets(self) -> "dict[int, torch.Tensor]":
         """sigma * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
@@ -105,28 +126,20 @@ class ITIDirections:
         model = {"num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads}
         for key, value in (model | {"head_dim": head_dim}).items():
             if getattr(self, key) != value:
-                raise ITIDirectionsError(
-                    f"{name}: made for a model with {key}={getattr(self, key)}, but this model has {key}={value}. "
+                advice = (
                     f"Use the base they were made for ({self.base_model or 'not recorded'}) or fit new directions."
                 )
-        width = self.num_attention_heads * self.head_dim
-        if self.site == "residual" and config.hidden_size != width:
-            raise ITIDirectionsError(
-                f"{name}: site 'residual' needs hidden_size = num_attention_heads * head_dim ({width}), but this "
-                "model "
-                f"has hidden_size={config.hidden_size}"
-            )
+                made = f"made for a model with {key}={getattr(self, key)}, but this model has {key}={value}"
+                raise ITIDirectionsError(f"{name}: {made}. {advice}")
+        width, found = self.num_attention_heads * self.head_dim, config.hidden_size
+        fits = self.site == "head" or found == width
+        _expect(fits, name, f"site 'residual', but hidden_size is {found}", f"num_attention_heads * head_dim, {width}")
 
     @classmethod
     def load(cls, path: str | os.PathLike, framework: str = "pt") -> "ITIDirections":
         """Read and check a directions file. With `framework` "np" its fields are NumPy arrays, and no torch is needed.
-
-        Raises:
-            FileNotFoundError: if there is none.
-            ITIDirectionsError: naming the file, what was found and what was expected.
-        """
-        path = Path(path)
-        if not path.is_file():
+        Raises `FileNotFoundError` or, naming the file, what it holds and what it should, `ITIDirectionsError`."""
+        if not (path := Path(path)).is_file():
             raise FileNotFoundError(f"{path}: no such directions file")
         try:
             with safe_open(path, framework=framework) as file:
@@ -138,13 +151,11 @@ class ITIDirections:
         for key in _METADATA:
             _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
         for key, known in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
-            _expect(
-                metadata[key] == known, path, f"{key} is '{metadata[key]}'", f"'{known}', which this version reads"
-            )
-        missing = sorted(_REQUIRED.keys() - tensors.keys())
-        extra = sorted(tensors.keys() - _REQUIRED.keys() - _OPTIONAL.keys())
-        found = f"missing tensors {missing}, unknown tensors {extra}"
-        _expect(not missing and not extra, path, found, f"{list(_REQUIRED)} and optionally {list(_OPTIONAL)}")
+            found = metadata[key]
+            _expect(found == known, path, f"{key} is '{found}'", f"'{known}', which this version reads")
+        missing, extra = _REQUIRED.keys() - tensors.keys(), tensors.keys() - _REQUIRED.keys() - _OPTIONAL.keys()
+        found = f"missing tensors {sorted(missing)}, unknown tensors {sorted(extra)}"
+        _expect(not missing | extra, path, found, f"{list(_REQUIRED)} and optionally {list(_OPTIONAL)}")
         for key in _GEOMETRY:
             number = metadata[key] if metadata[key].isdecimal() else "0"
             _expect(0 < int(number[:9]) < 10**8, path, f"metadata {key} is '{metadata[key]}'", "a positive integer")
@@ -163,17 +174,13 @@ class ITIDirections:
     def from_pretrained(
         cls, repo_or_dir: str | os.PathLike, filename: str = "iti_directions.safetensors", **hub_kwargs
     ) -> "ITIDirections":
-        """Read the directions of a Hub repo or folder. `hub_kwargs` are those of transformers' `from_pretrained`:
-        revision, token, cache_dir, local_files_only, subfolder and so on. Raises as `load`."""
+        """As `load`, from a Hub repo or folder. `hub_kwargs`: revision, token and so on, as for a model."""
         from transformers.utils import cached_file
 
         path = cached_file(repo_or_dir, filename, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
         if path is None:
-            raise FileNotFoundError(
-                f"{repo_or_dir}: no {filename}, where its directions should be. A steered model is never loaded "
-                "without; to "
-                "load the weights alone, use the base model."
-            )
+            advice = "A steered model is never loaded without; to load the weights alone, use the base model."
+            raise FileNotFoundError(f"{repo_or_dir}: no {filename}, where its directions should be. {advice}")
         return cls.load(path)
 
     def save(self, path: str | os.PathLike) -> Path:
@@ -182,39 +189,8 @@ class ITIDirections:
 
         geometry = {key: str(getattr(self, key)) for key in _GEOMETRY}
         made = {"format": FORMAT, "format_version": FORMAT_VERSION, "site": self.site, "base_model": self.base_model}
-        tensors = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL}
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made | geometry)))
-
-    def _check(self, name: str) -> None:
-        _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
-        for key, value in {**self.provenance, "base_model": self.base_model}.items():
-            _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
-        k = self.heads.shape[0] if self.heads.ndim == 2 else 0
-        _expect(k > 0, name, f"heads has shape {list(self.heads.shape)}", "[K, 2] with K of at least 1")
-        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k]}
-        for key, dtype in (_REQUIRED | _OPTIONAL).items():
-            tensor = getattr(self, key)
-            if tensor is None and key in _OPTIONAL:
-                continue
-            found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            wanted = f"torch.{dtype} {shapes[key]}"
-            _expect(found == wanted, name, f"{key} is {found}", wanted)
-            finite = dtype == "int64" or all(math.isfinite(x) for row in tensor.reshape(k, -1) for x in row.tolist())
-            _expect(finite, name, f"{key} holds NaN or infinity", "finite numbers")
-        seen = set()
-        for row, (direction, (layer, head)) in enumerate(zip(self.directions, self.heads.tolist(), strict=True)):
-            length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])
-            right = abs(length - 1) <= 1e-3
-            _expect(right, name, f"the direction in row {row} has length {length:.4f}", "1 within 0.001")
-            _expect(sigma >= 0, name, f"sigma in row {row} is {sigma:.4g}", "0 or more")
-            inside = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
-            wanted = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
-            _expect(inside, name, f"row {row} names layer {layer}, head {head}", wanted)
-            _expect(
-                (layer, head) not in seen, name, f"row {row} names layer {layer}, head {head} a second time", "once"
-            )
-            seen.add((layer, head))
 
 
 def _expect(right: bool, where: str | Path, found: str, wanted: str) -> None:
@@ -223,11 +199,9 @@ def _expect(right: bool, where: str | Path, found: str, wanted: str) -> None:
 
 
 def project(o_proj: "torch.nn.Module", offset: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
-    """W_O @ offset, without bias and PEFT adapters: float32 [hidden_size], on the device where the projection runs.
-
-    In float32 from the columns of the chosen heads where the weight is a plain tensor, else (quantised, offloaded)
-    through the module itself, fed with `dtype`. `offset` is float32 [num_attention_heads * head_dim].
-    """
+    """W_O @ offset, without bias and PEFT adapters: float32 [hidden_size], where the projection runs. In float32 from
+    the columns of the chosen heads where the weight is a plain tensor, else (quantised, offloaded) through the module
+    itself, fed with `dtype`. `offset` is float32 [num_attention_heads * head_dim]."""
     import torch
 
     while hasattr(o_proj, "base_layer"):
@@ -258,15 +232,12 @@ def write_whole(path: str | os.PathLike, data: bytes) -> Path:
     """Write a file, whole or not at all; the folder is made where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
+        temporary.write_bytes(data)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -289,9 +260,4 @@ def _what_it_is(path: Path) -> str:
         b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
         b"version ": "looks like a Git LFS pointer; fetch the file with `git lfs pull`",
     }
-    return next(
-        (kind for mark, kind in kinds.items() if start.startswith(mark)), "is truncated or no safetensors file"
-    )
-
-
-__all__ = ["ITIDirections", "ITIDirectionsError"]
+    return next((kinds[mark] for mark in kinds if start.startswith(mark)), "is truncated or no safetensors file")

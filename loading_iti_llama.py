@@ -3,13 +3,14 @@
 
 import copy
 import os
-from inspect import signature
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, PretrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import PushToHubMixin, cached_file
+from transformers.utils import cached_file
 
 from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig, check_harmless
 from .iti_directions import ITIDirections
@@ -24,14 +25,11 @@ class ITILlamaLoadingMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """Load a steered model: code, config and directions from this repo or folder; weights from there too
-        (self-contained form) or from the base model that its config names (adapter form).
-
-        Takes the arguments of transformers' `from_pretrained` and every field of the config. `revision` and
-        `subfolder` belong to this repo, `base_model_revision` to the base; other Hub arguments hold for both. No code
-        of the base is run. Raises `OSError` (`FileNotFoundError`) if the repo, its directions or its base are not
-        there, `ValueError` if a field of the config or the directions are wrong, or the base is not what the config
-        describes.
+        """Config and directions from this repo or folder, and the weights too (self-contained form) or from the base
+        model that its config names (adapter form). Takes the arguments of transformers' `from_pretrained` and every
+        field of the config. `revision` and `subfolder` belong to this repo, `base_model_revision` to the base; other
+        Hub arguments hold for both. No code of the base is run. Raises `OSError` if the repo, its directions or its
+        base are not there, `ValueError` if they are wrong, or the base is not what the config describes.
         """
         repo = pretrained_model_name_or_path
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
@@ -43,9 +41,9 @@ class ITILlamaLoadingMixin:
         config.validate_iti()
         if repo is None:  # weights as `state_dict=`: there is no repo to read directions from
             if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
+                advice = "pass the repo, or iti_directions_file=None, and then set_iti_directions"
                 raise ValueError(
-                    f"the config asks for {config.iti_directions_file}, but there is no repo to read it from: pass "
-                    "the repo, or iti_directions_file=None, and then set_iti_directions"
+                    f"config.json names {config.iti_directions_file}, but there is no repo to read it from: {advice}"
                 )
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
         commit = getattr(config, "_commit_hash", None)
@@ -64,13 +62,10 @@ class ITILlamaLoadingMixin:
         scope: str = "all",
         **kwargs,
     ):
-        """Steer a plain Llama checkpoint, on the Hub or on disk. The model saves in adapter form, without its weights;
-        set `model.config.base_model_name_or_path = None` before saving to write them as well.
-
-        `directions` are an `ITIDirections` or the path of a file; None leaves the model plain, for
-        `set_iti_directions` to steer. `kwargs` are those of `from_pretrained`, for the base. Raises as
-        `from_pretrained`.
-        """
+        """Steer a plain Llama checkpoint, on the Hub or on disk, by `directions` or the file at that path; None leaves
+        it plain, for `set_iti_directions` to steer. The model saves in adapter form, without its weights; set
+        `model.config.base_model_name_or_path = None` before saving to write them as well. `kwargs` are those of
+        `from_pretrained`, for the base. Raises as `from_pretrained`."""
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         revision, subfolder = hub.pop("revision", None), hub.pop("subfolder", "")
         base = os.path.join(base_model_name_or_path, subfolder)
@@ -95,9 +90,8 @@ class ITILlamaLoadingMixin:
     def _load(cls, repo, config: PretrainedConfig, directions: ITIDirections | None, hub: dict, *model_args, **kwargs):
         """Weights from the base or the repo into this class, steered. Nothing of the repo's reaches the base."""
         if directions is not None:
-            directions.check_geometry(
-                config, "the directions" if repo is None else f"{repo}/{config.iti_directions_file}"
-            )
+            name = "the directions" if repo is None else f"{repo}/{config.iti_directions_file}"
+            directions.check_geometry(config, name)
             directions.top(config.iti_top_k)
         base, source, stored = config.base_model_name_or_path, repo, hub
         if base is not None:
@@ -125,19 +119,16 @@ class ITILlamaLoadingMixin:
         (adapter form). Raises `ValueError` where that would lose weights that were changed."""
         if getattr(self, "_hf_peft_config_loaded", False):  # saves the PEFT adapter alone
             return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        push = kwargs.pop("push_to_hub", False)
-        names = ("repo_id", *signature(PushToHubMixin.push_to_hub).parameters)
-        push_kwargs = {name: kwargs.pop(name) for name in names if name in kwargs and name != "max_shard_size"}
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError("push_to_hub=True would leave out tokenizer and card: call model.push_to_hub(repo_id)")
         self.config.validate_iti()
         base, name = self.config.base_model_name_or_path, self.config.iti_directions_file
         quantisation, samples = getattr(self.base_model, "_iti_base", (None, {}))
         if base is not None:
             changed = "state_dict=" if kwargs.get("state_dict") is not None else _first_change(samples, _samples(self))
             if changed:
-                raise ValueError(
-                    f"{changed} is not what the base {base} holds, and the adapter form saves no weights: set "
-                    "model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
-                )
+                advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
+                raise ValueError(f"{changed} is not what {base} holds; the adapter form saves no weights: {advice}")
         self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,19 +146,16 @@ class ITILlamaLoadingMixin:
             config.save_pretrained(folder)
             if self.can_generate():
                 self.generation_config.save_pretrained(folder)
-        if push and is_main_process:
-            self.push_to_hub(push_kwargs.pop("repo_id", folder.name), **push_kwargs)
+        if is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama"):
+            import_module("iti_llama").renew_card(folder)
 
-    def push_to_hub(self, repo_id: str, *args, **kwargs) -> str:
-        """As [`~transformers.PreTrainedModel.push_to_hub`]. Refuses an adapter form whose base is a folder here."""
-        base = self.config.base_model_name_or_path
-        if base is not None and os.path.isdir(base):
-            raise ValueError(
-                f"base_model_name_or_path is the folder {base}, which nobody else can load: set it to the base's Hub "
-                "repo, "
-                "or to None to push the weights as well"
-            )
-        return super().push_to_hub(repo_id, *args, **kwargs)
+    def push_to_hub(self, repo_id: str, **kwargs):
+        """Publish the whole repo, with tokenizer and card, by `iti_llama.push`, whose arguments it takes."""
+        try:
+            package = import_module("iti_llama")
+        except ImportError as error:
+            raise ImportError("it needs the package, for tokenizer and card: `pip install iti-llama`") from error
+        return package.push(self, repo_id, **kwargs).info
 
     def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
         """Refuses: a repo's own `generate` would replace the one that steers, and transformers 4.57 runs that of a
@@ -176,19 +164,14 @@ class ITILlamaLoadingMixin:
 
 
 def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict, str | None]:
-    """What the base's config.json says of a Llama, and its commit. Raises `OSError` or, if it is no Llama,
-    `ValueError`."""
+    """What the base's config.json says of a Llama, and its commit. Raises as `from_pretrained`."""
     hub = {name: hub[name] for name in hub if name not in ("revision", "subfolder")}
     try:
         fields, _ = PretrainedConfig.get_config_dict(base, revision=revision or "main", **hub)
     except OSError as error:
-        raise OSError(
-            f"base model {base!r} (revision {revision or 'main'}): its config.json cannot be read: {error}\nCheck "
-            "the name. "
-            "If the model is gated, accept its licence on its Hub page and log in with `hf auth login` or pass "
-            "token=; if it "
-            "is private, do the same; if you are offline, download it first."
-        ) from error
+        advice = "If the model is gated, accept its licence on its Hub page and log in with `hf auth login`; if it is"
+        advice = f"{advice} private, the latter; if you are offline, download it first."
+        raise OSError(f"base model {base!r}: its config.json cannot be read: {error}\n{advice}") from error
     if (found := fields.get("model_type")) != "llama":
         raise ValueError(f"base model {base!r}: config.json has model_type {found!r}; expected 'llama'")
     check_harmless(fields, f"base model {base!r}: config.json")
@@ -205,16 +188,13 @@ def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
             raise ValueError(f"base model {name!r} has {field}={theirs!r}, but config.json says {ours!r}")
     ours, theirs = (c.to_dict().get("quantization_config") or {} for c in (config, base))
     for field in QUANTISATION:
-        if ours.get(field) != theirs.get(field):
-            raise ValueError(
-                f"base model {name!r} is stored with quantisation {field}={theirs.get(field)!r}, but config.json says "
-                f"{ours.get(field)!r}: to quantise while loading, pass quantization_config="
-            )
+        if (found := theirs.get(field)) != (said := ours.get(field)):
+            advice = f"config.json says {said!r}: to quantise while loading, pass quantization_config="
+            raise ValueError(f"base model {name!r} is stored with quantisation {field}={found!r}, but {advice}")
 
 
 def _samples(model) -> dict[str, tuple]:
-    """Of every weight, how often it was written to and some 64 of its values: what training changes. Quantised
-    weights, which kernels may lay out anew, and offloaded ones count by name."""
+    """Of every weight, how often it was written to and some 64 of its values; quantised and offloaded: the name."""
     found = {}
     for name, weight in model.named_parameters():
         known = weight.is_floating_point() and not weight.is_meta
@@ -231,6 +211,3 @@ def _first_change(before: dict[str, tuple], after: dict[str, tuple]) -> str | No
         if written != written_now or not torch.equal(old.to(new), new):
             return name
     return None
-
-
-__all__ = ["ITILlamaLoadingMixin"]

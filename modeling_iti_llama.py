@@ -78,18 +78,15 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
         return self.base_model._iti_directions
 
     def set_iti_directions(self, directions: ITIDirections | None) -> None:
-        """Replace the directions; None takes them away. Also to be called after a change of the o_proj weights; PEFT
-        adapters do not count, the shift is that of the weight below them. Raises `ValueError`, and changes nothing, if
-        they do not fit the model, hold fewer heads than `iti_top_k`, or the weights are not loaded."""
+        """Replace the directions; None takes them away. To be called again after a change of the o_proj weights (which
+        PEFT adapters are not). Raises `ValueError`, and changes nothing, if they do not fit or weights are missing."""
         self.base_model._compute_shifts(directions)
 
     @contextlib.contextmanager
     def disable_iti(self) -> Iterator[None]:
-        """Inside the `with` block the model is plain Llama, bit by bit.
-
-        It holds for the context that entered it (a thread, a task of asyncio), in any order of ends. A thread started
-        inside has its own: pass `iti_alpha=0` there. Compiled passes outside `generate` are plain while any is open.
-        """
+        """Inside the `with` block the model is plain Llama, bit by bit: for the context that entered it (a thread, a
+        task of asyncio), in any order of ends. A thread started inside has its own: pass `iti_alpha=0` there. Compiled
+        passes outside `generate` are plain while any block is open."""
         base, block = self.base_model, object()
         base._iti_blocks.add(block)
         base._iti_any_block = True
@@ -119,7 +116,6 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         self.norm = modeling_llama.LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config=config)
         self.gradient_checkpointing = False
-
         self._iti_directions: ITIDirections | None = None
         self._iti_layers: list[int] = []  # the steered ones
         self._iti_shifts = torch.empty(0)  # float32 [steered layers, hidden_size], at alpha 1
@@ -137,8 +133,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
                 row; compared with `position_ids`. Overrides the scope.
             iti_mask (`torch.Tensor`, *optional*): [batch, seq], a weight for each position. Overrides both.
 
-        Raises:
-            ValueError: if one of them has a wrong shape, or is passed to a model that is not steered or disabled.
+        Raises `ValueError` if one has a wrong shape, or is passed to a model that is not steered or disabled.
         """
         call = dict.fromkeys(FORWARD_INPUTS) | dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
         if self._iti_directions is not None:
@@ -222,11 +217,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
 
 
 class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationMixin):
-    """A Llama whose chosen heads are shifted at inference time. See the repo's README.md for a first example.
-
-    `generate(..., iti_alpha=)` takes a number or [batch], a strength for each row, which its beams and several returns
-    share. It travels as a mask or a cache does, in that call's `model_kwargs`: no other call or model knows of it.
-    """
+    """A Llama whose chosen heads are shifted. `generate(iti_alpha=)` takes a number or [batch], a strength for each
+    row, which its beams and several returns share; as a mask does, it travels in that call's own `model_kwargs`."""
 
     _auto_class = "AutoModelForCausalLM"
 
@@ -272,9 +264,7 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
         for processor in processors:
             if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
                 processor.model = functools.partial(self, iti_alpha=(model_kwargs or {}).get("iti_alpha"))
-                processor.unconditional_context["use_cache"] = (
-                    True  # so that each pass starts where the last one ended
-                )
+                processor.unconditional_context["use_cache"] = True  # each pass starts where the last one ended
         return processors
 
     def init_continuous_batching(self, *args, **kwargs):

@@ -17,6 +17,7 @@ from .fit import fit
 from .generate import generate
 from .info import info
 from .publish import convert, push, verify
+from .run import run
 from .sweep import sweep
 
 
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 
 app.add_typer(dataset, name="dataset")
-for command in (demo, generate, info, fit, sweep, evaluate, convert, push, verify):
+for command in (run, demo, generate, info, fit, sweep, evaluate, convert, push, verify):
     app.command()(command)
 
 

@@ -12,14 +12,20 @@ from rich.table import Table
 from ..foundation.package import ROOT
 from .options import (
     CardFile,
+    DeviceMap,
+    Dtype,
+    Header,
     Json,
+    MaxNewTokens,
     N,
     RemoteCode,
     Repo,
     Revision,
     Seed,
+    TargetOption,
     Tasks,
     Unsandboxed,
+    command_line,
     console,
     load,
     progress_bar,
@@ -28,13 +34,20 @@ from .options import (
 
 def evaluate(
     repo: Repo = str(ROOT),
-    tasks: Tasks = "corpus:test",
+    tasks: Tasks = None,
+    target: TargetOption = None,
+    header: Header = None,
     n: N = 300,
     samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    max_new_tokens: MaxNewTokens = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder for evaluation.json and completions.jsonl; a killed run goes on")
+        Path | None,
+        typer.Option(
+            help="folder for evaluation.json and completions.jsonl; a killed run goes on; the repo's own folder "
+            "renews its card"
+        ),
     ] = None,
     card_file: CardFile = None,
     tables: Annotated[Path | None, typer.Option(help="document whose full tables are replaced as well")] = None,
@@ -44,72 +57,105 @@ def evaluate(
     ] = False,
     primer: Annotated[Path | None, typer.Option(help="multiple choice: text before every question")] = None,
     revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
     allow_unsandboxed: Unsandboxed = False,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Run tasks plain, steered, at minus alpha, along random directions and asked in words; print rates with
-    intervals."""
-    from rich.markdown import Markdown
-
+    """Run tasks plain, steered, at minus alpha, along random directions and, where they can be, asked in words; print
+    rates with intervals."""
     from iti_llama.configuration_iti_llama import check_alpha
 
     from ..foundation.files import write_text
     from ..foundation.sandbox import Sandbox
     from ..measure.conditions import standard_conditions
-    from ..measure.evaluate import divergence_of, settings_of
-    from ..measure.evaluate import evaluate as measure_all
-    from ..measure.saved_completions import SavedCompletions
-    from ..measure.tables import divergence_table, evaluation_table, summary_table
-    from ..repo.card import replace_section, write_results
-    from .task_sets import task_set_of
+    from ..measure.receipt import receipt
+    from ..measure.summary import Summary, summary_table
+    from ..measure.tables import divergence_table, evaluation_table
+    from ..repo.card import renew_card, replace_section, write_results
+    from .task_sets import Asked, task_set_of
 
-    model, tokenizer = load(repo, revision, trust_remote_code)
-    if tasks.endswith(".csv"):
+    folder = repo if Path(repo).is_dir() else ""
+    asked = Asked(tasks, target, header, n, seed, folder, source, stronger, max_new_tokens)
+    if tasks is None:
+        asked.name("test")  # refuses before anything is loaded
+    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
+    if tasks is not None and tasks.endswith(".csv"):
         strength = model.iti_alpha if alpha is None else check_alpha(alpha)
         return choices(model, tokenizer, Path(tasks), n, strength, primer, json_)
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
     with progress_bar() as advance:
-        chosen = task_set_of(tasks, n, seed, tokenizer, source, stronger, sandbox, advance)
-    conditions = standard_conditions(model, alpha)
-    settings = settings_of(model, chosen, conditions[1].alpha, samples, temperature, seed)
-    store = SavedCompletions(out and out / "completions.jsonl", settings)
-    with progress_bar(len(chosen) * samples * len(conditions)) as advance:
-        rows, answers = measure_all(
-            model, tokenizer, chosen, conditions, sandbox, samples, temperature, store, seed, progress=advance
+        chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
+    conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
+    rows = len(chosen) * samples * len(conditions)
+    rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
+    with progress_bar(rows) as advance:
+        done = receipt(
+            model,
+            tokenizer,
+            chosen,
+            sandbox,
+            alpha=alpha,
+            samples=samples,
+            temperature=temperature,
+            completions=out and out / "completions.jsonl",
+            seed=seed,
+            progress=advance,
         )
-    steering = sum(c.alpha != 0 and not c.asked for c in conditions)
-    with progress_bar(sum(map(len, chosen.texts.values())) * steering) as advance:
-        divergence = {
-            name: divergence_of(model, tokenizer, own, conditions, partial(advance, f"divergence to {name}"))
-            for name, own in chosen.texts.items()
-        }
-    found = settings | {"target": chosen.target, "conditions": [row.to_dict() for row in rows]}
-    found["divergence"] = {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()}
+    found = done.found | {"command": command_line()}
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
+        if folder and out.resolve() == Path(folder).resolve():
+            renew_card(Path(folder))
     first = next(iter(chosen.texts))
-    table = f"{evaluation_table(rows, chosen.target, divergence[first])}\n\n{divergence_table(divergence)}"
-    how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
-    asked = (
-        f"{chosen.name}, {len(chosen)} tasks (seed {seed}), {how}, {settings['heads']} heads, scope {model.iti_scope}"
-    )
-    note = f"{asked}. In brackets 95% intervals, bootstrapped by problem; KL on {first}."
+    summary = summary_table([Summary.from_dict(row) for row in found["summary"]], chosen.target, chosen.sound)
     if card_file is not None:
-        replace_section(
-            card_file, "evaluation", f"{summary_table(rows, answers, chosen, divergence[first])}\n\n{note}"
-        )
-        write_results(card_file, chosen.name, chosen.target, rows)
+        replace_section(card_file, "evaluation", f"{summary}\n\n{found['how']}")
+        write_results(card_file, chosen.name, chosen.target, done.rows)
     if tables is not None:
-        replace_section(tables, "evaluation", f"{table}\n\n{note}")
+        table = evaluation_table(done.rows, chosen.target, done.divergence[first], chosen.sound)
+        replace_section(tables, "evaluation", f"{table}\n\n{divergence_table(done.divergence)}\n\n{found['how']}")
     if json_:
         print(json.dumps(found, indent=1))
-    else:
-        console.print(Markdown(table))
-        for row in rows[1:]:
-            moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {len(row.wrong_way)} out of the target"
-            console.print(f"{row.condition}: {moved}, against plain")
+        return
+    console.print(short_table(done, chosen))
+    console.print(found["how"], highlight=False)
+    if chosen.note:
+        console.print(chosen.note, highlight=False)
+    for row in done.rows[1:]:
+        moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {len(row.wrong_way)} out of the target"
+        console.print(f"{row.condition}: {moved}, against plain")
+
+
+def short_table(done, tasks) -> Table:
+    """Every condition, narrow enough for 80 columns; all numbers are in evaluation.json."""
+    table = Table(padding=(0, 0))
+    texts = next(iter(tasks.texts))
+    for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), tasks.target, "KL", "n"):
+        table.add_column(title, overflow="fold")
+    for row in done.rows:
+        own = done.divergence[texts].get(row.condition)
+        cells = [row.condition, f"{row.alpha:g}", *([row.correct.percent()] if tasks.sound else [])]
+        table.add_row(*cells, row.target.percent(), f"{own.kl.mean:.3f}" if own else "", str(row.correct.n))
+    return table
+
+
+def short_summary(found: dict) -> Table:
+    """The four rows that the card shows."""
+    from ..measure.summary import Summary
+
+    table, sound = Table(padding=(0, 0)), found["sound"]
+    rows = list(map(Summary.from_dict, found["summary"]))
+    odds = ["log-odds, change"] if rows[0].odds_change else []
+    for title in ("", "alpha", *([sound] if sound else []), found["target"], *odds, "KL", "n"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        cells = [row.name, f"{row.alpha:g}", *([row.sound.percent()] if sound else []), row.target.percent()]
+        cells += [row.odds_change.plain() if row.name != "plain" else ""] if odds else []
+        table.add_row(*cells, "" if row.kl is None else f"{row.kl:.3f}", str(row.target.n))
+    return table
 
 
 def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | None, json_: bool) -> None:

@@ -7,13 +7,29 @@ from typing import Annotated
 import typer
 
 from ..fit.settings import METHODS, RANKINGS, FitSettings
-from .options import CardFile, Json, Seed, console, progress_bar
+from .options import (
+    Behaviour,
+    CardFile,
+    DeviceMap,
+    Dtype,
+    Json,
+    Seed,
+    ask_behaviour,
+    command_line,
+    console,
+    progress_bar,
+)
 
 
 def fit(
-    base: Annotated[str, typer.Option(help="Hub repo or folder of a Llama")],
-    data: Annotated[Path, typer.Option(help="labelled set: JSON Lines of prompt, completion, label, group")],
+    base: Annotated[str, typer.Option("--base", "--model", help="Hub repo or folder of a Llama")],
+    data: Annotated[
+        Path, typer.Option(help="labelled set: JSON Lines of prompt (or messages), completion, label, group")
+    ],
     out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
+    behaviour: Behaviour = None,
+    language: Annotated[str | None, typer.Option(help="of the texts, as en or code, for the card")] = None,
+    hub_dataset: Annotated[str | None, typer.Option(help="name of the labelled set on the Hub, for the card")] = None,
     policy: Annotated[
         str, typer.Option(help="where activations are read: last, completion-mean or 'fraction F'")
     ] = "last",
@@ -32,8 +48,8 @@ def fit(
     balanced: Annotated[bool, typer.Option("--balanced", help="weigh classes inversely to their frequency")] = False,
     seed: Seed = 0,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
-    device_map: Annotated[str, typer.Option(help="as in from_pretrained")] = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     cache: Annotated[Path | None, typer.Option(help="folder for activations; a killed run goes on from there")] = None,
     base_name: Annotated[str | None, typer.Option(help="what the files call the base")] = None,
@@ -49,13 +65,11 @@ def fit(
 
     from iti_llama.configuration_iti_llama import check_alpha, check_scope
 
-    from ..data.labelled_set import read_examples
     from ..fit.positions import Policy
     from ..fit.report_table import report_table
     from ..repo.card import replace_section
-    from ..repo.make import fit_repo, readable
+    from ..repo.make import fit_repo, read_for, readable
 
-    examples = read_examples(data)
     if top_k != "cv" and not top_k.isdecimal():
         raise ValueError(f"--top-k is {top_k!r}; expected a number of heads, or cv")
     settings = FitSettings(
@@ -72,6 +86,8 @@ def fit(
     check_alpha(alpha)
     check_scope(scope)
     position, left_out = Policy.parse(policy), 0
+    examples = read_for(base, data, revision)
+    about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}
     if drop_long:
         kept = readable(examples, position, base, revision)
         left_out, examples = len(examples) - len(kept), kept
@@ -98,6 +114,8 @@ def fit(
             base_name=base_name,
             dataset=data.name,
             left_out=left_out,
+            about={key: value for key, value in about.items() if value},
+            command=command_line(),
             progress=advance,
         )
     if not found:  # a process beside the main one
@@ -108,4 +126,4 @@ def fit(
         print(json.dumps(found))
         return
     console.print(Markdown(report_table(found)))
-    console.print(f"\nwritten to {out}")
+    console.print(f"\nwritten to {out}; next: iti-llama sweep --model {out} --apply", soft_wrap=True)

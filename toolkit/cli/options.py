@@ -1,5 +1,8 @@
 """What the commands share: options, the console, progress, loading a model. Light: nothing here imports torch."""
 
+import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,31 +14,120 @@ from rich.console import Console
 
 console = Console()
 
+REPO_HELP = "Hub repo or folder of a steered model"
 
-Repo = Annotated[str, typer.Option("--repo", help="Hub repo or folder of a steered model; the bundled one by default")]
+Repo = Annotated[str, typer.Option("--model", "--repo", help=f"{REPO_HELP}; the bundled one by default")]
 
+RepoArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=REPO_HELP)]
+
+RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the same as the argument: {REPO_HELP}")]
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 
-
 CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced as well")]
-
 
 Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of the repo")]
 
-
 RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="run the repo's own code, not this package's")]
 
+DeviceMap = Annotated[str, typer.Option(help="as in from_pretrained: auto, cpu, cuda:0 and so on")]
+
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 
 Unsandboxed = Annotated[
     bool, typer.Option("--allow-unsandboxed", help="run generated programs without a sandbox where none can be had")
 ]
 
-
 Seed = Annotated[int, typer.Option(help="everything that is drawn depends on it")]
 
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        help="corpus:test, corpus:validation, held-out:test, held-out:validation, neocoder:STATE, neocoder158:STATE, "
+        "a JSON Lines file of prompts (with tests or without) or of labelled rows, a TruthfulQA CSV file; by default "
+        "what `fit` kept of the labelled set"
+    ),
+]
 
-def load(repo: str, revision: str | None = None, trust_remote_code: bool = False):
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="what is wanted of a completion: a regular expression, FILE.py:function(prompt, completion), probe (a "
+        "classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the default "
+        "for labelled sets)",
+    ),
+]
+
+Header = Annotated[
+    str | None, typer.Option(help="a line before the prompt that asks for the behaviour in words; compared with it")
+]
+
+N = Annotated[
+    int, typer.Option("--n", "--limit", min=2, help="number of tasks; NeoCoder, labelled sets and files: the first")
+]
+
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="of an answer; the task set's own by default")]
+
+Behaviour = Annotated[
+    str | None,
+    typer.Option(help='what the steered model does, as in "writes snake_case names": the title of its card'),
+]
+
+
+def one_repo(argument: str | None, option: str | None) -> str:
+    """The repo, given as an argument or as an option. Raises `typer.BadParameter` unless it is one of them."""
+    if (argument is None) == (option is None):
+        raise typer.BadParameter("give a Hub repo or a folder, once", param_hint="MODEL")
+    return argument or option
+
+
+def ask_behaviour(behaviour: str | None, required: bool = False) -> str:
+    """The behaviour in words; asked for at a terminal. "" says that there are none.
+
+    Raises:
+        ValueError: if it is more than a line; if it is missing, required, and nobody is there to ask.
+    """
+    if behaviour is None and sys.stdin.isatty() and sys.stderr.isatty():
+        behaviour = typer.prompt('What does the steered model do? (as in "writes snake_case names")', err=True)
+    if required and not (behaviour or "").strip():
+        raise ValueError('--behaviour is missing; expected words, as in --behaviour "writes snake_case names"')
+    if "\n" in (behaviour or ""):
+        raise ValueError(f"--behaviour is {behaviour!r}; expected some words on one line")
+    return (behaviour or "").strip()
+
+
+def command_line() -> str:
+    """The command that runs, for a record: paths by their last part, nothing secret."""
+    said, hidden = ["iti-llama"], False
+    for word in sys.argv[1:]:
+        name, equals, value = word.partition("=")
+        secret = name == "--token"
+        if hidden or (secret and equals):
+            word = "TOKEN" if hidden else "--token=TOKEN"
+        elif equals and name.startswith("--"):
+            word = f"{name}={_last_part(value)}"
+        else:
+            word = _last_part(word)
+        hidden = secret and not equals
+        said.append(word)
+    return shlex.join(said)
+
+
+def _last_part(word: str) -> str:
+    path, colon, function = word.rpartition(":")
+    if colon and os.path.isabs(path):
+        return f"{Path(path).name}:{function}"
+    return Path(word).name if os.path.isabs(word) or word.startswith(("./", "../", "~")) else word
+
+
+def load(
+    repo: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device_map: str = "auto",
+    dtype: str = "auto",
+):
     """A steered model and its tokenizer, on the device that accelerate chooses."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -43,17 +135,20 @@ def load(repo: str, revision: str | None = None, trust_remote_code: bool = False
 
     iti_llama.register()
 
+    if not os.path.isdir(repo) and (os.path.isabs(repo) or repo.startswith((".", "~")) or repo.count("/") > 1):
+        raise FileNotFoundError(f"{repo}: no such folder")
     kwargs = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
     model = AutoModelForCausalLM.from_pretrained(
-        repo, device_map="auto", dtype="auto", trust_remote_code=trust_remote_code, **kwargs
+        repo, device_map=device_map, dtype=dtype, trust_remote_code=trust_remote_code, **kwargs
     )
     return model.eval(), tokenizer
 
 
 @contextmanager
 def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None], None]]:
-    """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, and the time left."""
+    """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, and the time left. A step
+    "NAME I of N" is a bar of its own, which moves with I."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -71,10 +166,16 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("loading", total=total)
+        task, counted = progress.add_task("loading", total=total), {}
 
         def advance(step: str, rows: int | None = None) -> None:
-            progress.update(task, description=step, advance=rows or 0)
+            name, _, place = step.rpartition(" of ")
+            kind, _, at = name.rpartition(" ")
+            if rows is None and at.isdecimal() and place.isdecimal():
+                counted.setdefault(kind, progress.add_task(kind, total=int(place)))
+                progress.update(counted[kind], completed=int(at))
+            else:
+                progress.update(task, description=step, advance=rows or 0)
 
         yield advance
 
@@ -84,13 +185,3 @@ def numbers(text: str, kind: type, name: str) -> list:
         return [kind(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{name} is {text!r}; expected numbers separated by commas") from None
-
-
-Tasks = Annotated[
-    str,
-    typer.Option(
-        help="corpus:test, corpus:validation, neocoder:STATE, neocoder158:STATE, a JSON Lines or TruthfulQA CSV file"
-    ),
-]
-
-N = Annotated[int, typer.Option(min=2, help="number of tasks; NeoCoder and files: the first so many")]

@@ -48,15 +48,27 @@ def push(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
     commit_message: Annotated[str | None, typer.Option()] = None,
     revision: Annotated[str | None, typer.Option(help="branch to push to; made if there is none")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="HF_TOKEN", help="one with write access; that of `hf auth login` by default")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Push a steered repo to the Hub: code, config, directions, tokenizer, card, report, figures; weights if
     self-contained."""
     from ..repo.push import push as push_folder
 
-    found = push_folder(folder, repo, private, create_pr, commit_message, revision)
+    found = push_folder(
+        folder,
+        repo,
+        private=private,
+        create_pr=create_pr,
+        message=commit_message,
+        revision=revision,
+        token=token,
+    )
     if json_:
-        print(json.dumps(asdict(found)))
+        told = {"repo": found.repo, "commit": found.commit, "pull_request": found.pull_request, "files": found.files}
+        print(json.dumps(told))
         return
     console.print(f"{found.repo} at {found.commit}: {len(found.files)} files", highlight=False)
     if found.pull_request:

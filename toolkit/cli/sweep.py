@@ -1,6 +1,7 @@
 """`iti-llama sweep`"""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,20 @@ from rich.table import Table
 
 from ..foundation.package import ROOT
 from .options import (
+    DeviceMap,
+    Dtype,
+    Header,
     Json,
+    MaxNewTokens,
     N,
     RemoteCode,
     Repo,
     Revision,
     Seed,
+    TargetOption,
     Tasks,
     Unsandboxed,
+    command_line,
     console,
     load,
     numbers,
@@ -24,48 +31,61 @@ from .options import (
 )
 
 
+ALPHAS = "0.25,0.5,0.75,1,1.25,1.5"
+
+
 def sweep(
     repo: Repo = str(ROOT),
-    tasks: Tasks = "corpus:validation",
+    tasks: Tasks = None,
+    target: TargetOption = None,
+    header: Header = None,
     n: N = 100,
     alphas: Annotated[
         str, typer.Option(help="strengths, separated by commas; each is tried with both signs")
-    ] = "0.25,0.5,0.75,1,1.25,1.5",
+    ] = ALPHAS,
     top_ks: Annotated[
         str | None, typer.Option(help="numbers of heads, separated by commas; the repo's by default")
     ] = None,
     scopes: Annotated[str, typer.Option(help="all, generated, or both")] = "all",
-    guard: Annotated[float, typer.Option(help="pass@1 that may be lost, as a share")] = 0.05,
-    kl_guard: Annotated[float | None, typer.Option(help="largest mean KL, in nats a token")] = None,
-    kl_budget: Annotated[
-        float | None, typer.Option(help="no grid of alphas: the largest whose mean KL is this")
+    guard: Annotated[
+        float, typer.Option(help="correct (without tests: intact) answers that may be lost, as a share")
+    ] = 0.05,
+    kl_guard: Annotated[
+        float | None, typer.Option(help="largest mean KL, in nats a token; 0.25 by default for --target labels")
     ] = None,
+    kl_budget: Annotated[
+        float | None,
+        typer.Option(help="no grid of alphas: the largest whose mean KL is this; enough alone, without --target"),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = 256,
     confirm: Annotated[str | None, typer.Option(help="tasks that the choice is confirmed on, once")] = None,
     apply_: Annotated[
-        bool, typer.Option("--apply", help="write the choice into the repo's config.json (a folder)")
+        bool, typer.Option("--apply", help="write the choice into the repo's config.json and card (a folder)")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png; a killed run goes on from there")
+    ] = None,
     source: Annotated[str, typer.Option(help="folder with NeoCoder's files")] = "neocoder",
     revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
     allow_unsandboxed: Unsandboxed = False,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Answer validation tasks over a grid of alpha, K and scope; choose by a stated rule, against random
-    directions."""
+    """Choose alpha, K and scope on validation tasks, over a grid, by a stated rule, against random directions; or
+    alpha by a budget of divergence."""
     from rich.markdown import Markdown
 
     from iti_llama.configuration_iti_llama import check_scope
 
-    from ..foundation.files import write_text
     from ..foundation.sandbox import Sandbox
-    from ..measure.choose_strength import Grid, choose_strength
-    from ..measure.sweep import apply
-    from ..measure.sweep_figure import sweep_figure
+    from ..measure.choose_strength import Grid
     from ..measure.tables import evaluation_table
-    from .task_sets import task_set_of
+    from ..repo.measure_repo import sweep_model
+    from .task_sets import Asked, task_set_of
 
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
     grid = Grid(
@@ -76,46 +96,75 @@ def sweep(
         kl_guard=kl_guard,
         kl_budget=kl_budget,
     )
-    if apply_ and not Path(repo).is_dir():
+    folder = repo if Path(repo).is_dir() else ""
+    if apply_ and not folder:
         raise ValueError(f"--apply writes a config.json, but {repo} is no folder")
-    model, tokenizer = load(repo, revision, trust_remote_code)
+    asked = Asked(tasks, target, header, n, seed, folder, source, max_new_tokens=max_new_tokens)
+    name = asked.name("validation")
+    budget_alone = kl_budget is not None and target is None and not name.startswith(("corpus:", "neocoder"))
+    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
     with progress_bar() as advance:
-        chosen = task_set_of(tasks, n, seed, tokenizer, source, False, sandbox, advance)
-        checked = confirm and task_set_of(confirm, 2 * n, seed, tokenizer, source, False, sandbox, advance)
+        chosen = task_set_of(asked, "validation", tokenizer, sandbox, advance)
+        checked = confirm and task_set_of(replace(asked, tasks=confirm, n=2 * n), "test", tokenizer, sandbox, advance)
+    budget_alone = budget_alone and chosen.sound != "correct"
+    if chosen.pairs and kl_guard is None:
+        grid = replace(grid, kl_guard=0.25)
     tried = 1 if kl_budget is not None else len(grid.alphas)
-    rows = 3 * len(chosen) * (1 + tried * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * len(chosen) * tried
+    each = 2 if chosen.asked is None else 3
+    rows = each * len(chosen) * (1 + tried * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * len(chosen) * tried
     with progress_bar(rows) as advance:
-        choice = choose_strength(
-            model, tokenizer, chosen, grid, sandbox, checked or None, batch_size, seed, progress=advance
+        found, choice = sweep_model(
+            model,
+            tokenizer,
+            chosen,
+            grid,
+            sandbox,
+            budget_alone=budget_alone,
+            confirm=checked or None,
+            out=out,
+            apply_to=Path(folder) if apply_ else None,
+            batch_size=batch_size,
+            seed=seed,
+            command=command_line(),
+            progress=advance,
         )
-    best, why = choice.best, choice.why
-    found = {"tasks": chosen.name, "n": len(chosen), "seed": seed} | choice.to_dict()
-    if choice.confirmed:
-        rows_of = [row.to_dict() for row in choice.confirmed]
-        found["confirmed"] = {"tasks": checked.name, "conditions": rows_of}
-    if apply_ and not why:
-        apply(repo, best, len(model.iti_directions))
-    if out is not None:
-        write_text(out / "sweep.json", json.dumps(found, indent=1) + "\n")
-        if best is not None:
-            picture = out / "figures" / "sweep.png"
-            sweep_figure(choice.points, best, choice.alphas, choice.random, chosen.target, picture)
     if json_:
         print(json.dumps(found, indent=1))
         return
-    titles = ("K", "scope", "alpha", "correct", chosen.target, "both", "KL", "-alpha: correct", chosen.target, "KL")
-    table = Table(*titles, f"asked, -alpha: {chosen.target}", "correct")
-    for point in choice.points:
-        cells = [f"{100 * rate.mean:.1f}" for rate in (point.at.correct, point.at.target, point.at.both)]
-        cells += [f"{point.kl:.3f}", f"{100 * point.minus.correct.mean:.1f}", f"{100 * point.minus.target.mean:.1f}"]
-        cells += [f"{point.kl_minus:.3f}", f"{100 * point.against.target.mean:.1f}"]
-        cells += [f"{100 * point.against.correct.mean:.1f}"]
-        table.add_row(str(point.top_k), point.scope, f"{point.alpha:g}", *cells, style="bold" if point is best else "")
-    console.print(table)
-    if why:
-        console.print(why)
+    applied = f" (applied to {repo})" if apply_ else ""
+    if budget_alone:
+        console.print(
+            f"alpha {choice.alpha:g}, {choice.top_k} heads, scope {choice.scope}: the largest inside a KL of "
+            f"{choice.budget:g} nats a token on {choice.n} texts{applied}. This is a budget, not an effect: that the "
+            "steering does anything is not shown by it.",
+            highlight=False,
+        )
         return
-    applied = " (applied)" if apply_ else ""
-    console.print(f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}")
+    console.print(sweep_table(choice, chosen))
+    if choice.why:
+        console.print(choice.why)
+        return
+    best = choice.best
+    console.print(f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}", soft_wrap=True)
     if choice.confirmed:
-        console.print(Markdown(evaluation_table(choice.confirmed, checked.target)))
+        console.print(Markdown(evaluation_table(choice.confirmed, checked.target, sound=checked.sound)))
+
+
+def sweep_table(choice, tasks) -> Table:
+    """The points of a sweep, narrow enough for 80 columns; all numbers are in sweep.json."""
+    table = Table(title=f"{tasks.target}; n = {len(tasks)}; -a: at minus alpha", title_justify="left", padding=(0, 0))
+    sound = [tasks.sound] if tasks.sound else []
+    odds = ["log-odds"] if choice.points[0].at.odds else []
+    for title in ("K", "scope", "alpha", *sound, "target", *odds, "KL", "target -a", "KL -a"):
+        table.add_column(title, justify="right", overflow="fold")
+    if tasks.asked is not None:
+        table.add_column("asked -a", justify="right", overflow="fold")
+    for point in choice.points:
+        cells = [str(point.top_k), point.scope, f"{point.alpha:g}"]
+        cells += [f"{100 * point.at.correct.mean:.1f}"] if tasks.sound else []
+        cells += [f"{100 * point.at.target.mean:.1f}", *([f"{point.at.odds.mean:+.1f}"] if odds else [])]
+        cells += [f"{point.kl:.3f}"]
+        cells += [f"{100 * point.minus.target.mean:.1f}", f"{point.kl_minus:.3f}"]
+        cells += [f"{100 * point.against.target.mean:.1f}"] if point.against is not None else []
+        table.add_row(*cells, style="bold" if point is choice.best and not choice.why else "")
+    return table

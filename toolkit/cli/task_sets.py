@@ -1,36 +1,123 @@
-"""The task sets that a name on the command line stands for."""
+"""The task sets and targets that words on the command line stand for."""
 
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..bundled.corpus import HEADERS
 from ..bundled.tasks import corpus_set
+from ..data.labelled_set import read_examples
 from ..data.neocoder import load as load_neocoder
+from ..foundation.package import ROOT
 from ..foundation.sandbox import Sandbox
+from ..foundation.tokenize import chat_prompt
+from ..measure.labelled_tasks import labelled_set
 from ..measure.neocoder_tasks import calibrated, neocoder_set, strengthened
-from ..measure.tasks import TaskSet, file_set
+from ..measure.parts import FILE, read_part
+from ..measure.target import matches, predicate, probe, with_target
+from ..measure.tasks import TaskSet, asks, file_set
 
 
-def task_set_of(
-    name: str, n: int, seed: int, tokenizer, source: str, stronger: bool, sandbox: Sandbox, advance
-) -> TaskSet:
-    """The tasks that a name stands for."""
+NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .jsonl file"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command was told: the options `--tasks`, `--target`, `--header`, `--n`, `--seed`, `--source`,
+    `--stronger` and `--max-new-tokens`, and the folder of the repo, "" for one on the Hub."""
+
+    tasks: str | None
+    target: str | None
+    header: str | None
+    n: int
+    seed: int
+    folder: str = ""
+    source: str = "neocoder"
+    stronger: bool = False
+    max_new_tokens: int | None = None
+
+    @property
+    def labelled(self) -> Path | None:
+        """The labelled set that the repo keeps."""
+        path = Path(self.folder, FILE)
+        return path if self.folder and path.is_file() else None
+
+    def name(self, part: str) -> str:
+        """The tasks: those asked for, or the held-out part of the repo's own labelled set."""
+        if self.tasks is not None:
+            return self.tasks
+        if self.labelled is not None:
+            return f"held-out:{part}"
+        if self.folder and Path(self.folder).resolve() == ROOT.resolve():
+            return f"corpus:{part}"
+        raise ValueError(f"no --tasks, and the repo keeps no {FILE} as `fit` writes it; expected {NAMES}")
+
+
+def task_set_of(asked: Asked, part: str, tokenizer, sandbox: Sandbox, advance) -> TaskSet:
+    """The tasks of a part ("validation" or "test"), with the target that was asked for, or else their own.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    found = _tasks_of(asked, asked.name(part), tokenizer, sandbox, advance)
+    found = replace(found, tasks=found.tasks[: asked.n])
+    if found.pairs or not found.target:
+        prompts = {task.prompt for task in found.tasks}
+        texts = {name: [t for t in own if t.prompt in prompts] or own for name, own in found.texts.items()}
+        found = replace(found, texts=texts)
+    if asked.header is not None:
+        found = replace(found, asked=asks(asked.header))
+    if asked.max_new_tokens is not None:
+        found = replace(found, max_new_tokens=asked.max_new_tokens)
+    if asked.target in (None, "labels"):
+        return found
+    if asked.target == "probe":
+        if asked.labelled is None:
+            raise ValueError(f"--target is 'probe', but the repo keeps no {FILE} to fit it on")
+        target = probe(read_part(asked.labelled.parent, "fit"), read_part(asked.labelled.parent, "validation", "test"))
+    else:
+        file, _, function = asked.target.rpartition(":")
+        is_predicate = file.endswith(".py") and function.isidentifier()
+        target = predicate(asked.target, sandbox) if is_predicate else matches(asked.target)
+    return with_target(found, target)
+
+
+def _tasks_of(asked: Asked, name: str, tokenizer, sandbox: Sandbox, advance) -> TaskSet:
     kind, _, part = name.partition(":")
+    pairs = asked.target in (None, "labels")
+    if kind == "held-out" and part in ("validation", "test"):
+        if asked.labelled is None:
+            raise ValueError(f"--tasks is {name!r}, but the repo keeps no {FILE}; expected {NAMES}")
+        return labelled_set(name, read_part(asked.labelled.parent, part), asked.header, pairs)
+    if name.endswith(".jsonl"):
+        path, as_prompt = Path(name), partial(chat_prompt, tokenizer)
+        if _is_labelled(path):
+            return labelled_set(path.stem, read_examples(path, as_prompt), asked.header, pairs)
+        if asked.target == "labels":
+            raise ValueError(f"--target is 'labels', but {name} has no labels; expected rows of completion and label")
+        return file_set(path, asked.header, as_prompt)
+    if asked.target == "labels":
+        raise ValueError(f"--target is 'labels', but {name} is no labelled set")
     if kind == "corpus" and part in ("test", "validation"):
-        return corpus_set(part, n, seed)
+        return corpus_set(part, asked.n, asked.seed)
     if kind in ("neocoder", "neocoder158") and part.isdecimal():
-        problems = load_neocoder(Path(source))
+        problems = load_neocoder(Path(asked.source))
         if kind == "neocoder158":
             problems = calibrated(problems, sandbox, partial(advance, "calibrate"))
-        problems = problems[:n]
-        if stronger:
-            problems = strengthened(problems, sandbox, seed=seed, progress=partial(advance, "make tests"))
+        problems = problems[: asked.n]
+        if asked.stronger:
+            more = partial(advance, "make tests")
+            problems = strengthened(problems, sandbox, seed=asked.seed, progress=more)
         return neocoder_set(problems, int(part), tokenizer, kind)
-    if name.endswith(".jsonl"):
-        found = file_set(Path(name), HEADERS["idiomatic"][0] + "\n")
-        return replace(found, tasks=found.tasks[:n])
-    raise ValueError(
-        f"--tasks is {name!r}; expected corpus:test, corpus:validation, neocoder:STATE, neocoder158:STATE, or a "
-        ".jsonl file"
-    )
+    raise ValueError(f"--tasks is {name!r}; expected {NAMES}")
+
+
+def _is_labelled(path: Path) -> bool:
+    """Whether the first row of a file has a label."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = next((line for line in file if line.strip()), "")
+    try:
+        row = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and "label" in row

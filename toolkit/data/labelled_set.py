@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,10 @@ class Example:
     meta: dict = field(default_factory=dict)
 
 
-def read_examples(path: str | os.PathLike) -> list[Example]:
-    """Read and check a labelled set.
+def read_examples(path: str | os.PathLike, as_prompt: Callable[[str | list, str], str] | None = None) -> list[Example]:
+    """Read and check a labelled set. `as_prompt(prompt or messages, where)` is what the model is given for them, see
+    `chat_prompt`; without it prompts stay as they are, and `messages` are refused. Where it changes something,
+    `meta["shown"]` is what the user wrote.
 
     Raises:
         ValueError: naming the file, the line, the field, the value found and the value wanted.
@@ -36,7 +38,7 @@ def read_examples(path: str | os.PathLike) -> list[Example]:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            examples.append(_parse(line, f"{path}, line {number}"))
+            examples.append(_parse(line, f"{path}, line {number}", as_prompt))
     if not examples:
         raise ValueError(f"{path}: no rows; expected JSON Lines of prompt, completion, label and group")
     labels = {example.label for example in examples}
@@ -49,13 +51,20 @@ def read_examples(path: str | os.PathLike) -> list[Example]:
     return examples
 
 
-def _parse(line: str, where: str) -> Example:
+def _parse(line: str, where: str, as_prompt: Callable[[str | list, str], str] | None) -> Example:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: no JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: {type(row).__name__}; expected an object")
+    messages = row.get("messages")
+    if messages is not None:
+        if "prompt" in row:
+            raise ValueError(f"{where}: prompt and messages; expected one of them")
+        if as_prompt is None:
+            raise ValueError(f"{where}: messages, which need the chat template of a model; expected a prompt here")
+        row["prompt"] = _last_said(messages, where)
     for name in ("prompt", "completion", "group"):
         if not isinstance(row.get(name), str):
             raise ValueError(f"{where}: {name} is {row.get(name)!r}; expected a string")
@@ -66,7 +75,21 @@ def _parse(line: str, where: str) -> Example:
     meta = row.get("meta", {})
     if not isinstance(meta, dict):
         raise ValueError(f"{where}: meta is {meta!r}; expected an object")
-    return Example(row["prompt"], row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
+    prompt = row["prompt"] if as_prompt is None else as_prompt(messages or row["prompt"], where)
+    if prompt != row["prompt"]:
+        meta = meta | {"shown": row["prompt"]}
+    return Example(prompt, row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
+
+
+def _last_said(messages: object, where: str) -> str:
+    """The last message's text. Raises `ValueError` unless they are messages."""
+    right = isinstance(messages, list) and messages
+    if not right or not all(
+        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
+        for one in messages
+    ):
+        raise ValueError(f"{where}: messages is {messages!r}; expected a list of objects with role and content, texts")
+    return messages[-1]["content"]
 
 
 def write_examples(examples: Iterable[Example], path: str | os.PathLike) -> Path:

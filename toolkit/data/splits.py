@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from .labelled_set import Example
 
@@ -39,13 +38,30 @@ def split_groups(examples: Sequence[Example], test_share: float, seed: int) -> t
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
+def halves(groups: Sequence[str], seed: int) -> tuple[set[str], set[str]]:
+    """The groups, in two halves: for choosing a strength, and for measuring it.
+
+    Raises:
+        ValueError: if there is one group only.
+    """
+    names = sorted(set(groups))
+    if len(names) < 2:
+        raise ValueError(
+            f"one held-out group ({names[0]!r}); expected two or more, some to choose on, some to measure on"
+        )
+    mixed = np.random.default_rng(seed).permutation(len(names))
+    half = len(names) // 2
+    return {names[i] for i in mixed[:half]}, {names[i] for i in mixed[half:]}
+
+
 def fold_ids(y: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each row, groups kept whole and labels balanced."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     if len(np.unique(groups)) < folds:
         raise ValueError(
-            f"{len(y)} rows of {len(np.unique(groups))} groups to fit on, but {folds} folds; expected a group for "
-            "each "
-            "fold: add groups, or lower --folds"
+            f"{len(y)} rows of {len(np.unique(groups))} groups to fit on, but {folds} folds; expected one for "
+            "each fold: add groups, or lower --folds"
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     ids = np.empty(len(y), dtype=int)
@@ -56,7 +72,6 @@ def fold_ids(y: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.nda
             if len(np.unique(part)) < 2:
                 raise ValueError(
                     f"fold {fold + 1} of {folds} has {len(part)} rows {name} it, of one class; expected both: add "
-                    "groups, or "
-                    "lower --folds"
+                    "groups, or lower --folds"
                 )
     return ids

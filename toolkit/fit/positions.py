@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.labelled_set import Example
+from ..foundation.tokenize import completion_ids, prompt_ids
 
 
 if TYPE_CHECKING:
@@ -52,11 +53,9 @@ class Row:
 
 
 def tokenize(example: Example, policy: Policy, tokenizer: "PreTrainedTokenizerBase") -> Row:
-    """Prompt and completion are tokenized apart, as in generation. Special tokens come from the tokenizer alone; a
-    prompt that a chat template wrote holds its own."""
-    special = not (tokenizer.bos_token and example.prompt.startswith(tokenizer.bos_token))
-    prompt = tokenizer(example.prompt, add_special_tokens=special)["input_ids"]
-    completion = tokenizer(policy.cut(example.completion), add_special_tokens=False)["input_ids"]
+    """Prompt and completion are tokenized apart, as in generation."""
+    prompt = prompt_ids(tokenizer, example.prompt)
+    completion = completion_ids(tokenizer, policy.cut(example.completion))
     ids = prompt + completion
     return Row(ids, len(prompt) if policy.kind == "completion-mean" and completion else len(ids) - 1)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .tokenize import holds_specials, prompt_ids
+
 
 @torch.no_grad()
 def complete(
@@ -28,9 +30,10 @@ def complete(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     completions = [""] * len(prompts)
     device = model.get_input_embeddings().weight.device
-    templated = bool(tokenizer.bos_token and prompts and prompts[0].startswith(tokenizer.bos_token))
+    templated = bool(prompts) and holds_specials(tokenizer, prompts[0])
     longest = model.config.max_position_embeddings
-    over = sum(len(ids) >= longest for ids in tokenizer(list(prompts))["input_ids"]) if prompts else 0
+    lengths = {prompt: len(prompt_ids(tokenizer, prompt)) for prompt in set(prompts)}
+    over = sum(lengths[prompt] >= longest for prompt in prompts)
     if over:
         raise ValueError(f"{over} of {len(prompts)} prompts are longer than the model's {longest} tokens")
     kwargs = {"do_sample": False} | generate_kwargs

@@ -24,6 +24,10 @@ class Estimate:
         """As in "97.0% [94.1, 99.0]"."""
         return f"{100 * self.mean:.1f}% [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
+    def plain(self) -> str:
+        """As in "+3.1 [+2.0, +4.2]"."""
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
     def points(self) -> str:
         """A difference in percentage points, with its sign."""
         return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"

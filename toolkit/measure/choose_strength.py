@@ -10,7 +10,9 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition
+from .divergence import Text
 from .evaluate import Measured, evaluate
+from .saved_completions import SavedCompletions
 from .sweep import Point, Rates, alpha_of_kl, beats_control, choose, control, sweep
 from .tasks import TaskSet
 
@@ -63,7 +65,10 @@ class Choice:
         return found | {
             "chosen": chosen,
             "why": self.why,
-            "random": [[asdict(rates) for rates in draw] for draw in self.random],
+            "random": [
+                [{k: v for k, v in asdict(rates).items() if k != "odds_by_task"} for rates in draw]
+                for draw in self.random
+            ],
         }
 
 
@@ -77,9 +82,18 @@ def choose_strength(
     batch_size: int = 256,
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
+    store: SavedCompletions | None = None,
 ) -> Choice:
     """Sweep the grid on validation tasks, choose, compare with random directions, and confirm on other tasks, once.
-    The model is as before at the end."""
+    The model is as before at the end. With a `store` a killed run goes on where it stopped.
+
+    Raises:
+        ValueError: if the tasks have no target; `strength_of_budget` needs none.
+    """
+    if not task_set.target:
+        raise ValueError(
+            f"{task_set.name}: the tasks say nothing of what is wanted; pass --target or --kl-budget alone"
+        )
     before = (model.iti_top_k, model.iti_scope)
     ks = grid.top_ks or [len(model.iti_directions.top(model.iti_top_k))]
     alphas = list(grid.alphas)
@@ -87,20 +101,19 @@ def choose_strength(
         if grid.kl_budget is not None:
             model.iti_top_k, model.iti_scope = ks[0], grid.scopes[0]
             exact, _ = alpha_of_kl(model, tokenizer, next(iter(task_set.texts.values())), grid.kl_budget)
-            alphas = [
-                float(Context(prec=3, rounding=ROUND_DOWN).create_decimal_from_float(exact))
-            ]  # inside the budget
+            alphas = [_rounded_down(exact)]
         points = sweep(
-            model, tokenizer, task_set, ks, alphas, grid.scopes, sandbox, batch_size, lambda n: progress("generate", n)
-        )
+            model, tokenizer, task_set, ks, alphas, grid.scopes, sandbox, batch_size,
+            lambda n: progress("generate", n), store,
+        )  # fmt: skip
         best = choose(points, grid.guard, grid.kl_guard)
         if best is None:
             return Choice(grid, alphas, points, None, "no point beats plain inside the guard: nothing is applied")
         random = control(
             model, tokenizer, task_set, best.top_k, best.scope, alphas, sandbox, batch_size=batch_size,
-            progress=lambda n: progress("control", n),
+            progress=lambda n: progress("control", n), store=store,
         )  # fmt: skip
-        if not beats_control(best, alphas, random):
+        if not beats_control(best, alphas, random, [task.group for task in task_set.tasks]):
             why = f"alpha {best.alpha:g} does not beat random directions of equal norm: nothing is applied"
             return Choice(grid, alphas, points, best, why, random)
         confirmed = ()
@@ -111,3 +124,35 @@ def choose_strength(
         return Choice(grid, alphas, points, best, "", random, confirmed)
     finally:
         model.iti_top_k, model.iti_scope = before
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The largest alpha whose mean KL from the plain model, on `n` held-out texts, is at most `budget`. What else it
+    does is not known from that."""
+
+    budget: float
+    alpha: float
+    kl: float
+    top_k: int
+    scope: str
+    n: int
+
+
+def strength_of_budget(
+    model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], grid: Grid
+) -> Budget:
+    """The choice without a target. The model is as before at the end. Raises as `alpha_of_kl`."""
+    before = (model.iti_top_k, model.iti_scope)
+    k = (grid.top_ks or [len(model.iti_directions.top(model.iti_top_k))])[0]
+    try:
+        model.iti_top_k, model.iti_scope = k, grid.scopes[0]
+        alpha, kl = alpha_of_kl(model, tokenizer, texts, grid.kl_budget)
+    finally:
+        model.iti_top_k, model.iti_scope = before
+    return Budget(grid.kl_budget, _rounded_down(alpha), float(f"{kl:.2g}"), k, grid.scopes[0], len(texts))
+
+
+def _rounded_down(alpha: float) -> float:
+    """To three digits, so that it stays inside the budget."""
+    return float(Context(prec=3, rounding=ROUND_DOWN).create_decimal_from_float(alpha))

@@ -30,8 +30,11 @@ def random_directions(directions: ITIDirections, seed: int) -> ITIDirections:
     return replace(directions, directions=torch.nn.functional.normalize(drawn, dim=-1).float(), scores=None)
 
 
-def standard_conditions(model: ITILlamaForCausalLM, alpha: float | None = None, draws: int = 3) -> list[Condition]:
-    """Plain, steered, minus alpha, random directions, asked in words without steering, and that at minus alpha."""
+def standard_conditions(
+    model: ITILlamaForCausalLM, alpha: float | None = None, draws: int = 3, asked: bool = True
+) -> list[Condition]:
+    """Plain, steered, minus alpha, random directions; and where the tasks can be `asked` in words, that without
+    steering and at minus alpha."""
     alpha = model.iti_alpha if alpha is None else alpha
     used = model.iti_directions.top(model.iti_top_k)
     return [
@@ -39,8 +42,8 @@ def standard_conditions(model: ITILlamaForCausalLM, alpha: float | None = None, 
         Condition("steered", alpha),
         Condition("minus alpha", -alpha),
         *(Condition(f"random {i + 1}", alpha, random_directions(used, i + 1)) for i in range(draws)),
-        Condition("asked in words", asked=True),
-        Condition("asked in words, minus alpha", -alpha, asked=True),
+        *([Condition("asked in words", asked=True)] if asked else ()),
+        *([Condition("asked in words, minus alpha", -alpha, asked=True)] if asked else ()),
     ]
 
 

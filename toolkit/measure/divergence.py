@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate
+from ..foundation.tokenize import completion_ids, prompt_ids
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def measure_divergence(
     for at in range(0, len(order), per_text):
         rows, starts = [], []
         for index in order[at : at + per_text]:
-            prompt = tokenizer(texts[index].prompt)["input_ids"]
-            rows.append(prompt + tokenizer(texts[index].completion, add_special_tokens=False)["input_ids"])
+            prompt = prompt_ids(tokenizer, texts[index].prompt)
+            rows.append(prompt + completion_ids(tokenizer, texts[index].completion))
             starts.append(len(prompt))
         length = max(map(len, rows))
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=device)

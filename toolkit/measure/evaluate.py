@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..foundation.complete import complete, function_body
+from ..foundation.complete import function_body
 from ..foundation.hashing import fingerprint, fingerprint_of
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
@@ -19,6 +19,7 @@ from .conditions import Condition, under
 from .degenerate import degenerate
 from .divergence import Divergence, Text, measure_divergence
 from .grade import Grade
+from .respond import respond
 from .saved_completions import SavedCompletions
 from .tasks import TaskSet
 
@@ -37,7 +38,7 @@ class Answers:
         return [one.correct for one in self.grades]
 
     @property
-    def target(self) -> list[bool]:
+    def target(self) -> list[float]:
         return [one.target for one in self.grades]
 
     @property
@@ -83,7 +84,6 @@ def settings_of(
     """All that the completions of `standard_conditions` depend on, for a `SavedCompletions`: weights, directions and
     prompts by hash."""
     used = model.iti_directions.top(model.iti_top_k)
-    prompts = json.dumps([(task.prompt, task_set.asked(task)) for task in task_set.tasks]).encode()
     return {
         "tasks": task_set.name,
         "n": len(task_set),
@@ -95,8 +95,25 @@ def settings_of(
         "temperature": temperature if samples > 1 else 0,
         "model": fingerprint(model)[:16],
         "directions": fingerprint_of(used)[:16],
-        "prompts": hashlib.sha256(prompts).hexdigest()[:16],
+        "prompts": prompts_hash(task_set),
     }
+
+
+def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
+    """All that the answers of a sweep depend on besides alpha, K and scope, which name them in its store."""
+    return {
+        "tasks": task_set.name,
+        "n": len(task_set),
+        "model": fingerprint(model)[:16],
+        "directions": fingerprint_of(model.iti_directions)[:16],
+        "prompts": prompts_hash(task_set),
+    }
+
+
+def prompts_hash(task_set: TaskSet) -> str:
+    asked = task_set.asked or (lambda task: None)
+    own = [(task.prompt, asked(task), *(task.completions if task_set.pairs else ())) for task in task_set.tasks]
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
 
 
 def answer(
@@ -120,8 +137,8 @@ def answer(
     """
     store = store or SavedCompletions(None, {})
     ask = task_set.asked if condition.asked else (lambda task: task.prompt)
-    prompts = [ask(task) for task in task_set.tasks for _ in range(samples)]
-    order = sorted(range(len(prompts)), key=lambda unit: len(prompts[unit]))
+    lengths = [len(ask(task)) for task in task_set.tasks for _ in range(samples)]
+    order = sorted(range(len(lengths)), key=lambda unit: lengths[unit])
     sampling = {"do_sample": True, "temperature": temperature} if samples > 1 else {}
     with under(model, condition):
         for at in range(0, len(order), batch_size):
@@ -129,32 +146,34 @@ def answer(
             if any(store.get(condition.name, *divmod(unit, samples)) is None for unit in batch):
                 name = hashlib.sha256(f"{seed}:{condition.name}:{at}".encode()).digest()
                 torch.manual_seed(int.from_bytes(name[:7], "big"))
-                texts = complete(
+                texts = respond(
                     model,
                     tokenizer,
-                    [prompts[unit] for unit in batch],
+                    task_set,
+                    [task_set.tasks[unit // samples] for unit in batch],
+                    [condition.asked] * len(batch),
                     [condition.alpha] * len(batch),
-                    max_new_tokens=task_set.max_new_tokens,
                     batch_size=batch_size,
                     **sampling,
                 )
                 units = zip(batch, texts, strict=True)
                 store.add([(condition.name, *divmod(unit, samples), text) for unit, text in units])
             progress(len(batch))
-    completions = [store.get(condition.name, *divmod(unit, samples)) for unit in range(len(prompts))]
+    completions = [store.get(condition.name, *divmod(unit, samples)) for unit in range(len(lengths))]
     repeated = [task for task in task_set.tasks for _ in range(samples)]
     return Answers(condition.name, samples, completions, task_set.grade(repeated, completions, sandbox))
 
 
 def measure(condition: Condition, answers: Answers, plain: Answers, task_set: TaskSet) -> Measured:
     n, tasks = answers.samples, task_set.tasks
+    code = function_body if task_set.sound == "correct" else str
     by_task = [task.group for task in tasks]
     groups = [group for group in by_task for _ in range(n)]
 
-    def any_of(flags: list[bool]) -> list[bool]:
-        return [any(flags[at : at + n]) for at in range(0, len(flags), n)]
+    def any_of(values: list[float]) -> list[bool]:
+        return [max(values[at : at + n]) >= 0.5 for at in range(0, len(values), n)]
 
-    def moved(before: list[bool], after: list[bool]) -> list[str]:
+    def moved(before: list[float], after: list[float]) -> list[str]:
         return [t.prompt for t, b, a in zip(tasks, any_of(before), any_of(after), strict=True) if b and not a]
 
     return Measured(
@@ -170,7 +189,7 @@ def measure(condition: Condition, answers: Answers, plain: Answers, task_set: Ta
             for name in answers.grades[0].measures
         },
         degenerate=estimate(answers.degenerate, groups),
-        characters=estimate([len(function_body(text)) for text in answers.completions], groups),
+        characters=estimate([len(code(text)) for text in answers.completions], groups),
         lost=moved(plain.correct, answers.correct),
         gained=moved(answers.correct, plain.correct),
         wrong_way=moved(plain.target, answers.target),

@@ -26,12 +26,13 @@ for _line in _lines:
 
 @dataclass(frozen=True)
 class Grade:
-    """correct: every test gave the expected value. style: "plain", "idiomatic", "neither" or "unparsable". target: the
-    completion behaves as the steering wants. measures: further numbers, by name."""
+    """correct: every test gave the expected value; for tasks without tests, see `TaskSet.sound`. style: "plain",
+    "idiomatic", "neither" or "unparsable"; "" for what is no code. target: it behaves as the steering wants, True,
+    False or a number from 0 to 1. measures: further numbers, by name."""
 
     correct: bool
     style: str
-    target: bool
+    target: float
     measures: dict[str, float] = field(default_factory=dict)
 
 

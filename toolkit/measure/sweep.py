@@ -1,12 +1,15 @@
 """Which alpha, K and scope to ship: a grid on validation tasks, a stated rule, a control.
 
-A point is measured in both directions: at alpha and at minus alpha on bare prompts, and at minus alpha on prompts that
-ask for the target in words. The rule: of the points whose pass@1 at alpha, and at minus alpha when asked, is at most
-`guard` below alpha 0, whose KL from the plain model is at most `kl_guard` (where one is given), and whose share of
-correct answers in the target is above alpha 0's, the one with the largest *reach*: that share at alpha plus what minus
-alpha takes from the target share of the prompts that ask, averaged with the next smaller and the next larger alpha of
-the grid (same K and scope), so that the choice keeps off the edges of a plateau. Of several, the smallest alpha, then
-the fewest heads.
+A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
+in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
+of intact answers) at alpha, and at minus alpha when asked, is at most `guard` below alpha 0, whose KL from the plain
+model is at most `kl_guard` (where one is given), and whose share of correct answers in the target is above alpha 0's,
+the one with the largest *reach*: that share at alpha plus what minus alpha takes from the target share of the prompts
+that ask, averaged with the next smaller and the next larger alpha of the grid (same K and scope), so that the choice
+keeps off the edges of a plateau. Of several, the smallest alpha, then the fewest heads.
+
+Of labelled pairs the share is replaced by the mean log-odds of label 1 against label 0, which also moves where no
+preference tips over, and is compared pair by pair.
 
 The control: random directions of equal norm on the same heads. A point that does not beat the best of them is not
 chosen.
@@ -15,48 +18,63 @@ chosen.
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..foundation.complete import complete
 from ..foundation.files import write_text
-from ..foundation.intervals import Estimate, estimate
+from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition, random_directions, under
 from .divergence import Text, measure_divergence
+from .labelled_tasks import LOG_ODDS
+from .respond import respond
+from .saved_completions import SavedCompletions
 from .tasks import TaskSet
 
 
 @dataclass(frozen=True)
 class Rates:
-    """correct, target, both: shares of the tasks, on one set of prompts at one strength."""
+    """correct, target, both: shares of the tasks, on one set of prompts at one strength. odds: of a set of pairs, the
+    mean log-odds of label 1, in nats; odds_by_task: of each task, in order."""
 
     correct: Estimate
     target: Estimate
     both: Estimate
+    odds: Estimate | None = None
+    odds_by_task: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def value(self) -> float:
+        """What the rule wants more of."""
+        return self.both.mean if self.odds is None else self.odds.mean
 
 
 @dataclass(frozen=True)
 class Point:
     """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
-    for the target, at minus alpha. kl, kl_minus: mean KL from the plain model at alpha and minus alpha, on held-out
-    texts."""
+    for the target, at minus alpha, if there are such. kl, kl_minus: mean KL from the plain model at alpha and minus
+    alpha, on held-out texts."""
 
     top_k: int
     alpha: float
     scope: str
     at: Rates
     minus: Rates
-    against: Rates
+    against: Rates | None
     kl: float
     kl_minus: float
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """As JSON types."""
+        found = asdict(self)
+        for rates in (found["at"], found["minus"], found["against"]):
+            if rates is not None:
+                del rates["odds_by_task"]
+        return found
 
 
 def rates_of(
@@ -67,28 +85,34 @@ def rates_of(
     sandbox: Sandbox,
     batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
+    store: SavedCompletions | None = None,
+    name: str = "",
 ) -> list[Rates]:
-    """The rates of each (asked, alpha) pair. All of them are rows of the same batches, greedily."""
-    pairs = [(task, asked, alpha) for task in task_set.tasks for asked, alpha in conditions]
-    texts = complete(
-        model,
-        tokenizer,
-        [task_set.asked(task) if asked else task.prompt for task, asked, _ in pairs],
-        [alpha for *_, alpha in pairs],
-        task_set.max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    grades = task_set.grade([task for task, *_ in pairs], texts, sandbox)
-    groups = [task.group for task in task_set.tasks]
+    """The rates of each (asked, alpha) pair. All of them are rows of the same batches, greedily. Batches depend on the
+    tasks and conditions alone; those that `store` holds, under `name`, are not answered again."""
+    store, tasks = store or SavedCompletions(None, {}), task_set.tasks
+    keys = [f"{name}, {'asked' if asked else 'bare'}, alpha {alpha:g}" for asked, alpha in conditions]
+    order = sorted(range(len(tasks)), key=lambda index: len(tasks[index].prompt))
+    at_once = max(1, batch_size // len(conditions))
+    for at in range(0, len(order), at_once):
+        units = [(index, i) for index in order[at : at + at_once] for i in range(len(conditions))]
+        if any(store.get(keys[i], index, 0) is None for index, i in units):
+            own, asked, alphas = zip(*((tasks[index], *conditions[i]) for index, i in units), strict=True)
+            texts = respond(model, tokenizer, task_set, own, asked, alphas, batch_size)
+            store.add([(keys[i], index, 0, text) for (index, i), text in zip(units, texts, strict=True)])
+        progress(len(units))
+    groups = [task.group for task in tasks]
     found = []
-    for i in range(len(conditions)):
-        own = grades[i :: len(conditions)]
+    for key in keys:
+        grades = task_set.grade(tasks, [store.get(key, index, 0) for index in range(len(tasks))], sandbox)
+        odds = tuple(g.measures[LOG_ODDS] for g in grades) if task_set.pairs else ()
         found.append(
             Rates(
-                estimate([g.correct for g in own], groups),
-                estimate([g.target for g in own], groups),
-                estimate([g.correct and g.target for g in own], groups),
+                estimate([g.correct for g in grades], groups),
+                estimate([g.target for g in grades], groups),
+                estimate([g.correct * g.target for g in grades], groups),
+                estimate(odds, groups) if odds else None,
+                odds,
             )
         )
     return found
@@ -104,6 +128,7 @@ def sweep(
     sandbox: Sandbox,
     batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
+    store: SavedCompletions | None = None,
 ) -> list[Point]:
     """Answer every task at every point; the first point is alpha 0, which every K and scope share. The model's own K
     and scope are put back."""
@@ -114,13 +139,16 @@ def sweep(
         for k, scope in [(k, scope) for scope in scopes for k in top_ks]:
             model.iti_top_k, model.iti_scope = k, scope
             strengths = [0.0, *alphas] if not points else list(alphas)
-            wanted = [pair for alpha in strengths for pair in ((False, alpha), (False, -alpha), (True, -alpha))]
-            rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress)
+            tries = ((False, 1), (False, -1)) if task_set.asked is None else ((False, 1), (False, -1), (True, -1))
+            wanted = [(asked, sign * alpha) for alpha in strengths for asked, sign in tries]
+            name = f"{k} heads, scope {scope}"
+            rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
             kls = [
                 divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, both_signs(strengths))
             ]
             for i, alpha in enumerate(strengths):
-                points.append(Point(k, alpha, scope, *rates[3 * i : 3 * i + 3], *kls[2 * i : 2 * i + 2]))
+                at, minus, *against = rates[len(tries) * i : len(tries) * (i + 1)]
+                points.append(Point(k, alpha, scope, at, minus, *(against or [None]), *kls[2 * i : 2 * i + 2]))
     finally:
         model.iti_top_k, model.iti_scope = before
     return points
@@ -136,15 +164,20 @@ def choose(points: Sequence[Point], guard: float = 0.05, kl_guard: float | None 
 
     def inside(point: Point) -> bool:
         kept = point.at.correct.mean >= plain.at.correct.mean - guard
-        kept_against = point.against.correct.mean >= plain.against.correct.mean - guard
+        kept_against = plain.against is None or point.against.correct.mean >= plain.against.correct.mean - guard
         mild = kl_guard is None or point.kl <= kl_guard
-        return kept and kept_against and mild and point.at.both.mean > plain.at.both.mean
+        return kept and kept_against and mild and point.at.value > plain.at.value
 
     def reach(point: Point) -> float:
         line = sorted((p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha)
         at = line.index(point)
         near = line[max(0, at - 1) : at + 2]
-        return sum(p.at.both.mean + plain.against.target.mean - p.against.target.mean for p in near) / len(near)
+        pairs = [(plain.against, p.against) for p in near if p.against is not None]
+        taken = [
+            before.target.mean - now.target.mean if now.odds is None else before.value - now.value
+            for before, now in pairs
+        ]
+        return (sum(p.at.value for p in near) + sum(taken)) / len(near)
 
     candidates = [point for point in points if point.alpha != 0 and inside(point)]
     return min(candidates, key=lambda p: (-round(reach(p), 6), abs(p.alpha), p.top_k), default=None)
@@ -161,6 +194,7 @@ def control(
     draws: int = 3,
     batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
+    store: SavedCompletions | None = None,
 ) -> list[list[Rates]]:
     """[draws][2 * alphas]: the rates at alpha and at minus alpha, in turn, of random directions on the same heads."""
     before = (model.iti_top_k, model.iti_scope)
@@ -170,16 +204,21 @@ def control(
         for draw in range(draws):
             with under(model, Condition("random", directions=random_directions(used, draw + 1))):
                 wanted = [(False, alpha) for alpha in both_signs(alphas)]
-                found.append(rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress))
+                name = f"random {draw + 1}, {top_k} heads, scope {scope}"
+                found.append(rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name))
         return found
     finally:
         model.iti_top_k, model.iti_scope = before
 
 
-def beats_control(point: Point, alphas: Sequence[float], found: Sequence[Sequence[Rates]]) -> bool:
+def beats_control(
+    point: Point, alphas: Sequence[float], found: Sequence[Sequence[Rates]], groups: Sequence[str] = ()
+) -> bool:
     """Whether the point's share of correct answers in the target lies above every random draw's at its alpha, interval
-    and all."""
+    and all; of a set of pairs, in `groups`, whether its log-odds do, pair by pair."""
     at = 2 * list(alphas).index(point.alpha)
+    if point.at.odds is not None:
+        return all(paired(point.at.odds_by_task, draw[at].odds_by_task, groups).low > 0 for draw in found)
     return all(point.at.both.low > draw[at].both.high for draw in found)
 
 

@@ -10,14 +10,17 @@ from .sweep import Point, Rates, both_signs
 
 def sweep_figure(
     points: Sequence[Point],
-    chosen: Point,
+    chosen: Point | None,
     alphas: Sequence[float],
     found: Sequence[Sequence[Rates]],
     target: str,
     path: Path,
+    sound: str = "correct",
 ) -> Path:
-    """Target share, pass@1 and KL against alpha, both signs, at the chosen K and scope; the random draws as a band."""
-    own = sorted((p for p in points if (p.top_k, p.scope) == (chosen.top_k, chosen.scope)), key=lambda p: p.alpha)
+    """Target share, pass@1 (or what `TaskSet.sound` is) and KL against alpha, both signs, at the chosen K and scope;
+    the random draws as a band. Where nothing was chosen, at the K and scope whose share in the target is largest."""
+    shown = chosen or max(points, key=lambda p: p.at.both.mean)
+    own = sorted((p for p in points if (p.top_k, p.scope) == (shown.top_k, shown.scope)), key=lambda p: p.alpha)
     own = [p for p in own if p.alpha != 0]
     zero = next(p for p in points if p.alpha == 0)
     xs = [-p.alpha for p in reversed(own)] + [0.0] + [p.alpha for p in own]
@@ -25,7 +28,10 @@ def sweep_figure(
     kls = [p.kl_minus for p in reversed(own)] + [0.0] + [p.kl for p in own]
     drawing = Figure(figsize=(7, 5.5))
     top, bottom = drawing.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    for name, label, colour in (("target", target, "tab:orange"), ("correct", "pass@1", "tab:blue")):
+    lines = [("target", target, "tab:orange")]
+    if sound:
+        lines.append(("correct", {"correct": "pass@1"}.get(sound, sound), "tab:blue"))
+    for name, label, colour in lines:
         estimates = [getattr(rate, name) for rate in rates]
         means = [e.mean for e in estimates]
         errors = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
@@ -38,15 +44,18 @@ def sweep_figure(
         top.fill_between(xs_control, *band, color="0.6", alpha=0.5, linewidth=2, label=f"{target}, random directions")
     bottom.plot(xs, kls, color="tab:green", marker="o", markersize=4)
     for axes in (top, bottom):
-        axes.axvline(chosen.alpha, color="0.7", linestyle=":")
+        if chosen is not None:
+            axes.axvline(chosen.alpha, color="0.7", linestyle=":")
         axes.grid(alpha=0.3)
     top.set(
         ylabel="share of tasks",
         ylim=(-0.03, 1.05),
-        title=f"{chosen.top_k} heads, scope {chosen.scope}, n = {zero.at.correct.n}",
+        title=f"{shown.top_k} heads, scope {shown.scope}, n = {zero.at.correct.n}",
     )
     top.legend(loc="center left")
-    bottom.set(xlabel="alpha, in sigmas (dotted: chosen)", ylabel="KL, nats a token")
+    bottom.set(
+        xlabel=f"alpha, in sigmas ({'dotted: chosen' if chosen else 'nothing chosen'})", ylabel="KL, nats a token"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     drawing.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
     return path

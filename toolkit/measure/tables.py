@@ -2,24 +2,29 @@
 
 from collections.abc import Sequence
 
-from ..foundation.intervals import estimate
+from ..foundation.intervals import Estimate, estimate, paired
 from .divergence import Divergence
 from .evaluate import Answers, Measured
+from .labelled_tasks import LOG_ODDS
+from .summary import Summary
 from .tasks import TaskSet
 
 
-def evaluation_table(rows: Sequence[Measured], target: str, divergence: dict[str, Divergence] | None = None) -> str:
-    """The result as a table for a model card."""
+def evaluation_table(
+    rows: Sequence[Measured], target: str, divergence: dict[str, Divergence] | None = None, sound: str = "correct"
+) -> str:
+    """The result as a table for a document, every column of it."""
     divergence = divergence or {}
     names = list(rows[0].measures)
-    heads = ["condition", "alpha", "correct (pass@1)", "change, points", target, "change, points", *names]
+    first = {"correct": "correct (pass@1)"}.get(sound, sound or "scored")
+    heads = ["condition", "alpha", first, "change, points", target, "change, points", *names]
     heads += ["degenerate", "characters", "KL, nats a token", "KL, 95th percentile", "n"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         own = divergence.get(row.condition)
         change = ("", "") if row is rows[0] else (row.correct_change.points(), row.target_change.points())
         cells = [row.condition, f"{row.alpha:g}", row.correct.percent(), change[0], row.target.percent(), change[1]]
-        cells += [row.measures[name].percent() for name in names]
+        cells += [row.measures[name].plain() if name == LOG_ODDS else row.measures[name].percent() for name in names]
         cells += [row.degenerate.percent(), f"{row.characters.mean:.0f}"]
         cells += [f"{own.kl.mean:.3f} [{own.kl.low:.3f}, {own.kl.high:.3f}]", f"{own.kl_95:.3f}"] if own else ["", ""]
         lines.append("| " + " | ".join([*cells, str(row.correct.n)]) + " |")
@@ -43,23 +48,33 @@ def divergence_table(divergence: dict[str, dict[str, Divergence]]) -> str:
     return "\n".join(lines)
 
 
-def summary_table(
+def summarise(
     rows: Sequence[Measured],
     answers: dict[str, Answers],
     task_set: TaskSet,
     divergence: dict[str, Divergence],
-) -> str:
-    """Plain, steered, the random directions pooled and minus alpha, as a table for a model card."""
+) -> list[Summary]:
+    """Plain, steered, the random directions pooled, and minus alpha."""
     randoms = [row.condition for row in rows if row.condition.startswith("random")]
     shown = {"plain": ["plain"], "steered": ["steered"], "random directions": randoms, "minus alpha": ["minus alpha"]}
-    lines = [f"| | correct | {task_set.target} | KL from plain, nats a token | n |", "|---|---|---|---|---|"]
+    found = []
     for name, conditions in shown.items():
         own = [answers[condition] for condition in conditions]
         groups = [task.group for one in own for task in task_set.tasks for _ in range(one.samples)]
-        correct = estimate([flag for one in own for flag in one.correct], groups)
-        target = estimate([flag for one in own for flag in one.target], groups)
         kls = [divergence[condition].kl.mean for condition in conditions if condition in divergence]
-        kl = f"{sum(kls) / len(kls):.3f}" if kls else ""
-        alpha = next(row.alpha for row in rows if row.condition == conditions[0])
-        lines.append(f"| {name} (alpha {alpha:g}) | {correct.percent()} | {target.percent()} | {kl} | {correct.n} |")
-    return "\n".join(lines)
+        found.append(
+            Summary(
+                name,
+                next(row.alpha for row in rows if row.condition == conditions[0]),
+                estimate([flag for one in own for flag in one.correct], groups) if task_set.sound else None,
+                estimate([value for one in own for value in one.target], groups),
+                sum(kls) / len(kls) if kls else None,
+                _odds_change(own, answers["plain"], groups) if task_set.pairs else None,
+            )
+        )
+    return found
+
+
+def _odds_change(own: Sequence[Answers], plain: Answers, groups: Sequence[str]) -> Estimate:
+    before = [grade.measures[LOG_ODDS] for _ in own for grade in plain.grades]
+    return paired([grade.measures[LOG_ODDS] for one in own for grade in one.grades], before, groups)

@@ -9,23 +9,29 @@ from ..data.run_solutions import extract_code, run_samples
 from ..data.style import style_of
 from ..foundation.complete import function_body
 from ..foundation.sandbox import Sandbox
+from .degenerate import degenerate
 from .divergence import Text
 from .grade import Grade, all_equal, call_values
 
 
 @dataclass(frozen=True)
 class TaskSet:
-    """tasks: each has a `prompt` and a `group`. target: what `Grade.target` means, in a word. asked: the prompt of a
-    task that asks for the target in words. grade: grades of completions, one beside each task. texts: held-out texts
-    by name. max_new_tokens: enough for an answer."""
+    """tasks: each has a `prompt` and a `group`. target: what `Grade.target` means, in a few words; "" if the set has
+    none of its own. asked: the prompt of a task that asks for the target in words, None if there is no such. grade:
+    grades of completions, one beside each task. texts: held-out texts by name. max_new_tokens: enough for an answer.
+    sound: what `Grade.correct` means: "correct" (passes its tests), "intact" (see `degenerate`), or "" (always so).
+    pairs: an answer is which of a task's two `completions` the model prefers, see `respond`. note: for a reader."""
 
     name: str
     tasks: Sequence
     target: str
-    asked: Callable[[object], str]
+    asked: Callable[[object], str] | None
     grade: Callable[[Sequence, Sequence[str], Sandbox], list[Grade]]
     texts: dict[str, list[Text]]
     max_new_tokens: int = 160
+    sound: str = "correct"
+    pairs: bool = False
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -33,36 +39,65 @@ class TaskSet:
 
 @dataclass(frozen=True)
 class FileTask:
-    """tests: ("call", expression, value) or ("stdio", stdin, stdout)."""
+    """tests: ("call", expression, value) or ("stdio", stdin, stdout); may be none. shown: the prompt as its writer
+    wrote it, without a chat template."""
 
     prompt: str
     group: str
-    tests: tuple[tuple[str, str, object], ...]
+    tests: tuple[tuple[str, str, object], ...] = ()
+    shown: str = ""
 
 
-def file_set(path: Path, header: str) -> TaskSet:
+def with_header(task, header: str) -> str:
+    """The prompt of a task, with a header before what its writer wrote."""
+    shown = getattr(task, "shown", "") or task.prompt
+    return task.prompt.replace(shown, header + shown, 1)
+
+
+def asks(header: str | None) -> Callable[[object], str] | None:
+    """What `TaskSet.asked` is, with this line before the prompt; None without a header."""
+    return None if header is None else lambda task: with_header(task, f"{header.rstrip()}\n")
+
+
+def file_set(
+    path: Path, header: str | None, as_prompt: Callable[[str | list, str], str] = lambda prompt, where: prompt
+) -> TaskSet:
     """Tasks of a JSON Lines file: `{"prompt": str, "tests": [...], "group": str}`, each test `{"call": "f(2)",
     "value": 4}` (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the completion is a
-    program).
+    program). Without tests in any row an answer has only to be intact. `as_prompt`: see `read_examples`.
 
     Raises:
         ValueError: naming the file, the line and the field.
     """
     tasks = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
-            tasks.append(_file_task(row, f"{path}, line {number}", str(number)))
+            tasks.append(_file_task(row, f"{path}, line {number}", str(number), as_prompt))
     if not tasks:
-        raise ValueError(f"{path}: no tasks; expected JSON Lines of prompt and tests")
+        raise ValueError(f"{path}: no tasks; expected JSON Lines of prompt and, where there are, tests")
     texts = {"prompts": [Text("", task.prompt, task.group) for task in tasks]}
-    return TaskSet(path.stem, tasks, "idiomatic", lambda task: header + task.prompt, _grade_file, texts, 512)
+    tested = [bool(task.tests) for task in tasks]
+    if not any(tested):
+        return TaskSet(path.stem, tasks, "", asks(header), grade_intact, texts, 256, "intact")
+    if not all(tested):
+        raise ValueError(f"{path}: row {tested.index(False) + 1} has no tests, others have; expected all or none")
+    return TaskSet(path.stem, tasks, "idiomatic", asks(header), _grade_file, texts, 512)
 
 
-def _file_task(row: dict, where: str, number: str) -> FileTask:
+def grade_intact(tasks: Sequence, completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
+    """Grades of answers that have no tests: whether they are no degenerate output."""
+    return [Grade(not degenerate(text), "", False) for text in completions]
+
+
+def _file_task(row: dict, where: str, number: str, as_prompt: Callable[[str | list, str], str]) -> FileTask:
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"]:
         raise ValueError(
             f"{where}: prompt is {row.get('prompt') if isinstance(row, dict) else row!r}; expected a text"
@@ -75,11 +110,10 @@ def _file_task(row: dict, where: str, number: str) -> FileTask:
             tests.append(("stdio", test["input"], test["output"]))
         else:
             raise ValueError(f"{where}: a test is {test!r}; expected call and value, or input and output")
-    if not tests:
-        raise ValueError(f"{where}: tests is {row.get('tests')!r}; expected one test or more")
     if len({kind for kind, *_ in tests}) > 1:
         raise ValueError(f"{where}: tests mix call and input; expected one kind")
-    return FileTask(row["prompt"], str(row.get("group", number)), tuple(tests))
+    shown, prompt = row["prompt"], as_prompt(row["prompt"], where)
+    return FileTask(prompt, str(row.get("group", number)), tuple(tests), shown if shown != prompt else "")
 
 
 def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:

@@ -1,4 +1,9 @@
-"""The model card of a steered repo: what the Hub reads (YAML) and what people read."""
+"""The model card of a steered repo: what the Hub reads (YAML) and what people read.
+
+A card is written from the files beside it, and its parts between `<!-- iti-NAME: begin -->` and `end` are written
+again by every command that changes one of those files: what it says of alpha, heads, scope, form and results is what
+they hold. The rest is its owner's, and is kept.
+"""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +13,10 @@ from typing import TYPE_CHECKING
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from iti_llama import ITIDirections, ITILlamaConfig
-
 from ..fit.report_table import report_table
 from ..foundation.files import write_text
+from ..measure.summary import Summary, summary_table
+from .state import State, state_of
 
 
 if TYPE_CHECKING:
@@ -20,26 +25,12 @@ if TYPE_CHECKING:
 
 TAGS = ["inference-time-intervention", "iti", "activation-steering", "llama"]
 
+LIVE = ("what", "example", "start", "receipt", "made", "limits", "licence")
+"""The parts of a card that are written from the files beside it."""
 
-def section(name: str, text: str) -> str:
-    """A part of a card that a command can replace later."""
-    return f"<!-- {name}: begin -->\n{text.strip()}\n<!-- {name}: end -->"
-
-
-def replace_section(path: Path, name: str, text: str) -> None:
-    """Replace a part that `section` marked.
-
-    Raises:
-        ValueError: if the file has no such part.
-    """
-    old = path.read_text(encoding="utf-8")
-    pattern = re.compile(rf"<!-- {re.escape(name)}: begin -->.*?<!-- {re.escape(name)}: end -->", re.DOTALL)
-    if not pattern.search(old):
-        raise ValueError(f"{path}: has no part between '<!-- {name}: begin -->' and '<!-- {name}: end -->'")
-    write_text(path, pattern.sub(lambda _: section(name, text), old))
-
-
-NOT_MEASURED = "Not measured yet: alpha was not chosen on any data. `iti-llama sweep` measures and chooses it."
+NOT_MEASURED = (
+    "Not measured: alpha was not chosen on any data. `iti-llama sweep` chooses it, `iti-llama evaluate` measures it."
+)
 
 LICENSES = {
     r"llama-?3\.1": "llama3.1",
@@ -50,134 +41,345 @@ LICENSES = {
 }
 """Licences by the name of a base model, where its own card does not say."""
 
+LICENSE_LINKS = {
+    "llama3.1": "https://www.llama.com/llama3_1/license/",
+    "llama3.2": "https://www.llama.com/llama3_2/license/",
+    "llama3.3": "https://www.llama.com/llama3_3/license/",
+    "llama3": "https://www.llama.com/llama3/license/",
+    "llama2": "https://ai.meta.com/llama/license/",
+}
+
+CITATION = """```bibtex
+@inproceedings{li2023inference,
+  title     = {Inference-Time Intervention: Eliciting Truthful Answers from a Language Model},
+  author    = {Li, Kenneth and Patel, Oam and Vi{\\'e}gas, Fernanda and Pfister, Hanspeter and Wattenberg, Martin},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2023}
+}
+```"""
+
+
+def section(name: str, text: str) -> str:
+    """A part of a document that a command can replace later."""
+    return f"<!-- {name}: begin -->\n{text.strip()}\n<!-- {name}: end -->"
+
+
+def replaced(text: str, name: str, part: str) -> str | None:
+    """A document with a part that `section` marked replaced; None if it has no such part."""
+    pattern = re.compile(rf"<!-- {re.escape(name)}: begin -->.*?<!-- {re.escape(name)}: end -->", re.DOTALL)
+    return pattern.sub(lambda _: section(name, part), text) if pattern.search(text) else None
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """Replace a part that `section` marked.
+
+    Raises:
+        ValueError: if the file has no such part.
+    """
+    new = replaced(path.read_text(encoding="utf-8"), name, text)
+    if new is None:
+        raise ValueError(f"{path}: has no part between '<!-- {name}: begin -->' and '<!-- {name}: end -->'")
+    write_text(path, new)
+
 
 def base_license(base: str | None) -> str | None:
-    """The licence that a base model's own card names, or else its name suggests; None if neither does."""
-    if base is None:
+    """The licence that the card of a base model, on the Hub or in a folder, names, or else its name suggests; None if
+    neither does."""
+    if base is None or (Path(base).is_dir() and not Path(base, "README.md").is_file()):
         return None
     try:
-        found = ModelCard.load(base).data.license
+        found = ModelCard.load(Path(base, "README.md") if Path(base).is_dir() else base).data.license
     except (OSError, ValueError, HfHubHTTPError):
         found = None
     named = (license_ for pattern, license_ in LICENSES.items() if re.search(pattern, base, re.IGNORECASE))
     return found or next(named, None)
 
 
-def _front(config: ITILlamaConfig, base: str | None) -> str:
+def write_card(folder: Path, base: str | None = None, origin: str = "") -> Path:
+    """Write a folder's card anew. `base`: see `state_of`; `origin`: a part of its own on where the directions come
+    from."""
+    state = state_of(folder, base)
+    parts = {name: section(f"iti-{name}", text) for name, text in live_parts(state, "").items()}
+    text = f"""---
+{_metadata(state).to_yaml()}
+---
+
+{parts["what"]}
+
+{parts["example"]}
+
+## Use it
+
+{parts["start"]}
+
+## What the steering does
+
+{parts["receipt"]}
+
+## How it was made
+
+{origin}{parts["made"]}
+
+## Limits and intended use
+
+{parts["limits"]}
+
+## Licence
+
+{parts["licence"]}
+
+## Citation
+
+{CITATION}
+"""
+    return write_text(folder / "README.md", text)
+
+
+def renewed_card(folder: Path, repo: str = "") -> str | None:
+    """The text of a folder's card with its live parts and metadata as the files beside it have them now, the quick
+    start naming `repo`. None if there is no card with live parts."""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not any(f"<!-- iti-{name}: begin -->" in text for name in LIVE):
+        return None
+    state = state_of(folder)
+    for name, part in live_parts(state, repo).items():
+        text = replaced(text, f"iti-{name}", part) or text
+    card, fresh = ModelCard(text), _metadata(state)
+    for key in ("base_model", "base_model_relation", "license", "license_name", "license_link"):
+        card.data[key] = fresh.get(key) or (None if key == "license_name" else card.data.get(key))
+    card.data.model_name, card.data.eval_results = fresh.model_name, fresh.eval_results
+    return str(card)
+
+
+def renew_card(folder: Path) -> bool:
+    """Write the live parts of a folder's card again. False if there is none with such parts; nothing is changed
+    then."""
+    text = renewed_card(folder)
+    if text is not None:
+        write_text(folder / "README.md", text)
+    return text is not None
+
+
+def live_parts(state: State, repo: str) -> dict[str, str]:
+    return {
+        "what": _what(state),
+        "example": _example(state),
+        "start": _start(state, repo),
+        "receipt": _receipt(state),
+        "made": _made(state),
+        "limits": _limits(state),
+        "licence": _licence(state),
+    }
+
+
+def _metadata(state: State) -> ModelCardData:
     """The YAML that the Hub reads."""
-    license_ = base_license(base)
-    adapter = config.base_model_name_or_path is not None
+    license_, made = _license_of(state), state.directions.provenance
+    other = {} if license_ else {"license_name": "license-of-the-base-model"}
+    results = []
+    if state.measured:
+        tasks, target = state.evaluation["tasks"], state.evaluation["target"]
+        for row in _summary(state):
+            for kind, name, value in (
+                ("target-share", f"share: {target}", row.target),
+                (state.evaluation["sound"], f"share: {state.evaluation['sound']}", row.sound),
+            ):
+                if value is not None and row.name in ("plain", "steered"):
+                    results.append(
+                        EvalResult(
+                            task_type="text-generation",
+                            dataset_type=f"iti-llama/{tasks}",
+                            dataset_name=f"{tasks}, {value.n} answers",
+                            metric_type=kind,
+                            metric_name=f"{name}, {row.name} (alpha {row.alpha:g})",
+                            metric_value=round(value.mean, 4),
+                        )
+                    )
     return ModelCardData(
         license=license_ or "other",
-        **({} if license_ else {"license_name": "license-of-the-base-model"}),
-        base_model=base,
-        **({"base_model_relation": "adapter" if adapter else "finetune"} if base else {}),
+        **other,
+        **({"license_link": LICENSE_LINKS[license_]} if license_ in LICENSE_LINKS else {}),
+        language=made.get("language") or None,
+        base_model=state.base,
+        **({"base_model_relation": "adapter" if state.adapter else "finetune"} if state.base else {}),
+        datasets=[made["hub_dataset"]] if made.get("hub_dataset") else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=TAGS,
-    ).to_yaml()
-
-
-def _body(config: ITILlamaConfig, directions: ITIDirections, name: str, base: str | None, repo: str) -> str:
-    """Title, what this is, and a quick start that names `repo`."""
-    adapter = config.base_model_name_or_path is not None
-    heads = len(directions.top(config.iti_top_k))
-    weights = (
-        f"The weights come from `{base or config.base_model_name_or_path}`; this repo holds the directions and the "
-        "code."
-        if adapter
-        else "The weights are in this repo, unchanged from the base."
+        model_name=_title(state),
+        eval_results=results or None,
     )
-    license_ = base_license(base)
-    terms = f" The base is under the licence `{license_}`, and so is what is made of it." if license_ else ""
-    return f"""# {name}, steered
 
-A Llama with Inference-Time Intervention (Li et al. 2023, [arXiv 2306.03341](https://arxiv.org/abs/2306.03341)):
-{heads} attention heads are shifted by alpha = {config.iti_alpha:g} sigma along fixed directions, at scope
-"{config.iti_scope}". {weights}{terms}
 
-```python
+def _license_of(state: State) -> str | None:
+    return base_license(state.base) or state.directions.provenance.get("base_license")
+
+
+def _title(state: State) -> str:
+    return f"{state.name}, steered: {state.behaviour}" if state.behaviour else f"{state.name}, steered"
+
+
+def _strength(state: State) -> str:
+    """As "12 attention heads are shifted by alpha = 0.8 standard deviations, at every position"."""
+    alpha = f"alpha = {state.config.iti_alpha:g}"
+    by = f"{alpha} standard deviations" if state.directions.site == "head" else f"{alpha} times their recorded length"
+    where = "every position" if state.config.iti_scope == "all" else "the last token of the prompt and all after it"
+    place = "attention heads are" if state.directions.site == "head" else "slices of the attention output are"
+    return f"{state.heads} {place} shifted by {by} along fixed directions, at {where}"
+
+
+def _what(state: State) -> str:
+    base = f"[{state.base}](https://huggingface.co/{state.base})" if state.base else f"`{state.name}`"
+    does = f", steered so that it **{state.behaviour}**" if state.behaviour else ", steered"
+    rows = state.directions.provenance.get("rows")
+    found = f" Directions from {rows} labelled texts." if rows else ""
+    weights = (
+        f"The weights come from {base}; this repo holds the directions and the code that adds them."
+        if state.adapter
+        else f"The weights, unchanged from {base}, are in this repo."
+    )
+    return f"""# {_title(state)}
+
+{base}{does} while it generates, without any training: {_strength(state)} (Inference-Time Intervention, Li et al. 2023,
+[arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{found} {weights}
+`model.iti_alpha = 0` is the base model, bit by bit."""
+
+
+def _example(state: State) -> str:
+    examples = state.evaluation.get("examples")
+    if not examples or not state.measured:
+        return "Plain and steered answers, side by side, are shown here once `iti-llama evaluate` has run."
+    changed = [e for e in examples if e["plain"] != e["steered"]]
+    one = (changed or examples)[0]
+    shown = one["shown"].rstrip(" ")
+    indent = one["shown"][len(shown) :]  # an answer goes on where the prompt ends
+    said = "this is the first of those" if changed else "this is the first of all"
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "".join(map(str, one.values())))), default=0))
+    blocks = {"plain (alpha 0)": one["plain"], f"steered (alpha {state.config.iti_alpha:g})": one["steered"]}
+    cells = "\n".join(f"<td>\n\n{fence}\n{indent}{text.rstrip()}\n{fence}\n\n</td>" for text in blocks.values())
+    return f"""Prompt, of the held-out data:
+
+{fence}
+{shown.strip(chr(10))}
+{fence}
+
+<table>
+<tr>{"".join(f"<th>{name}</th>" for name in blocks)}</tr>
+<tr>
+{cells}
+</tr>
+</table>
+
+Greedy, at most {state.evaluation["example_tokens"]} tokens. Of the first {len(examples)} held-out prompts,
+{len(changed)} are answered differently; {said}. Of the {len(examples)} steered answers
+{state.evaluation["intact"]} are intact: neither empty nor going round in a loop."""
+
+
+def _start(state: State, repo: str) -> str:
+    line = f'repo = "{repo}"' if repo else 'repo = "."  # this folder; on the Hub, the name at the top of this page'
+    prompts = [(e["prompt"], e["shown"]) for e in state.evaluation.get("examples", ())] or list(state.prompts)
+    prompts = sorted(prompts, key=lambda pair: len(pair[1]) > 300)[:1] or [("Once upon a time", "Once upon a time")]
+    given, shown = prompts[0]
+    if given == shown:
+        inputs = 'inputs = tokenizer(prompt, return_tensors="pt").to(model.device)'
+    else:
+        inputs = """messages = [{"role": "user", "content": prompt}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+inputs = inputs.to(model.device)"""
+    return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-repo = "{repo}"
+{line}
 model = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, device_map="auto", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained(repo)
-inputs = tokenizer("Once upon a time", return_tensors="pt").to(model.device)
+tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=True)
+
+prompt = {shown!r}
+{inputs}
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True))
 
-model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works too
+model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works too, live
 ```
 
-`trust_remote_code=True` runs the four Python files of this repo. Pin them with
+`trust_remote_code=True` runs the four Python files of this repo and nothing else. Pin them with
 `revision="COMMIT", code_revision="COMMIT"`, or install the package `iti-llama` and leave it out;
-`iti-llama verify {repo}` says what would run.
-"""
+`iti-llama verify {repo or "REPO"}` says what would run."""
 
 
-def card(config: ITILlamaConfig, directions: ITIDirections, found: dict, base: str | None, repo: str = "REPO") -> str:
-    """The card of a repo that `fit` made. `base` is the base's Hub name, None for one on disk; `repo` the name that
-    the quick start loads."""
-    return f"""---
-{_front(config, base)}
----
-
-{_body(config, directions, found["base_model"], base, repo)}
-## How the directions were made
-
-{section("fit", report_table(found))}
-
-![AUC of every head](figures/head_auc.png)
-
-## What the steering does
-
-{section("evaluation", NOT_MEASURED)}
-"""
+def _summary(state: State) -> list[Summary]:
+    return [Summary.from_dict(row) for row in state.evaluation["summary"]]
 
 
-def converted_card(
-    config: ITILlamaConfig,
-    directions: ITIDirections,
-    said: Sequence[str],
-    source: str,
-    base: str | None,
-    repo: str = "REPO",
-) -> str:
-    """The card of a repo that `convert` made."""
+def _receipt(state: State) -> str:
+    found, config = state.evaluation, state.config
+    why = state.sweep.get("why") and f"No strength was chosen: {state.sweep['why']}."
+    if state.measured:
+        table = summary_table(_summary(state), found["target"], found["sound"])
+        chosen, shipped = state.sweep.get("chosen") or {}, (config.iti_alpha, state.heads, config.iti_scope)
+        how = chosen and (chosen["alpha"], chosen["top_k"], chosen["scope"]) == shipped
+        how = how and f"The strength was chosen on {state.sweep['n']} other tasks, {state.sweep['tasks']}."
+        return "\n\n".join(part for part in (why, table, found["how"], how, found.get("note", "")) if part)
+    if state.budgeted:
+        budget = state.sweep["budget"]
+        return (
+            f"alpha {budget['alpha']:g} is the largest whose mean KL from the plain model stays within "
+            f"{budget['budget']:g} nats a token, on {budget['n']} texts. That is a budget, not an effect: what else "
+            "the steering does was not measured."
+        )
+    if "summary" in found:
+        return (
+            f"Not measured as it is now (alpha {config.iti_alpha:g}, {state.heads} heads, scope {config.iti_scope}): "
+            f"the last evaluation was of alpha {found['alpha']:g}, {found['heads']} heads, scope {found['scope']}. "
+            "`iti-llama evaluate` measures it."
+        )
+    return f"{why} Not measured." if why else NOT_MEASURED
+
+
+def _made(state: State) -> str:
+    made, report = state.directions.provenance, state.report
+    lines = []
+    if report:
+        lines += [report_table(report), "", "![AUC of every head](figures/head_auc.png)"]
+    commands = [found.get("command") for found in (report, state.sweep, state.evaluation) if found.get("command")]
+    if commands:
+        lines += ["", "```", *commands, "```"]
+    versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
+    data = made.get("dataset")
+    facts = {
+        "Data": data and f"`{data}` (SHA-256 `{made.get('dataset_sha256', '')[:16]}...`)",
+        "Base": f"`{state.base or state.name}`"
+        + (f" at `{state.config.base_model_revision}`" if state.config.base_model_revision else ""),
+        "Versions": versions or made.get("tool"),
+    }
+    return "\n".join([*(f"- {name}: {value}" for name, value in facts.items() if value), "", *lines]).strip()
+
+
+def _limits(state: State) -> str:
+    does = f'"{state.behaviour}"' if state.behaviour else "the behaviour of label 1"
+    lines = [
+        f"Meant for text like the data that the directions were fitted on, to get {does} more often. On other text "
+        "nothing is known until it is measured.",
+        "Steering moves a tendency. It enforces nothing, and is no safety measure.",
+        f"The directions belong to `{state.base or state.name}`: on another base of the same geometry they are noise.",
+        "Engines that run Llama without this repo's code do not steer.",
+    ]
+    if state.report.get("supported") is False:
+        lines.insert(0, f"**{state.report['verdict']}**")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _licence(state: State) -> str:
+    license_ = _license_of(state)
+    if license_ is None:
+        return "That of the base model, which holds for what is made of it as well."
+    link = LICENSE_LINKS.get(license_, f"https://choosealicense.com/licenses/{license_}/")
+    return f"The base is under [{license_}]({link}), and so is what is made of it, this repo."
+
+
+def converted_origin(said: Sequence[str], source: str) -> str:
+    """The part of the card of a repo that `convert` made."""
     decisions = "\n".join(f"- {line}" for line in said)
-    return f"""---
-{_front(config, base)}
----
-
-{_body(config, directions, directions.base_model, base, repo)}
-## Where the directions come from
-
-Converted from `{Path(source).name if Path(source).exists() else source}`:
-
-{decisions}
-
-## What the steering does
-
-{section("evaluation", "Not measured here. `iti-llama evaluate` measures it.")}
-"""
-
-
-def name_repo(text: str, repo: str) -> str:
-    """A card whose quick start loads `repo`."""
-    text = re.sub(r'^repo = "[^"\n]*".*$', f'repo = "{repo}"', text, count=1, flags=re.MULTILINE)
-    return text.replace("`iti-llama verify REPO`", f"`iti-llama verify {repo}`")
-
-
-def with_base(text: str, config: ITILlamaConfig) -> str:
-    """A card that names the base of an adapter, and its licence, where it names none yet."""
-    base, parsed = config.base_model_name_or_path, ModelCard(text)
-    if base is None or parsed.data.base_model:
-        return text
-    parsed.data.base_model, parsed.data["base_model_relation"] = base, "adapter"
-    license_ = base_license(base)
-    if license_ and parsed.data.license in (None, "other"):
-        parsed.data.license = license_
-        parsed.data["license_name"] = None
-    return str(parsed)
+    return f"Converted from `{Path(source).name if Path(source).exists() else source}`:\n\n{decisions}\n\n"
 
 
 def write_results(path: Path, tasks: str, target: str, rows: Sequence["Measured"]) -> None:

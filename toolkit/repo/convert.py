@@ -15,9 +15,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.configuration_iti_llama import check_alpha, check_scope
 
-from ..foundation.files import write_text
 from ..foundation.package import __version__
-from .card import converted_card
+from .card import converted_origin, write_card
 from .folder import check_out, copy_tokenizer, new_folder
 from .legacy_files import CONFIG, PICKLES, RANKS, Legacy, read_legacy
 from .unpickle import LegacyError
@@ -286,6 +285,5 @@ def convert(
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)
         copy_tokenizer(base, folder, **hub)
-        text = converted_card(model.config, found.directions, found.said, source, base=None if is_dir else base)
-        write_text(folder / "README.md", text)
+        write_card(folder, None if is_dir else base, converted_origin(found.said, source))
     return found

@@ -1,14 +1,17 @@
 """Make a steered repo from a Llama checkpoint and a labelled set: record activations, fit, write."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..data.labelled_set import Example
+from ..data.labelled_set import Example, read_examples
 from ..fit.activation_cache import processes
 from ..fit.figures import figures
 from ..fit.fit_directions import fit, to_directions
@@ -16,8 +19,9 @@ from ..fit.positions import Policy, fits
 from ..fit.record_activations import capture
 from ..fit.report import report, write_report
 from ..fit.settings import FitSettings
-from ..foundation.files import write_text
-from .card import card
+from ..foundation.tokenize import chat_prompt
+from ..measure.parts import keep
+from .card import base_license, write_card
 from .folder import check_out, copy_tokenizer, new_folder
 
 
@@ -41,6 +45,28 @@ def load_base(
     else:
         model = ITILlamaForCausalLM.from_base(base, None, **kwargs)
     return model.eval(), AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
+
+
+def read_for(base: str | os.PathLike, data: str | os.PathLike, revision: str | None = None) -> list[Example]:
+    """A labelled set, its prompts and messages as the base is given them: through its chat template, if it has one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_examples`; if the base has no tokenizer.
+    """
+    if not Path(data).is_file():
+        raise FileNotFoundError(f"{data}: no such file; expected a labelled set, JSON Lines")
+    check_base(base)
+    hub = {"revision": revision} if revision else {}
+    tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
+    return read_examples(data, partial(chat_prompt, tokenizer))
+
+
+def check_base(base: str | os.PathLike) -> None:
+    """Raises `FileNotFoundError` for a folder that is not there, before the Hub is asked for a repo of that name."""
+    text = os.fspath(base)
+    named = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text) and not text.startswith((".", "~"))
+    if not os.path.isdir(text) and not named:
+        raise FileNotFoundError(f"base {text}: no such folder, and no name of a Hub repo (owner/name)")
 
 
 def readable(
@@ -72,11 +98,14 @@ def fit_repo(
     base_name: str | None = None,
     dataset: str = "",
     left_out: int = 0,
+    about: dict[str, str] | None = None,
+    command: str = "",
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
 ) -> dict:
     """Capture, fit, and write a repo to `out`: code, config, directions, tokenizer, report, figures, card; the weights
-    too if `self_contained`. Returns the report. `base_name` is what the files call the base, `left_out` counts rows
-    that were too long.
+    too if `self_contained`. The labelled set is kept there as well, with its parts, for measuring; `push` leaves it
+    out. Returns the report. `base_name` is what the files call the base, `left_out` counts rows that were too long,
+    `about` is what the card says besides: "behaviour", "language", "hub_dataset".
 
     Raises:
         ValueError: for a base or data that cannot be used, before anything is written.
@@ -99,7 +128,13 @@ def fit_repo(
         return {}
     found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
     directions = to_directions(found, activations, examples, policy, name, dataset)
-    result = report(found, examples, policy, activations, name, {"alpha": alpha, "scope": scope, "left_out": left_out})
+    about = {"base_license": (is_dir and base_license(base)) or ""} | (about or {})
+    about = {key: value for key, value in about.items() if value}
+    if about:
+        directions = replace(directions, provenance=directions.provenance | about)
+    extra = {"alpha": alpha, "scope": scope, "left_out": left_out, "about": about}
+    extra |= {"command": command} if command else {}
+    result = report(found, examples, policy, activations, name, extra)
 
     progress("writing", None)
     model.set_iti_directions(directions)
@@ -111,5 +146,6 @@ def fit_repo(
         copy_tokenizer(base, folder, **({"revision": revision} if revision else {}))
         write_report(result, folder / "iti_report.json")
         figures(found, examples, activations, folder / "figures")
-        write_text(folder / "README.md", card(model.config, directions, result, base=base if not is_dir else None))
+        keep(examples, found.test, settings.seed, folder)
+        write_card(folder, None if is_dir else base)
     return result

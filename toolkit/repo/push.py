@@ -2,16 +2,28 @@
 
 import hashlib
 import json
+import logging
+import os
+import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from iti_llama import ITIDirections, ITILlamaConfig
 
-from .card import name_repo, with_base
-from .folder import CODE, MANIFEST, TOKENIZER_FILES
+from .card import renewed_card, write_card
+from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
 
 FILES = (
     *CODE,
@@ -30,12 +42,13 @@ FILES = (
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where it went. pull_request: its address, where one was asked for."""
+    """Where it went. pull_request: its address, where one was asked for. info: what the Hub's client returned."""
 
     repo: str
     commit: str
     pull_request: str | None
     files: tuple[str, ...]
+    info: CommitInfo
 
 
 def files_to_push(folder: Path) -> list[str]:
@@ -80,35 +93,84 @@ def files_to_push(folder: Path) -> list[str]:
 
 
 def push(
-    folder: Path,
+    what: "str | os.PathLike | PreTrainedModel",
     repo: str,
+    *,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     private: bool = False,
     create_pr: bool = False,
     message: str | None = None,
+    commit_message: str | None = None,
     revision: str | None = None,
     token: str | None = None,
 ) -> Pushed:
-    """Create the repo if there is none, and put the files there in one commit.
+    """Publish a steered repo, a folder or a model in memory, in one commit: code, config, directions, tokenizer, card
+    and, in self-contained form, the weights. The repo is created if there is none. `tokenizer` is that of a model in
+    memory; by default the one of where it was loaded from.
 
-    Raises: as `files_to_push`, and what huggingface_hub raises. An upload that is cut off leaves no commit; try again.
+    Raises: as `files_to_push`; `PermissionError` without a token that may write; what huggingface_hub raises else. An
+    upload that is cut off leaves no commit; try again.
     """
-    names = files_to_push(folder)
-    operations, sums = [], []
-    for name in names:
-        content: str | bytes = str(folder / name)
-        if name == "README.md":
-            config = ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-            text = with_base((folder / name).read_text(encoding="utf-8"), config)
-            content = name_repo(text, repo).encode()
-        operations.append(CommitOperationAdd(path_in_repo=name, path_or_fileobj=content))
-        data = content if isinstance(content, bytes) else Path(content).read_bytes()
-        sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}\n")
-    operations.append(CommitOperationAdd(path_in_repo=MANIFEST, path_or_fileobj="".join(sums).encode()))
-    api = HfApi(token=token)
-    api.create_repo(repo, private=private, exist_ok=True)
-    if revision is not None and not create_pr:
-        api.create_branch(repo, branch=revision, exist_ok=True)
-    info = api.create_commit(
-        repo, operations, commit_message=message or "Push a steered Llama", create_pr=create_pr, revision=revision
-    )
-    return Pushed(repo, info.oid, info.pr_url if create_pr else None, tuple(names))
+    if not isinstance(what, (str, os.PathLike)):
+        with tempfile.TemporaryDirectory() as holder:
+            folder = Path(holder, "repo")
+            _put(what, tokenizer, folder, token)
+            return push(
+                folder, repo, private=private, create_pr=create_pr, message=message or commit_message,
+                revision=revision, token=token,
+            )  # fmt: skip
+    folder = Path(what)
+    names, api = files_to_push(folder), HfApi(token=token)
+    try:
+        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+        content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
+        if "README.md" in names:
+            content["README.md"] = _card(folder, repo).encode()
+        sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in content.items())
+        content[MANIFEST] = sums.encode()
+        if revision is not None and not create_pr:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        operations = [CommitOperationAdd(path_in_repo=n, path_or_fileobj=data) for n, data in content.items()]
+        said = message or commit_message or "Push a steered Llama"
+        info = api.create_commit(repo, operations, commit_message=said, create_pr=create_pr, revision=revision)
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 401)
+        if status not in (401, 403):
+            raise
+        advice = "log in with `hf auth login`, or pass --token, a token with write access"
+        raise PermissionError(f"the Hub refuses to write to {repo} ({status}): {advice}") from error
+    return Pushed(repo, info.oid, info.pr_url if create_pr else None, tuple(names), info)
+
+
+def _card(folder: Path, repo: str) -> str:
+    """The card as the Hub gets it: of the present state, and naming the repo."""
+    text = renewed_card(folder, repo)
+    if text is None:  # a card of its owner's, or of an older version
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        text = re.sub(r'^repo = "[^"\n]*".*$', f'repo = "{repo}"', text, count=1, flags=re.MULTILINE)
+        text = text.replace("`iti-llama verify REPO`", f"`iti-llama verify {repo}`")
+    return text
+
+
+def _put(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> None:
+    """A whole repo from a model in memory: its files, a tokenizer, a card."""
+    config, base = model.config, model.config.base_model_name_or_path
+    if base is not None and os.path.isdir(base):
+        advice = "set it to the base's Hub repo, or to None to push the weights as well"
+        raise ValueError(f"base_model_name_or_path is the folder {base}, which nobody else can load: {advice}")
+    model.save_pretrained(folder)
+    places = {model.name_or_path: None, base: config.base_model_revision}
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    for place, revision in places.items():
+        if place and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            hub = {"revision": revision} if revision else {}
+            copy_tokenizer(place, folder, token=token, **hub)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        found = " or ".join(str(place) for place in places if place) or "the model"
+        logger.warning(f"{found} has no tokenizer, so the repo has none: pass tokenizer=")
+    write_card(folder)
+
+
+def _sha256(data: bytes | str) -> str:
+    return hashlib.sha256(data if isinstance(data, bytes) else Path(data).read_bytes()).hexdigest()

@@ -1,0 +1,60 @@
+"""Tasks of a labelled set: its held-out prompts, to be completed, or its held-out pairs, to be chosen from."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..data.labelled_set import Example
+from ..foundation.sandbox import Sandbox
+from .divergence import Text
+from .grade import Grade
+from .tasks import TaskSet, asks, grade_intact
+
+
+PREFERS = "prefers label 1"
+
+LOG_ODDS = "log-odds"
+"""Of a pair: log-probability of the completion of label 1 minus that of label 0, in nats."""
+
+
+@dataclass(frozen=True)
+class LabelledTask:
+    """completions: (of label 1, of label 0), where the prompt has both. shown: see `FileTask`."""
+
+    prompt: str
+    group: str
+    shown: str = ""
+    completions: tuple[str, str] | None = None
+
+
+def labelled_set(name: str, examples: Sequence[Example], header: str | None = None, pairs: bool = False) -> TaskSet:
+    """The prompts of these examples, each once; with `pairs`, a task for each completion of label 1 and one of label 0
+    of the same prompt, in their order. Divergence is measured on the completions of label 0.
+
+    Raises:
+        ValueError: if pairs are asked for and no prompt has completions of both labels.
+    """
+    by_prompt: dict[tuple[str, str], dict[int, list[Example]]] = defaultdict(lambda: {0: [], 1: []})
+    for example in examples:
+        by_prompt[example.prompt, example.group][example.label].append(example)
+    texts = {"label 0 texts": [Text(e.prompt, e.completion, e.group) for e in examples if e.label == 0]}
+    tasks = []
+    for (prompt, group), own in by_prompt.items():
+        shown = (own[0] + own[1])[0].meta.get("shown", "")
+        if not pairs:
+            tasks.append(LabelledTask(prompt, group, shown))
+            continue
+        for wanted, other in zip(own[1], own[0], strict=False):
+            tasks.append(LabelledTask(prompt, group, shown, (wanted.completion, other.completion)))
+    if not tasks:
+        raise ValueError(
+            f"{name}: no prompt has completions of both labels, so there is no pair to choose from; pass a --target: "
+            "a regular expression, FILE.py:function or probe"
+        )
+    if pairs:
+        return TaskSet(name, tasks, PREFERS, asks(header), _grade_pairs, texts, sound="", pairs=True)
+    return TaskSet(name, tasks, "", asks(header), grade_intact, texts, sound="intact")
+
+
+def _grade_pairs(tasks: Sequence[LabelledTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
+    return [Grade(True, "", odds > 0, {LOG_ODDS: odds}) for odds in map(float, completions)]

@@ -1,0 +1,103 @@
+"""The receipt of a steered model: every condition on one task set, side effects on held-out texts, a few answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.complete import complete
+from ..foundation.sandbox import Sandbox
+from .conditions import standard_conditions
+from .degenerate import degenerate
+from .divergence import Divergence
+from .evaluate import Answers, Measured, divergence_of, evaluate, settings_of
+from .saved_completions import SavedCompletions
+from .tables import summarise
+from .tasks import TaskSet
+
+
+EXAMPLES = 20
+"""Prompts of which a receipt keeps the plain and the steered answer."""
+
+EXAMPLE_TOKENS = 160
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """found: `evaluation.json`, as JSON types. divergence: {texts: {condition: divergence}}."""
+
+    found: dict
+    rows: list[Measured]
+    answers: dict[str, Answers]
+    divergence: dict[str, dict[str, Divergence]]
+
+
+def receipt(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    sandbox: Sandbox,
+    *,
+    alpha: float | None = None,
+    samples: int = 1,
+    temperature: float = 1.0,
+    completions: Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int], None] = lambda step, rows: None,
+) -> Receipt:
+    """Measure. `alpha` is the model's own by default; `completions` is a file that a killed run goes on from.
+
+    Raises:
+        ValueError: if the tasks have no target, or one answer of a pair is to be sampled.
+    """
+    if not task_set.target:
+        raise ValueError(f"{task_set.name}: the tasks say nothing of what is wanted; pass --target")
+    if task_set.pairs and samples > 1:
+        raise ValueError(f"{samples} samples, but which of two texts the model prefers is no sample; expected 1")
+    conditions = standard_conditions(model, alpha, asked=task_set.asked is not None)
+    settings = settings_of(model, task_set, conditions[1].alpha, samples, temperature, seed)
+    store = SavedCompletions(completions, settings)
+    rows, answers = evaluate(
+        model, tokenizer, task_set, conditions, sandbox, samples, temperature, store, seed, progress=progress
+    )
+    divergence = {
+        name: divergence_of(model, tokenizer, own, conditions, partial(progress, f"divergence to {name}"))
+        for name, own in task_set.texts.items()
+    }
+    texts = next(iter(task_set.texts))
+    how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
+    if task_set.pairs:
+        how = "the likelier of two given completions"
+    heads = settings["heads"]
+    found = settings | {
+        "target": task_set.target,
+        "sound": task_set.sound,
+        "note": task_set.note,
+        "how": f"{task_set.name}, {len(task_set)} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. "
+        f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}.",
+        "conditions": [row.to_dict() for row in rows],
+        "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},
+        "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[texts])],
+        "example_tokens": EXAMPLE_TOKENS,
+        "examples": (examples := _examples(model, tokenizer, task_set, conditions[1].alpha)),
+        "intact": sum(not degenerate(one["steered"]) for one in examples),
+    }
+    return Receipt(found, rows, answers, divergence)
+
+
+def _examples(
+    model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, task_set: TaskSet, alpha: float
+) -> list[dict]:
+    """The first prompts, each once, with the greedy answers."""
+    tasks = list({task.prompt: task for task in task_set.tasks}.values())[:EXAMPLES]
+    prompts = [task.prompt for task in tasks]
+    kwargs = {"max_new_tokens": EXAMPLE_TOKENS, "batch_size": 2 * EXAMPLES}
+    texts = complete(model, tokenizer, prompts * 2, [0.0] * len(tasks) + [alpha] * len(tasks), **kwargs)
+    return [
+        {"prompt": task.prompt, "shown": getattr(task, "shown", "") or task.prompt, "plain": plain, "steered": steered}
+        for task, plain, steered in zip(tasks, texts[: len(tasks)], texts[len(tasks) :], strict=True)
+    ]

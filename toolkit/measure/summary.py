@@ -1,0 +1,41 @@
+"""What a card shows of an evaluation: four rows. Light: a card is written without scikit-learn and matplotlib."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ..foundation.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row. sound: see `TaskSet`; None where every answer is. kl: nats a token, None for plain. odds_change: of
+    labelled pairs, what the log-odds of label 1 gain on plain, pair by pair, in nats."""
+
+    name: str
+    alpha: float
+    sound: Estimate | None
+    target: Estimate
+    kl: float | None
+    odds_change: Estimate | None = None
+
+    def to_dict(self) -> dict:
+        """As JSON types. The divergence has three digits: further ones differ between machines."""
+        return asdict(self) | {"kl": None if self.kl is None else float(f"{self.kl:.3g}")}
+
+    @classmethod
+    def from_dict(cls, row: dict) -> "Summary":
+        read = {name: row[name] and Estimate(**row[name]) for name in ("sound", "target", "odds_change")}
+        return cls(**row | read)
+
+
+def summary_table(rows: Sequence[Summary], target: str, sound: str) -> str:
+    """As a table for a card."""
+    odds = ["change of its log-odds, nats"] if rows[0].odds_change else []
+    heads = [*([sound] if sound else []), target.replace("|", "\\|"), *odds, "KL from plain, nats a token", "n"]
+    lines = [f"| | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
+    for row in rows:
+        cells = [f"{row.name} (alpha {row.alpha:g})", *([row.sound.percent()] if sound else []), row.target.percent()]
+        cells += [row.odds_change.plain() if row.name != "plain" else ""] if odds else []
+        cells += ["" if row.kl is None else f"{row.kl:.3f}", str(row.target.n)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

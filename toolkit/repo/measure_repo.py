@@ -1,0 +1,69 @@
+"""Measuring a steered repo on disk: what is found is kept beside it, and its card says so."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.files import write_text
+from ..foundation.sandbox import Sandbox
+from ..measure.choose_strength import Budget, Choice, Grid, choose_strength, strength_of_budget
+from ..measure.evaluate import sweep_settings_of
+from ..measure.saved_completions import SavedCompletions
+from ..measure.sweep import apply
+from ..measure.sweep_figure import sweep_figure
+from ..measure.tasks import TaskSet
+from .card import renew_card
+
+
+def sweep_model(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: TaskSet,
+    grid: Grid,
+    sandbox: Sandbox | None,
+    *,
+    budget_alone: bool = False,
+    confirm: TaskSet | None = None,
+    out: Path | None = None,
+    apply_to: Path | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    command: str = "",
+    progress: Callable[[str, int], None] = lambda step, rows: None,
+) -> tuple[dict, Choice | Budget]:
+    """Choose alpha, K and scope; returns `sweep.json` and the choice. With `out` that file, a figure, and the answers
+    that a killed run goes on from are written there. `apply_to` is a repo whose config takes the choice and whose card
+    says so. With `budget_alone` no task is answered: alpha is the largest inside the grid's budget."""
+    found = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
+    heads = len(model.iti_directions)
+    if budget_alone:
+        choice = strength_of_budget(model, tokenizer, next(iter(tasks.texts.values())), grid)
+        found |= {"budget": asdict(choice)}
+    else:
+        store = out and SavedCompletions(out / "sweep_completions.jsonl", sweep_settings_of(model, tasks))
+        choice = choose_strength(
+            model, tokenizer, tasks, grid, sandbox, confirm, batch_size, seed, progress=progress, store=store
+        )
+        found |= {"target": tasks.target, "sound": tasks.sound} | choice.to_dict()
+        if choice.confirmed:
+            rows = [row.to_dict() for row in choice.confirmed]
+            found["confirmed"] = {"tasks": confirm.name, "conditions": rows}
+        if out is not None:
+            picture = out / "figures" / "sweep.png"
+            best = None if choice.why else choice.best
+            sweep_figure(choice.points, best, choice.alphas, choice.random, tasks.target, picture, tasks.sound)
+        if store is not None:
+            store.path.unlink(missing_ok=True)  # the answers that a killed run would have gone on from
+    for folder in dict.fromkeys((out, apply_to)):
+        if folder is not None:
+            write_text(folder / "sweep.json", json.dumps(found, indent=1) + "\n")
+    if apply_to is not None:
+        if budget_alone or not choice.why:
+            apply(apply_to, choice if budget_alone else choice.best, heads)
+        renew_card(apply_to)
+    return found, choice
