@@ -4,11 +4,13 @@ command runs."""
 import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ..foundation.package import __version__
 from ..foundation.sandbox import SandboxError
 from .dataset import dataset
 from .demo import demo
@@ -27,7 +29,23 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def say_version(asked: bool) -> None:
+    if asked:
+        print(f"iti-llama {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=say_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
+    """Options of no command."""
 
 
 app.add_typer(dataset, name="dataset")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.neocoder import REPOSITORY
-from .options import Json, Seed, Unsandboxed, console, progress_bar
+from .options import DeviceMap, Dtype, Json, Seed, Unsandboxed, console, progress_bar
 
 
 dataset = typer.Typer(help="Make a labelled set.", no_args_is_help=True)
@@ -107,6 +107,8 @@ def generate_samples(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     seed: Seed = 0,
 ) -> None:
     """Sample a model's own solutions to NeoCoder's problems."""
@@ -118,7 +120,7 @@ def generate_samples(
 
     chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    loaded = AutoModelForCausalLM.from_pretrained(model, device_map="auto", dtype="auto").eval()
+    loaded = AutoModelForCausalLM.from_pretrained(model, device_map=device_map, dtype=dtype).eval()
     with progress_bar(len(chosen) * n) as advance:
         kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
         draw(loaded, tokenizer, chosen, out, n, batch_size=batch_size, progress=partial(advance, "sample"), **kwargs)

@@ -8,14 +8,19 @@ import typer
 from rich.markup import escape
 
 from ..foundation.package import ROOT
-from .options import Json, Unsandboxed, console, load
+from .options import DeviceMap, Dtype, Json, Unsandboxed, console, load
 
 
 def demo(
     n: Annotated[
-        int, typer.Option(min=1, help="prompts: 'check if a number is prime', then held-out tasks by index")
+        int,
+        typer.Option(
+            "--n", "--limit", min=1, help="prompts: 'check if a number is prime', then held-out tasks by index"
+        ),
     ] = 3,
     markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
@@ -31,7 +36,7 @@ def demo(
     from ..measure.grade import grade
 
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
-    model, tokenizer = load(str(ROOT), trust_remote_code=True)
+    model, tokenizer = load(str(ROOT), trust_remote_code=True, device_map=device_map, dtype=dtype)
     origins, tasks = zip(*demo_tasks(n), strict=True)
     answers = {}
     for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):

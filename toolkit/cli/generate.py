@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ..foundation.package import ROOT
-from .options import Json, RemoteCode, Repo, Revision, console, load
+from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Seed, console, load
 
 
 def generate(
@@ -18,13 +18,26 @@ def generate(
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="show the plain completion too")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 160,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.01, help="sample at this temperature; greedy without it")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.01, max=1, help="of sampling: nucleus")] = None,
+    sample_top_k: Annotated[int | None, typer.Option(min=1, help="of sampling: so many likeliest tokens")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="answers of each strength, when sampling")] = 1,
+    seed: Seed = 0,
+    chat: Annotated[
+        bool | None, typer.Option("--chat/--no-chat", help="through the chat template; where there is one by default")
+    ] = None,
     repo: Repo = str(ROOT),
     revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
     json_: Json = False,
 ) -> None:
-    """Complete a prompt, greedily."""
+    """Complete a prompt, greedily or by sampling."""
     from ..foundation.complete import complete
+    from ..foundation.tokenize import chat_prompt
 
     if (prompt is None) == (prompt_file is None):
         raise ValueError("give --prompt or --prompt-file, one of them")
@@ -32,16 +45,28 @@ def generate(
         prompt = sys.stdin.read() if str(prompt_file) == "-" else prompt_file.read_text(encoding="utf-8")
     if not prompt:
         raise ValueError("the prompt is empty")
-    model, tokenizer = load(repo, revision, trust_remote_code)
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": sample_top_k}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    if samples > 1 and not sampling:
+        raise ValueError(f"--samples is {samples}, but greedy answers are all the same; expected --temperature too")
+    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
     if alpha is not None:
         model.iti_alpha = alpha
-    alphas = [0.0, model.iti_alpha] if compare else [model.iti_alpha]
-    texts = complete(model, tokenizer, [prompt] * len(alphas), alphas, max_new_tokens)
+    alphas = [alpha for alpha in ([0.0] if compare else []) + [model.iti_alpha] for _ in range(samples)]
+    if chat and not tokenizer.chat_template:
+        raise ValueError(f"--chat, but the tokenizer of {repo} has no chat template")
+    given = prompt if chat is False else chat_prompt(tokenizer, prompt)
+    if sampling:
+        import torch
+
+        torch.manual_seed(seed)
+        sampling["do_sample"] = True
+    texts = complete(model, tokenizer, [given] * len(alphas), alphas, max_new_tokens, **sampling)
     if json_:
         rows = [{"alpha": alpha, "completion": text} for alpha, text in zip(alphas, texts, strict=True)]
         print(json.dumps({"prompt": prompt, "completions": rows}, indent=2))
         return
     for alpha, text in zip(alphas, texts, strict=True):
-        if compare:
+        if len(alphas) > 1:
             console.rule(f"alpha {alpha:g}")
         console.print(escape(prompt) + f"[bold]{escape(text)}[/bold]", highlight=False)

@@ -1,26 +1,25 @@
 """`iti-llama info`"""
 
 import json
-from typing import Annotated
 
-import typer
 from rich.markup import escape
 from rich.table import Table
 
 from ..foundation.package import ROOT
-from .options import Json, Revision, console
+from .options import Json, RepoArgument, RepoOption, Revision, console, one_repo
 
 
 def info(
-    repo: Annotated[str, typer.Argument(help="Hub repo or folder; the bundled model by default")] = str(ROOT),
+    repo: RepoArgument = None,
+    model: RepoOption = None,
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """What is in a steered repo: base, heads by layer, alpha, scope, site, provenance. Loads no weights, runs no
-    code."""
+    """What is in a steered repo (the bundled one by default): base, heads by layer, alpha, scope, site, provenance.
+    Loads no weights, runs no code."""
     from ..repo.info import inspect
 
-    found = inspect(repo, revision)
+    found = inspect(one_repo(repo, model, str(ROOT)), revision)
     if json_:
         print(json.dumps(found.to_dict(), indent=2))
         return
@@ -30,7 +29,7 @@ def info(
         "form": found.form,
         "base": " ".join(part for part in (found.base, found.base_revision) if part) or "not recorded",
         "geometry": found.geometry,
-        "alpha": f"{found.alpha:g} sigma",
+        "alpha": f"{found.alpha:g}" + (" sigma" if found.site == "head" else ""),
         "scope": found.scope,
         "site": found.site,
         "heads": f"{found.heads_in_use} of {found.heads_in_file} in the file ({found.directions_bytes:,} bytes)",

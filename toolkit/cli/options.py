@@ -18,7 +18,7 @@ REPO_HELP = "Hub repo or folder of a steered model"
 
 Repo = Annotated[str, typer.Option("--model", "--repo", help=f"{REPO_HELP}; the bundled one by default")]
 
-RepoArgument = Annotated[str | None, typer.Argument(metavar="[MODEL]", help=REPO_HELP)]
+RepoArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=REPO_HELP)]
 
 RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the same as the argument: {REPO_HELP}")]
 
@@ -75,11 +75,14 @@ Behaviour = Annotated[
 ]
 
 
-def one_repo(argument: str | None, option: str | None) -> str:
-    """The repo, given as an argument or as an option. Raises `typer.BadParameter` unless it is one of them."""
-    if (argument is None) == (option is None):
-        raise typer.BadParameter("give a Hub repo or a folder, once", param_hint="MODEL")
-    return argument or option
+def one_repo(argument: str | None, option: str | None, default: str | None = None) -> str:
+    """The repo, given as an argument or as an option, once. Raises `ValueError` if it is not."""
+    if argument is not None and option is not None:
+        raise ValueError(f"the model is given twice, {argument} and --model {option}; expected one")
+    found = argument or option or default
+    if found is None:
+        raise ValueError("no model: give a Hub repo or a folder")
+    return found
 
 
 def ask_behaviour(behaviour: str | None, required: bool = False) -> str:

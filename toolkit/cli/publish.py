@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from .options import Json, Revision, console
+from .options import DeviceMap, Dtype, Json, RepoArgument, RepoOption, Revision, console, one_repo
 
 
 def convert(
@@ -20,13 +20,17 @@ def convert(
     scope: Annotated[str | None, typer.Option(help="all or generated; what the source does by default")] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the source")] = None,
     base_revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
     json_: Json = False,
 ) -> None:
     """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
     from ..repo.convert import convert as convert_source
 
-    found = convert_source(source, base, out, site, alpha, scope, revision, base_revision, overwrite)
+    found = convert_source(
+        source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map
+    )
     if json_:
         told = {
             "heads": len(found.directions),
@@ -42,8 +46,10 @@ def convert(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="the steered repo on disk")],
-    repo: Annotated[str, typer.Argument(help="name on the Hub, owner/name")],
+    places: Annotated[
+        list[str], typer.Argument(metavar="FOLDER REPO", help="the steered repo on disk, and its name on the Hub")
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="the steered repo on disk, instead of FOLDER")] = None,
     private: Annotated[bool, typer.Option("--private")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
     commit_message: Annotated[str | None, typer.Option()] = None,
@@ -57,6 +63,12 @@ def push(
     self-contained."""
     from ..repo.push import push as push_folder
 
+    *folders, repo = places
+    if len(folders) + (model is not None) != 1:
+        raise ValueError(
+            f"{len(folders) + (model is not None)} folders; expected one: iti-llama push FOLDER OWNER/NAME"
+        )
+    folder = Path(model or folders[0])
     found = push_folder(
         folder,
         repo,
@@ -76,7 +88,8 @@ def push(
 
 
 def verify(
-    repo: Annotated[str, typer.Argument(help="Hub repo or folder")],
+    repo: RepoArgument = None,
+    model: RepoOption = None,
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
@@ -84,7 +97,7 @@ def verify(
     not."""
     from ..repo.verify import verify as verify_repo
 
-    found = verify_repo(repo, revision)
+    found = verify_repo(one_repo(repo, model), revision)
     if json_:
         print(json.dumps(asdict(found), indent=1))
     else:

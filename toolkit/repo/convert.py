@@ -255,6 +255,7 @@ def convert(
     base_revision: str | None = None,
     overwrite: bool = False,
     dtype: str = "auto",
+    device_map: str = "cpu",
 ) -> Conversion:
     """Write a steered repo, in adapter form on `base`, from a folder, file or Hub repo of older code or a baked
     checkpoint.
@@ -280,7 +281,14 @@ def convert(
         found = convert_legacy(read_legacy(where), shape, name, site, alpha, scope)
     hub = {"revision": base_revision} if base_revision else {}
     model = ITILlamaForCausalLM.from_base(
-        base, found.directions, alpha=found.alpha, top_k=found.top_k, scope=found.scope, dtype=dtype, **hub
+        base,
+        found.directions,
+        alpha=found.alpha,
+        top_k=found.top_k,
+        scope=found.scope,
+        dtype=dtype,
+        device_map=device_map,
+        **hub,
     )
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)
