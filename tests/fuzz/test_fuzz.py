@@ -1,9 +1,13 @@
 """Files changed at random either load to exactly what they say or give one of our errors: never another exception, a
-hang, or a wrong model. A fixed number of examples here; `make fuzz` tries 10,000 of each."""
+hang, or a wrong model, and reading takes no more than a stated multiple of the file's size. A fixed number of examples
+here; `make fuzz` tries 10,000 of each."""
 
 import json
 import os
 import pickle
+import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import some_directions, tiny_config
+from safetensors.torch import save_file
 
 from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig
 from iti_llama.toolkit.data.labelled_set import read_examples
@@ -118,6 +123,129 @@ def test_a_legacy_pickle(tmp_path, how, protocol):
         assert "directions.pkl" in str(error), error
         return
     assert all(np.isfinite(vector).all() for vector, _ in found.vectors.values())
+
+
+MEASURE = """
+import json, os, resource, sys
+from pathlib import Path
+import safetensors.torch, torch
+from iti_llama import ITIDirections
+from iti_llama.toolkit.data.labelled_set import read_examples
+from iti_llama.toolkit.repo.legacy_files import read_legacy
+
+READERS = {".safetensors": ITIDirections.load, ".jsonl": read_examples, ".pkl": read_legacy}
+
+
+def memory(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field + ":"))
+
+
+for path in map(Path, map(str.strip, sys.stdin)):
+    if os.fork() == 0:
+        before = memory("VmSize")
+        resource.setrlimit(resource.RLIMIT_AS, (before + (1 << 30),) * 2)
+        try:
+            READERS[path.suffix](path)
+            end = "read"
+        except ValueError as error:
+            end = str(error)
+        os.write(1, json.dumps([end, memory("VmPeak") - before]).encode() + b"\\n")
+        os._exit(0)
+    if os.wait()[1]:
+        print("null", flush=True)
+"""
+CONSTANT = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def memory_of():
+    """How the reading of a file ends, and the most that the address space of a fresh process grows meanwhile."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command, pipes = [sys.executable, "-c", MEASURE], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+
+        def ask(path) -> tuple[str, int]:
+            print(path, file=process.stdin, flush=True)
+            return tuple(json.loads(process.stdout.readline()))
+
+        yield ask
+        process.stdin.close()
+
+
+def large_directions(path, heads: int, head_dim: int) -> bytes:
+    vectors = torch.nn.functional.normalize(torch.randn(heads, head_dim, generator=torch.Generator().manual_seed(0)))
+    pairs = torch.stack([torch.arange(heads) // 64, torch.arange(heads) % 64], dim=-1)
+    shape = {"num_hidden_layers": "10000", "num_attention_heads": "64", "head_dim": str(head_dim)}
+    kind = {"format": "iti_directions", "format_version": "1", "site": "head", "base_model": ""}
+    save_file({"heads": pairs, "directions": vectors, "sigma": torch.ones(heads)}, path, metadata=kind | shape)
+    return path.read_bytes()
+
+
+def large_set(rows: int, completion: str) -> bytes:
+    line = {"prompt": "def f(x):\n", "completion": completion}
+    rows = (line | {"label": i % 2, "group": f"g{i // 2}"} for i in range(rows))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def large_pickle(kind: str, protocol: int) -> bytes:
+    numbers = np.random.default_rng(0).normal(size=(128, 64, 128)).astype(np.float32)
+    pairs = [(layer, head) for layer in range(128) for head in range(64)]
+    if kind == "lists":
+        return pickle.dumps({pair: numbers[pair].tolist() for pair in pairs[:4096]}, protocol)
+    return pickle.dumps({pair: (numbers[pair], np.float32(1.5)) for pair in pairs}, protocol)
+
+
+# Of 4 to 8 MiB each. The last number is the multiple of its size that reading may take, besides CONSTANT: measured,
+# and a fifth more. Twice the file suffices for directions of a usual shape; the others become Python objects.
+LARGE = {
+    "directions": (".safetensors", lambda path: large_directions(path, 8192, 128), 2),
+    "directions, one row": (".safetensors", lambda path: large_directions(path, 1, 1 << 20), 15),
+    "directions, one number a row": (".safetensors", lambda path: large_directions(path, 150_000, 1), 44),
+    "labelled set": (".jsonl", lambda path: large_set(13_000, "    return x\n" * 42), 4),
+    "labelled set, short rows": (".jsonl", lambda path: large_set(100_000, "x"), 9),
+    "labelled set, wide characters": (
+        ".jsonl",
+        lambda path: large_set(13_000, "    return x\n" * 42 + "\U0001f600"),
+        14,
+    ),
+    "pickle of arrays, protocol 0": (".pkl", lambda path: large_pickle("arrays", 0), 6),
+    "pickle of arrays": (".pkl", lambda path: large_pickle("arrays", 4), 6),
+    "pickle of lists": (".pkl", lambda path: large_pickle("lists", 4), 8),
+}
+
+
+@pytest.fixture(scope="module", params=LARGE)
+def large(request, tmp_path_factory):
+    """A path, the content of a large file for it, and the multiple of its size that reading may take."""
+    suffix, content, factor = LARGE[request.param]
+    path = tmp_path_factory.mktemp("large") / f"large{suffix}"
+    return path, content(path), factor
+
+
+@pytest.mark.parametrize("number", range(max(4, EXAMPLES // 50)))
+def test_reading_a_large_file_whole_or_changed_takes_a_bounded_multiple_of_its_size(memory_of, large, number):
+    path, whole, factor = large
+    rng = random.Random(number)
+    extra = bytes(rng.choices(b"abcdefgh01234567", k=rng.randint(1, 9)))  # UTF-8 stays UTF-8
+    how = [(rng.choice(["flip", "cut", "insert", "swap"]), rng.random(), extra)] if number else []
+    path.write_bytes(changed(whole, how))
+    end, memory = memory_of(path)
+    assert end == "read" or (how and path.name in end)
+    assert memory <= factor * len(whole) + CONSTANT, f"{memory / len(whole):.1f} times the file"
+
+
+@pytest.mark.parametrize(
+    "shape,end", [([1 << 40, 2], 1 << 44), ([1 << 40, 2], 16), ([1 << 62, 1 << 62], 16), ([1 << 18, 2], 1 << 22)]
+)
+@pytest.mark.parametrize("length", [None, 1 << 60, 90 << 20])
+def test_what_a_header_declares_is_not_allocated(memory_of, tmp_path, shape, end, length):
+    path = tmp_path / "huge.safetensors"
+    header = json.dumps({"heads": {"dtype": "I64", "shape": shape, "data_offsets": [0, end]}}).encode()
+    path.write_bytes((length or len(header)).to_bytes(8, "little") + header + bytes(3 << 20))
+    found, memory = memory_of(path)
+    assert found.startswith(f"{path}: is truncated or no safetensors file")
+    assert memory <= path.stat().st_size + CONSTANT
 
 
 def test_the_number_of_examples_is_what_was_asked_for():
