@@ -5,6 +5,8 @@ import math
 
 from transformers import LlamaConfig
 
+from .iti_directions import write_whole
+
 
 SCOPES = ("all", "generated")
 
@@ -37,8 +39,6 @@ class ITILlamaConfig(LlamaConfig):
             Its name in the repo, without a folder. `None`: there is none, this is a plain Llama.
         base_model_name_or_path (`str`, *optional*): Whose weights (adapter form). `None`: those beside the config.
         base_model_revision (`str`, *optional*): Branch, tag or commit of the base model.
-
-    Raises `ValueError` if one of them has a wrong type or value; the message names it.
     """
 
     model_type = "iti_llama"
@@ -77,7 +77,8 @@ class ITILlamaConfig(LlamaConfig):
     def validate_iti(self) -> None:
         """Raises `ValueError`, naming field, value found and value wanted. NumPy's numbers become Python's."""
         self.iti_alpha, k = check_alpha(self.iti_alpha), self.iti_top_k
-        check_scope(self.iti_scope)
+        if self.iti_scope not in SCOPES:
+            raise ValueError(f"iti_scope is {self.iti_scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
         if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
             raise ValueError(f"iti_top_k is {k!r}; expected null or an integer of at least 1")
         name = self.iti_directions_file
@@ -88,6 +89,9 @@ class ITILlamaConfig(LlamaConfig):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValueError(f"{key} is {value!r}; expected a non-empty string or null")
+
+    def to_json_file(self, json_file_path, use_diff: bool = True) -> None:
+        write_whole(json_file_path, self.to_json_string(use_diff).encode())
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -121,12 +125,6 @@ def check_harmless(fields: dict, where: str) -> None:
     for key, value in fields.items():
         if key.strip("_").removesuffix("_internal") in DANGEROUS_FIELDS and value is not None:
             raise ValueError(f"{where}: {key} is {value!r}; expected no such field, it can make transformers run code")
-
-
-def check_scope(scope: str) -> str:
-    if scope not in SCOPES:
-        raise ValueError(f"iti_scope is {scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
-    return scope
 
 
 def check_alphas(alpha: object, rows: int) -> list[float]:

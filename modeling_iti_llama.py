@@ -135,6 +135,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
 
         Raises `ValueError` if one has a wrong shape, or is passed to a model that is not steered or disabled.
         """
+        if unknown := [name for name in kwargs if name.startswith("iti_")]:
+            raise TypeError(f"forward has no argument {unknown[0]}; it has iti_alpha, iti_start and iti_mask")
         call = dict.fromkeys(FORWARD_INPUTS) | dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
         if self._iti_directions is not None:
             call |= self._steering(call, iti_alpha, iti_start, iti_mask)

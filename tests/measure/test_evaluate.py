@@ -42,15 +42,15 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(bundled, sandbox, tmp_pa
         model, tokenizer, tasks, condition, sandbox, store=SavedCompletions(tmp_path / "a.jsonl", settings), **kwargs
     )
 
-    complete, calls = module.complete, []
+    respond, calls = module.respond, []
 
     def killed(*args, **kw):
         if len(calls) == 1:
             raise KeyboardInterrupt
         calls.append(1)
-        return complete(*args, **kw)
+        return respond(*args, **kw)
 
-    monkeypatch.setattr(module, "complete", killed)
+    monkeypatch.setattr(module, "respond", killed)
     with pytest.raises(KeyboardInterrupt):
         answer(
             model,
@@ -63,7 +63,7 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(bundled, sandbox, tmp_pa
         )
     with (tmp_path / "b.jsonl").open("a") as file:
         file.write('{"condition": "steered", "ind')  # cut off in the middle of a row
-    monkeypatch.setattr(module, "complete", lambda *args, **kw: calls.append(1) or complete(*args, **kw))
+    monkeypatch.setattr(module, "respond", lambda *args, **kw: calls.append(1) or respond(*args, **kw))
     torch.manual_seed(12345)
     again = answer(
         model, tokenizer, tasks, condition, sandbox, store=SavedCompletions(tmp_path / "b.jsonl", settings), **kwargs

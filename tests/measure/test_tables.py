@@ -1,9 +1,12 @@
 """The card's table has four rows and four columns; the random draws are one row."""
 
+import json
+
 from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.measure.conditions import standard_conditions
 from iti_llama.toolkit.measure.evaluate import divergence_of, evaluate
-from iti_llama.toolkit.measure.tables import divergence_table, evaluation_table, summary_table
+from iti_llama.toolkit.measure.summary import Summary, summary_table
+from iti_llama.toolkit.measure.tables import divergence_table, evaluation_table, summarise
 
 
 def test_tables_say_what_was_measured(bundled, sandbox):
@@ -12,7 +15,11 @@ def test_tables_say_what_was_measured(bundled, sandbox):
     conditions = standard_conditions(model, draws=2)
     rows, answers = evaluate(model, tokenizer, tasks, conditions, sandbox)
     divergence = divergence_of(model, tokenizer, tasks.texts["plain code"], conditions)
-    lines = summary_table(rows, answers, tasks, divergence).splitlines()
+    summary = summarise(rows, answers, tasks, divergence)
+    assert [Summary.from_dict(json.loads(json.dumps(row.to_dict()))).target for row in summary] == [
+        row.target for row in summary
+    ]
+    lines = summary_table(summary, "idiomatic", "correct").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| plain (alpha 0)", "| steered (alpha 1)", "| random directions (alpha 1)", "| minus alpha (alpha -1)",
     ]  # fmt: skip

@@ -29,7 +29,7 @@ def test_tasks_of_a_file_are_run_by_call_or_as_programs(tmp_path, sandbox):
     "row,said",
     [
         ({"tests": []}, "prompt is None"),
-        ({"prompt": "p"}, "tests is None"),
+        ({"prompt": 7}, "prompt is 7"),
         ({"prompt": "p", "tests": [{"call": "f()"}]}, "a test is"),
         ({"prompt": "p", "tests": [{"call": "f()", "value": 1}, {"input": "", "output": ""}]}, "mix call and input"),
     ],

@@ -12,11 +12,12 @@ from iti_llama.toolkit.repo.folder import CODE
 
 @pytest.fixture
 def pushed(hub, client, steered, tmp_path):
-    """The steered model, in adapter form on a base on the Hub, pushed by a machine that has only transformers."""
+    """The steered model, in adapter form on a base on the Hub, pushed in Python."""
     steered.save_pretrained(tmp_path / "local")
     script = """
         model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
         model.config.base_model_name_or_path = "meta/base"
+        del sys.modules["iti_llama"]  # what writes the card is installed here
         model.push_to_hub("me/steered")
     """
     client(script, tmp_path / "local")
@@ -68,15 +69,16 @@ def test_a_locked_base_needs_the_token_and_says_what_to_do(locked, pushed, clien
     client(LOAD, tmp_path / "out.pt", {"token": TOKEN}, token=None, cache="member")
 
 
-def test_a_self_contained_model_is_pushed_by_save_pretrained(client, hub, steered, base, directions, ids, tmp_path):
+def test_a_self_contained_model_is_pushed_with_its_weights(client, hub, steered, base, directions, ids, tmp_path):
     steered.save_pretrained(tmp_path / "local")
     script = """
         model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
         model.config.base_model_name_or_path = None
-        model.save_pretrained(sys.argv[2], push_to_hub=True, repo_id="me/whole", commit_message="whole")
-        save(AutoModelForCausalLM.from_pretrained("me/whole", trust_remote_code=True), sys.argv[3])
+        del sys.modules["iti_llama"]
+        model.push_to_hub("me/whole", commit_message="whole")
+        save(AutoModelForCausalLM.from_pretrained("me/whole", trust_remote_code=True), sys.argv[2])
     """
-    client(script, tmp_path / "local", tmp_path / "whole", tmp_path / "out.pt")
+    client(script, tmp_path / "local", tmp_path / "out.pt")
     assert {"model.safetensors", "iti_directions.safetensors"} <= set(hub.repos["me/whole"].at("main")[1])
     with hooks(base, directions, 1.5):
         assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))

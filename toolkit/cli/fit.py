@@ -63,7 +63,7 @@ def fit(
     """Fit directions on a labelled set and write a steered repo."""
     from rich.markdown import Markdown
 
-    from iti_llama.configuration_iti_llama import check_alpha, check_scope
+    from iti_llama import ITILlamaConfig
 
     from ..fit.positions import Policy
     from ..fit.report_table import report_table
@@ -83,8 +83,7 @@ def fit(
         permutations=permutations,
         seed=seed,
     )
-    check_alpha(alpha)
-    check_scope(scope)
+    ITILlamaConfig(iti_alpha=alpha, iti_scope=scope)  # refuses what is wrong
     position, left_out = Policy.parse(policy), 0
     examples = read_for(base, data, revision)
     about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}

@@ -100,19 +100,23 @@ def ask_behaviour(behaviour: str | None, required: bool = False) -> str:
     return (behaviour or "").strip()
 
 
+MASKS = {"--token": "TOKEN", "--out": "DIR", "--cache": "DIR"}
+"""Options whose values are nobody else's business, and what stands for them in a record."""
+
+
 def command_line() -> str:
     """The command that runs, for a record: paths by their last part, nothing secret."""
-    said, hidden = ["iti-llama"], False
+    said, mask = ["iti-llama"], None
     for word in sys.argv[1:]:
         name, equals, value = word.partition("=")
-        secret = name == "--token"
-        if hidden or (secret and equals):
-            word = "TOKEN" if hidden else "--token=TOKEN"
+        if mask is not None:
+            word, mask = mask, None
+        elif equals and name in MASKS:
+            word = f"{name}={MASKS[name]}"
         elif equals and name.startswith("--"):
             word = f"{name}={_last_part(value)}"
         else:
-            word = _last_part(word)
-        hidden = secret and not equals
+            word, mask = _last_part(word), MASKS.get(word)
         said.append(word)
     return shlex.join(said)
 

@@ -66,7 +66,7 @@ def run(
 ) -> None:
     """From a labelled file to a measured repo with its card: fit, choose a strength on one half of the held-out
     groups, measure it once on the other, push."""
-    from iti_llama.configuration_iti_llama import check_scope
+    from iti_llama import ITILlamaConfig
 
     from ..fit.positions import Policy
     from ..foundation.sandbox import Sandbox
@@ -79,7 +79,12 @@ def run(
     if top_k != "cv" and not top_k.isdecimal():
         raise ValueError(f"--top-k is {top_k!r}; expected a number of heads, or cv")
     settings = FitSettings(top_k=None if top_k == "cv" else int(top_k), test_share=test_share, seed=seed)
-    grid = Grid(alphas=numbers(alphas, float, "--alphas"), scopes=[check_scope(scope)], guard=guard, kl_guard=kl_guard)
+    grid = Grid(
+        alphas=numbers(alphas, float, "--alphas"),
+        scopes=[ITILlamaConfig(iti_scope=scope).iti_scope],
+        guard=guard,
+        kl_guard=kl_guard,
+    )
     examples = read_for(base, data, revision)
     about = {"behaviour": ask_behaviour(behaviour, required=True), "language": language, "hub_dataset": hub_dataset}
     about = {key: value for key, value in about.items() if value}

@@ -79,7 +79,7 @@ def sweep(
     alpha by a budget of divergence."""
     from rich.markdown import Markdown
 
-    from iti_llama.configuration_iti_llama import check_scope
+    from iti_llama import ITILlamaConfig
 
     from ..foundation.sandbox import Sandbox
     from ..measure.choose_strength import Grid
@@ -91,7 +91,7 @@ def sweep(
     grid = Grid(
         alphas=numbers(alphas, float, "--alphas"),
         top_ks=numbers(top_ks, int, "--top-ks") if top_ks else None,
-        scopes=["all", "generated"] if scopes == "both" else [check_scope(scopes)],
+        scopes=["all", "generated"] if scopes == "both" else [ITILlamaConfig(iti_scope=scopes).iti_scope],
         guard=guard,
         kl_guard=kl_guard,
         kl_budget=kl_budget,

@@ -32,13 +32,15 @@ def read_examples(path: str | os.PathLike, as_prompt: Callable[[str | list, str]
         ValueError: naming the file, the line, the field, the value found and the value wanted.
     """
     examples = []
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            examples.append(_parse(line, f"{path}, line {number}", as_prompt))
+    with Path(path).open("rb") as file:  # line by line: a set may be large
+        for number, line in enumerate(file, 1):
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
+            if text.strip():
+                examples.append(_parse(text, where, as_prompt))
     if not examples:
         raise ValueError(f"{path}: no rows; expected JSON Lines of prompt, completion, label and group")
     labels = {example.label for example in examples}

@@ -36,11 +36,15 @@ def _head_auc(auc: np.ndarray, chosen: np.ndarray) -> Figure:
     figure = Figure(figsize=(max(4, heads * 0.28 + 1.5), max(2.2, layers * 0.22 + 1)))
     axes = figure.subplots()
     image = axes.imshow(auc, aspect="auto", vmin=0.5, vmax=1, cmap="viridis", origin="lower")
-    axes.plot(chosen % heads, chosen // heads, "s", markerfacecolor="none", markeredgecolor="red", markersize=6)
-    axes.set(xlabel="head", ylabel="layer", title="out-of-fold AUC (red: chosen)")
+    for edge, width in (("black", 3), ("white", 1.5)):  # seen on the dark and on the bright end of the colours
+        axes.plot(
+            chosen % heads, chosen // heads, "s", markerfacecolor="none", markeredgecolor=edge, markeredgewidth=width,
+            markersize=7,
+        )  # fmt: skip
+    axes.set(xlabel="head", ylabel="layer", title="heads (framed: chosen)")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    figure.colorbar(image, ax=axes)
+    figure.colorbar(image, ax=axes, label="AUC, out of fold")
     return figure
 
 
@@ -67,7 +71,9 @@ def _projections(fit: Fit, examples: Sequence[Example], activations: Activations
         for label, colour in ((0, "tab:blue"), (1, "tab:orange")):
             axes.hist(values[y == label], bins=bins, alpha=0.6, color=colour, label=f"label {label}")
         axes.set(title=f"layer {index // heads}, head {index % heads}", xlabel="projection, in sigmas")
-    figure.axes[0].legend()
+    figure.axes[0].set_ylabel("test rows")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return figure
 
 
@@ -76,7 +82,7 @@ def _layers(fit: Fit) -> Figure:
     axes = figure.subplots()
     axes.plot(fit.layer_accuracy, "o-", label="out of fold")
     axes.plot(fit.layer_test_accuracy, "s--", label="test")
-    axes.axhline(0.5, color="0.7")
+    axes.axhline(0.5, color="0.7", label="chance")
     axes.set(xlabel="layer", ylabel="accuracy", title="probes on the residual stream", ylim=(0.3, 1.03))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.legend()

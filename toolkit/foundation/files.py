@@ -7,6 +7,9 @@ from pathlib import Path
 from iti_llama.iti_directions import write_whole
 
 
+__all__ = ["read_rows", "write_text", "write_whole"]
+
+
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write a text file, whole or not at all."""
     return write_whole(path, text.encode())

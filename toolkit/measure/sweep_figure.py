@@ -1,10 +1,12 @@
 """A sweep as a figure: target share, correctness and divergence against alpha."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ..foundation.files import write_whole
 from .sweep import Point, Rates, both_signs
 
 
@@ -52,10 +54,10 @@ def sweep_figure(
         ylim=(-0.03, 1.05),
         title=f"{shown.top_k} heads, scope {shown.scope}, n = {zero.at.correct.n}",
     )
-    top.legend(loc="center left")
+    top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3, frameon=False, fontsize="small")
     bottom.set(
         xlabel=f"alpha, in sigmas ({'dotted: chosen' if chosen else 'nothing chosen'})", ylabel="KL, nats a token"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    return path
+    picture = io.BytesIO()
+    drawing.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return write_whole(path, picture.getvalue())

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
+from iti_llama import ITILlamaConfig
+
 from ..fit.report_table import report_table
 from ..foundation.files import write_text
 from ..measure.summary import Summary, summary_table
@@ -380,6 +382,25 @@ def converted_origin(said: Sequence[str], source: str) -> str:
     """The part of the card of a repo that `convert` made."""
     decisions = "\n".join(f"- {line}" for line in said)
     return f"Converted from `{Path(source).name if Path(source).exists() else source}`:\n\n{decisions}\n\n"
+
+
+def name_repo(text: str, repo: str) -> str:
+    """A card whose quick start loads `repo`."""
+    text = re.sub(r'^repo = "[^"\n]*".*$', f'repo = "{repo}"', text, count=1, flags=re.MULTILINE)
+    return text.replace("`iti-llama verify REPO`", f"`iti-llama verify {repo}`")
+
+
+def with_base(text: str, config: ITILlamaConfig) -> str:
+    """A card that names the base of an adapter, and its licence, where it names none yet."""
+    base, parsed = config.base_model_name_or_path, ModelCard(text)
+    if base is None or parsed.data.base_model:
+        return text
+    parsed.data.base_model, parsed.data["base_model_relation"] = base, "adapter"
+    license_ = base_license(base)
+    if license_ and parsed.data.license in (None, "other"):
+        parsed.data.license = license_
+        parsed.data["license_name"] = None
+    return str(parsed)
 
 
 def write_results(path: Path, tasks: str, target: str, rows: Sequence["Measured"]) -> None:

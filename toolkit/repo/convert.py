@@ -12,8 +12,8 @@ from safetensors import safe_open
 from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.configuration_iti_llama import check_alpha, check_scope
+from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.configuration_iti_llama import check_alpha
 
 from ..foundation.package import __version__
 from .card import converted_origin, write_card
@@ -146,7 +146,8 @@ def convert_legacy(
             "tool": f"iti-llama {__version__}",
         },
     )
-    return Conversion(result, check_alpha(alpha), check_scope(scope), top_k, tuple(said))
+    checked = ITILlamaConfig(iti_alpha=alpha, iti_scope=scope)
+    return Conversion(result, checked.iti_alpha, checked.iti_scope, top_k, tuple(said))
 
 
 def is_baked(folder: Path) -> bool:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from iti_llama import ITIDirections, ITILlamaConfig
 
-from .card import renewed_card, write_card
+from .card import name_repo, renewed_card, with_base, write_card
 from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
 
 
@@ -146,9 +145,8 @@ def _card(folder: Path, repo: str) -> str:
     """The card as the Hub gets it: of the present state, and naming the repo."""
     text = renewed_card(folder, repo)
     if text is None:  # a card of its owner's, or of an older version
-        text = (folder / "README.md").read_text(encoding="utf-8")
-        text = re.sub(r'^repo = "[^"\n]*".*$', f'repo = "{repo}"', text, count=1, flags=re.MULTILINE)
-        text = text.replace("`iti-llama verify REPO`", f"`iti-llama verify {repo}`")
+        config = ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        text = name_repo(with_base((folder / "README.md").read_text(encoding="utf-8"), config), repo)
     return text
 
 

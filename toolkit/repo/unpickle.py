@@ -18,6 +18,14 @@ import numpy as np
 LARGEST = 1 << 28
 """Bytes of a pickle, and of an array in it, at most."""
 
+MOST_CONTAINERS = 1_000_000
+"""Lists, dictionaries, sets, tuples and memos of a pickle, at most: a byte of the file can ask for 500 of memory."""
+
+_CONTAINERS = frozenset(
+    ["EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "EMPTY_TUPLE", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"]
+    + ["FROZENSET", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"]
+)
+
 
 _ARRAYS = {f"numpy.{core}.multiarray" for core in ("core", "_core")}
 
@@ -261,12 +269,16 @@ def read_pickle(path: Path) -> object:
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuse what no file of numbers needs: unknown opcodes, and memo indices that would ask for memory."""
+    """Refuse what no file of numbers needs: unknown opcodes, memo indices and containers that would ask for memory."""
+    containers = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name not in _OPCODES:
             raise pickle.UnpicklingError(f"uses {opcode.name}")
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count + 1:
             raise pickle.UnpicklingError(f"puts a memo at {argument}")
+        containers += opcode.name in _CONTAINERS
+        if containers > MOST_CONTAINERS:
+            raise pickle.UnpicklingError(f"holds more than {MOST_CONTAINERS} lists, dictionaries, sets and memos")
         if opcode.name == "GLOBAL":
             _Unpickler(io.BytesIO()).find_class(*argument.split(" ", 1))
 
