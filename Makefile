@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf fuzz faults lint train-base refit sweep evaluate bench clean
+.PHONY: demo test test-oldest test-hf fuzz faults lint train-base refit sweep evaluate examples bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -56,6 +56,21 @@ evaluate: .venv/.run sweep
 	rm -rf build/evaluation
 	.venv/bin/iti-llama evaluate --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
+
+# Three behaviours of one's own on the bundled model, each from 400 labelled rows to a card: what docs/your-behaviour.md shows.
+RUN = .venv/bin/iti-llama run --base . --base-name iti-llama-demo --self-contained --language code
+examples: .venv/.run
+	rm -rf build/examples
+	.venv/bin/python examples/make_labels.py build/examples
+	$(RUN) build/examples/snake_case.jsonl --out build/examples/snake_case \
+	    --behaviour "writes names in snake_case" --policy "fraction 0.5"
+	$(RUN) build/examples/early_return.jsonl --out build/examples/early_return \
+	    --behaviour "returns early" --target "^ {8,}return" --alphas 1,2,3,4,5,6 --kl-guard 0.6
+	$(RUN) build/examples/single_quotes.jsonl --out build/examples/single_quotes \
+	    --behaviour "writes strings in single quotes" --alphas 1,2,3,4
+	for name in snake_case early_return single_quotes; do \
+	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
+	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
 bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py

@@ -28,8 +28,7 @@ DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_gen
 
 
 class ITILlamaConfig(LlamaConfig):
-    r"""
-    Configuration of an [`ITILlamaForCausalLM`]. Every argument of [`~transformers.LlamaConfig`] is accepted as well.
+    r"""Configuration of an [`ITILlamaForCausalLM`]; every argument of [`~transformers.LlamaConfig`] is accepted too.
 
     Args:
         iti_alpha (`float`, *optional*, defaults to 1.0): Strength, in units of sigma (Li et al. 2023, equation 2).

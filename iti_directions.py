@@ -86,7 +86,6 @@ class ITIDirections:
             seen.add((layer, head))
 
     def __len__(self) -> int:
-        """The number of heads K."""
         return len(self.heads)
 
     def top(self, k: int | None) -> "ITIDirections":
@@ -102,11 +101,9 @@ class ITIDirections:
 
     def offsets(self) -> "dict[int, torch.Tensor]":
         """sigma * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
-        import torch
-
         offsets = {}
         for (layer, head), direction, sigma in zip(self.heads.tolist(), self.directions, self.sigma, strict=True):
-            row = offsets.setdefault(layer, torch.zeros(self.num_attention_heads * self.head_dim))
+            row = offsets.setdefault(layer, self.sigma.new_zeros(self.num_attention_heads * self.head_dim))
             row[head * self.head_dim : (head + 1) * self.head_dim] = sigma * direction
         return offsets
 

@@ -158,8 +158,7 @@ class ITILlamaLoadingMixin:
         return package.push(self, repo_id, **kwargs).info
 
     def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
-        """Refuses: a repo's own `generate` would replace the one that steers, and transformers 4.57 runs that of a
-        local base unasked. `from_pretrained` takes the `OSError` as "there is none"."""
+        """Refuses, also for a local base, where transformers 4.57 would not ask; `OSError` means "there is none"."""
         raise OSError(f"{pretrained_model_name_or_path}: custom_generate would replace the steering; not supported")
 
 
@@ -210,4 +209,3 @@ def _first_change(before: dict[str, tuple], after: dict[str, tuple]) -> str | No
         (written, old), (written_now, new) = before.get(name, (None, None)), after.get(name, (None, None))
         if written != written_now or not torch.equal(old.to(new), new):
             return name
-    return None

@@ -68,8 +68,7 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
     iti_scope = live_field("iti_scope", "Positions shifted: 'all', or 'generated' (from the last prompt token on).")
 
     def set_iti_alpha(self, alpha: float) -> None:
-        """`model.iti_alpha = alpha` through a wrapper that forwards methods (PEFT, FSDP; with DataParallel and
-        DistributedDataParallel on `wrapper.module`). An attribute set on a wrapper stays on the wrapper."""
+        """`model.iti_alpha = alpha` through a wrapper that forwards methods (PEFT, FSDP; else on `wrapper.module`)."""
         self.iti_alpha = alpha
 
     @property
@@ -234,6 +233,13 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
     def _validate_model_kwargs(self, model_kwargs: dict) -> None:
         super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key != "iti_alpha"})
 
+    def _prepare_generation_config(self, *args, **kwargs):
+        """A GenerationConfig may hold `iti_alpha`: of a file, a pipeline, or a request to a server."""
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        if (alpha := config.__dict__.pop("iti_alpha", None)) is not None:
+            model_kwargs["iti_alpha"] = alpha
+        return config, model_kwargs
+
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """Adds strength and start, [batch], to what is repeated for beams and several returns."""
         if model_kwargs.get("iti_alpha") is not None:
@@ -310,10 +316,10 @@ def _from_last_token(inputs: torch.Tensor, call: dict) -> torch.Tensor:
     if call.get("cu_seq_lens_q") is not None:
         raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
     if not torch.compiler.is_compiling():
-        logger.warning_once(
-            "iti_scope is 'generated' and forward got several tokens without iti_start: only the last one is shifted, "
-            "as for a prompt. To score an answer, pass iti_start, or set iti_scope to 'all'."
+        said = (
+            "iti_scope is 'generated' and forward got several tokens without iti_start: only the last one is shifted"
         )
+        logger.warning_once(f"{said}, as for a prompt. To score an answer, pass iti_start, or use scope 'all'.")
     columns, mask = torch.arange(inputs.shape[1], device=inputs.device), call["attention_mask"]
     padded = isinstance(mask, torch.Tensor) and mask.ndim == 2
     return columns >= (mask[:, -len(columns) :] * columns if padded else columns[None]).argmax(-1, keepdim=True)

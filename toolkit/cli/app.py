@@ -15,6 +15,7 @@ from ..foundation.sandbox import SandboxError
 from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
+from .export import canary, export, serve
 from .fit import fit
 from .generate import generate
 from .info import info
@@ -49,8 +50,9 @@ def of_all(
 
 
 app.add_typer(dataset, name="dataset")
-for command in (run, demo, generate, info, fit, sweep, evaluate, convert, push, verify):
+for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, push, verify):
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from .options import (
     Unsandboxed,
     command_line,
     console,
+    folder_of,
     load,
     progress_bar,
 )
@@ -77,7 +78,7 @@ def evaluate(
     from ..repo.card import renew_card, replace_section, write_results
     from .task_sets import Asked, task_set_of
 
-    folder = repo if Path(repo).is_dir() else ""
+    folder = folder_of(repo)
     asked = Asked(tasks, target, header, n, seed, folder, source, stronger, max_new_tokens)
     if tasks is None:
         asked.name("test")  # refuses before anything is loaded
@@ -172,7 +173,9 @@ def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | N
             json.dumps({"tasks": str(path), "n": len(questions), "choices": [asdict(one) for one in found]}, indent=1)
         )
         return
-    table = Table("alpha", "MC1", "change, points", "MC2", "change, points", "n")
+    table = Table(padding=(0, 0))
+    for title in ("alpha", "MC1", "change, points", "MC2", "change, points", "n"):
+        table.add_column(title, overflow="fold")
     for one in found:
         change = (one.mc1_change.points(), one.mc2_change.points()) if one is not found[0] else ("", "")
         table.add_row(f"{one.alpha:g}", one.mc1.percent(), change[0], one.mc2.percent(), change[1], str(one.mc1.n))

@@ -128,6 +128,15 @@ def _last_part(word: str) -> str:
     return Path(word).name if os.path.isabs(word) or word.startswith(("./", "../", "~")) else word
 
 
+def folder_of(repo: str) -> str:
+    """The folder that a repo is, "" for one on the Hub. Raises `FileNotFoundError` for a path that is no folder."""
+    if os.path.isdir(repo):
+        return repo
+    if os.path.isabs(repo) or repo.startswith((".", "~")) or repo.count("/") > 1:
+        raise FileNotFoundError(f"{repo}: no such folder")
+    return ""
+
+
 def load(
     repo: str,
     revision: str | None = None,
@@ -142,8 +151,7 @@ def load(
 
     iti_llama.register()
 
-    if not os.path.isdir(repo) and (os.path.isabs(repo) or repo.startswith((".", "~")) or repo.count("/") > 1):
-        raise FileNotFoundError(f"{repo}: no such folder")
+    folder_of(repo)
     kwargs = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
     model = AutoModelForCausalLM.from_pretrained(

@@ -89,14 +89,20 @@ def push(
 
 def verify(
     repo: RepoArgument = None,
+    other: Annotated[
+        str | None, typer.Argument(help="another form of it, to compare: a folder, a PEFT adapter or a GGUF file")
+    ] = None,
     model: RepoOption = None,
+    base: Annotated[str | None, typer.Option(help="of a PEFT adapter that is compared")] = None,
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """What loading a repo would run, and whether that is this package's own code. Runs none of it. Exit code 2 if
-    not."""
+    """What loading a repo would run, and whether that is this package's own code: runs none of it, exit code 2 if not.
+    With another form, how far the two are apart: loads and runs both."""
     from ..repo.verify import verify as verify_repo
 
+    if other is not None:
+        return compare_forms(one_repo(repo, model), other, base, json_)
     found = verify_repo(one_repo(repo, model), revision)
     if json_:
         print(json.dumps(asdict(found), indent=1))
@@ -116,3 +122,19 @@ def verify(
             console.print("no problems found")
     if found.problems:
         raise typer.Exit(2)
+
+
+def compare_forms(repo: str, other: str, base: str | None, json_: bool) -> None:
+    from ..export.compare import compare
+
+    found = compare(repo, other, base)
+    if json_:
+        print(json.dumps(asdict(found)))
+        return
+    rows = {
+        f"largest difference, {found.places} places": found.between,
+        "beside it: the steering (first, on and off)": found.steering,
+        "beside it: rounding (first, two attentions)": found.rounding,
+    }
+    for name, value in rows.items():
+        console.print(f"{name}: {'not known' if value is None else f'{value:.2g}'}", highlight=False)

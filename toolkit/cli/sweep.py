@@ -25,6 +25,7 @@ from .options import (
     Unsandboxed,
     command_line,
     console,
+    folder_of,
     load,
     numbers,
     progress_bar,
@@ -96,7 +97,7 @@ def sweep(
         kl_guard=kl_guard,
         kl_budget=kl_budget,
     )
-    folder = repo if Path(repo).is_dir() else ""
+    folder = folder_of(repo)
     if apply_ and not folder:
         raise ValueError(f"--apply writes a config.json, but {repo} is no folder")
     asked = Asked(tasks, target, header, n, seed, folder, source, max_new_tokens=max_new_tokens)

@@ -1,5 +1,5 @@
 """The labelled set that a repo keeps beside it: which groups were fitted on, which strengths are chosen on, and which
-they are measured on. It stays on this machine: `push` leaves it out."""
+they are measured on. It stays on this machine: `push` leaves it out, and `hf upload` by the .gitignore beside it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.labelled_set import Example, read_examples, write_examples
 from ..data.splits import halves
+from ..foundation.files import write_text
 
 
 FILE = "labelled_set.jsonl"
@@ -28,6 +29,7 @@ def keep(examples: Sequence[Example], held_out: np.ndarray, seed: int, folder: P
             return "fit"
         return "validation" if examples[row].group in validation else "test"
 
+    write_text(folder / ".gitignore", "".join(f"{name}\n" for name in (FILE, "*completions*.jsonl", "*.cache")))
     marked = [replace(example, meta=example.meta | {"part": part(row)}) for row, example in enumerate(examples)]
     return write_examples(marked, folder / FILE)
 

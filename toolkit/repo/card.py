@@ -215,7 +215,7 @@ def _metadata(state: State) -> ModelCardData:
 
 
 def _license_of(state: State) -> str | None:
-    return base_license(state.base) or state.directions.provenance.get("base_license")
+    return base_license(state.base) or state.report.get("base_license")
 
 
 def _title(state: State) -> str:

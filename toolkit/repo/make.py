@@ -128,11 +128,10 @@ def fit_repo(
         return {}
     found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
     directions = to_directions(found, activations, examples, policy, name, dataset)
-    about = {"base_license": (is_dir and base_license(base)) or ""} | (about or {})
-    about = {key: value for key, value in about.items() if value}
     if about:
         directions = replace(directions, provenance=directions.provenance | about)
-    extra = {"alpha": alpha, "scope": scope, "left_out": left_out, "about": about}
+    extra = {"alpha": alpha, "scope": scope, "left_out": left_out, "about": about or {}}
+    extra |= {"base_license": found_license} if (found_license := is_dir and base_license(base)) else {}
     extra |= {"command": command} if command else {}
     result = report(found, examples, policy, activations, name, extra)
 

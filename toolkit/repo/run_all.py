@@ -63,7 +63,7 @@ def fitted(
             "settings": found["settings"],
             "policy": found["policy"],
             "scope": found["scope"],
-            "about": {k: v for k, v in found.get("about", {}).items() if k != "base_license"},
+            "about": found.get("about", {}),
         }
         other = [key for key in wanted if wanted[key] != held[key]]
         if other:

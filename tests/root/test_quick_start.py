@@ -1,0 +1,57 @@
+"""The quick starts of README.md and of the cards, as a reader runs them: without the package, at a terminal. One that
+stops to ask whether to run custom code has failed."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from reference import tiny_llama, tiny_tokenizer
+
+from iti_llama.toolkit.data.labelled_set import Example
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.repo.make import fit_repo
+
+
+def quick_start(card: str, folder) -> str:
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    terminal, other_end = pty.openpty()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    found = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.modules['iti_llama'] = None\n" + code],
+        cwd=folder, stdin=other_end, capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    os.close(terminal), os.close(other_end)
+    assert found.returncode == 0, found.stderr
+    assert "[y/N]" not in found.stdout + found.stderr
+    return found.stdout
+
+
+def test_the_readmes_quick_start_answers_steered_then_plain():
+    answers = quick_start((ROOT / "README.md").read_text(), ROOT)
+    steered, plain = answers.index("return n > 1 and all("), answers.index("for i in range(2, int(n ** 0.5) + 1):\n")
+    assert steered < plain
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
+def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
+    tiny_llama().save_pretrained(tmp_path / "base")
+    tokenizer = tiny_tokenizer()
+    if chat:
+        tokenizer.chat_template = "{% for m in messages %}<bos>{{ m['content'] }}\n{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "base")
+    shown = [f"say {i}" for i in range(12)]
+    examples = [
+        Example(f"<bos>{text}\n" if chat else text, f" {label}" * 3, label, text, meta={"shown": text} if chat else {})
+        for text in shown
+        for label in (0, 1)
+    ]
+    settings = FitSettings(top_k=2, folds=2, permutations=0)
+    fit_repo(tmp_path / "base", examples, tmp_path / "repo", policy=Policy(), settings=settings, self_contained=True)
+    card = (tmp_path / "repo" / "README.md").read_text()
+    assert ("apply_chat_template" in card) == chat
+    assert "say " in quick_start(card, tmp_path / "repo")

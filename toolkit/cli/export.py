@@ -1,0 +1,99 @@
+"""`iti-llama export` and `canary`"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from .options import REPO_HELP, DeviceMap, Json, RepoArgument, RepoOption, Revision, console, folder_of, one_repo
+
+
+def export(
+    repo: RepoArgument = None,
+    to: Annotated[str, typer.Option(help="llama, gguf, peft or vllm")] = "llama",
+    out: Annotated[Path, typer.Option(help="new folder")] = Path("export"),
+    model: RepoOption = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    top_k: Annotated[int | None, typer.Option(help="so many of the best-ranked heads; the repo's own")] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="where the repo says 'generated': 'all', if the prompt may be shifted too"),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="gguf: add the steering to this GGUF of the base, of any quantisation")
+    ] = None,
+    quantisation: Annotated[str, typer.Option(help="gguf: f32, f16, bf16 or q8_0")] = "f32",
+    canary_prompt: Annotated[
+        list[str] | None, typer.Option(help="a prompt whose answer the steering changes; may be given again")
+    ] = None,
+    revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    json_: Json = False,
+) -> None:
+    """Write a steered repo in a form that other engines run, with a canary that tells whether they steer."""
+    from ..export.export import export as export_repo
+
+    source = one_repo(repo, model)
+    with console.status("opening"):
+        canary, said = export_repo(
+            source, to, out, alpha=alpha, top_k=top_k, scope=scope, into=into, quantisation=quantisation,
+            prompts=canary_prompt or (), revision=revision, device_map=device_map,
+        )  # fmt: skip
+    if json_:
+        print(json.dumps({"out": str(out), "to": to, "said": said, "canary": canary and asdict(canary)}))
+        return
+    for line in said:
+        console.print(f"[yellow]note:[/yellow] {escape(line)}", soft_wrap=True, highlight=False)
+    console.print(f"{to}: written to {out}", soft_wrap=True, highlight=False)
+    if canary is not None:
+        console.print(f"alpha {canary.alpha:g}, {canary.heads} heads; next: iti-llama canary {out}", highlight=False)
+
+
+def canary(
+    where: Annotated[str, typer.Argument(help="address of an OpenAI-compatible server, a folder, or a GGUF file")],
+    canary_file: Annotated[
+        Path | None, typer.Option("--canary", help="iti_canary.json; beside the folder's files by default")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="model of the request; the server's first by default")] = None,
+    base: Annotated[str | None, typer.Option(help="of a PEFT adapter; what it names by default")] = None,
+    json_: Json = False,
+) -> None:
+    """Ask an engine whether it steers: steered (exit code 0), plain (3) or neither (4)."""
+    from ..export.canary import FILE, VERDICTS, ask_server, read_canary
+
+    url = where.startswith(("http://", "https://"))
+    place = Path(where)
+    if canary_file is None and url:
+        raise ValueError(f"--canary is missing: which {FILE} is {where} asked with?")
+    found = read_canary(canary_file or (place if place.is_dir() else place.parent) / FILE)
+    if url:
+        answer = ask_server(where, model)(found)
+    else:
+        from ..export.forms import load_form
+
+        files = sorted(place.glob("*.gguf")) if place.is_dir() and not (place / "config.json").is_file() else []
+        form = load_form(files[0] if files else where, base)
+        answer = form.continues(found.prompt_ids, len(found.steered.ids))
+    verdict = found.verdict(answer)
+    if json_:
+        print(json.dumps({"verdict": verdict, "answer": answer, "canary": asdict(found)}))
+    else:
+        console.print(f"[bold]{verdict}[/bold]", highlight=False)
+        if verdict == "neither":
+            console.print(f"answered: {escape(repr(answer[:200]))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(VERDICTS[verdict])
+
+
+def serve(
+    context: typer.Context,
+    repo: Annotated[str, typer.Argument(metavar="MODEL", help=REPO_HELP)],
+) -> None:
+    """Run transformers' own OpenAI-compatible server with a steered model. Further options are the server's: --port,
+    --device, --dtype, --continuous-batching (scope all) and so on. A request's `generation_config` may hold
+    `iti_alpha`."""
+    from ..export.serve import serve as run_server
+
+    run_server(folder_of(repo) or repo, context.args)

@@ -1,0 +1,163 @@
+"""A prompt that tells a steered engine from a plain one: made beside every export, asked of every engine.
+
+The danger of an engine is not an error but a model that runs un-steered. A canary holds the greedy continuation of one
+prompt, plain and steered, and says where they part and how far apart the two tokens are there.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import torch
+
+from ..foundation.files import write_text
+from .gguf_patch import ExportError
+
+
+FILE = "iti_canary.json"
+
+TOKENS = 48
+"""Tokens of a continuation."""
+
+PROMPTS = (
+    'def is_prime(n):\n    """Check if a number is prime."""\n',
+    "def add_up(numbers):\n",
+    "The best way to start a morning is",
+    "Question: What happens to you if you eat watermelon seeds?\nAnswer:",
+    "Once upon a time",
+    "The capital of France is",
+)
+
+VERDICTS = {"steered": 0, "plain": 3, "neither": 4}
+"""What an engine is found to be, and the exit code that says so."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A greedy continuation, and at the place where the two part the log-probabilities of both tokens."""
+
+    text: str
+    ids: list[int]
+    logprobs: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """position: of the first token of the continuation in which the two differ."""
+
+    prompt: str
+    prompt_ids: list[int]
+    alpha: float
+    heads: int
+    position: int
+    plain: Way
+    steered: Way
+
+    def write(self, folder: Path) -> Path:
+        return write_text(folder / FILE, json.dumps({"format": "iti_canary 1"} | asdict(self), indent=1) + "\n")
+
+    def verdict(self, answer: str) -> str:
+        """What an engine is that answered so: "steered", "plain" or "neither"."""
+        like = {name: _shared(answer, way.text) for name, way in (("steered", self.steered), ("plain", self.plain))}
+        common, best = _shared(self.plain.text, self.steered.text), max(like, key=like.get)
+        return best if like[best] > common and like["steered"] != like["plain"] else "neither"
+
+
+def _shared(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def read_canary(path: Path) -> Canary:
+    """Raises `FileNotFoundError`, or `ValueError` naming the file, if it is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the {FILE} of an export")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.pop("format") != "iti_canary 1":
+            raise ValueError("another format")
+        ways = {name: Way(**found[name]) for name in ("plain", "steered")}
+        return Canary(**found | ways)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no canary ({error}); expected format 'iti_canary 1'") from None
+
+
+@torch.no_grad()
+def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
+    """Of the prompts (and some of our own), the one whose plain and steered answers part most clearly: by the smaller
+    of the two margins between their tokens there.
+
+    Raises:
+        ExportError: if no prompt is answered otherwise when steered: then nothing could tell the two apart.
+    """
+    device, found = model.get_input_embeddings().weight.device, []
+    end = tokenizer.eos_token_id
+    for prompt in dict.fromkeys((*prompts, *PROMPTS)):
+        ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)["input_ids"].to(device)
+        if not 0 < ids.shape[1] <= model.config.max_position_embeddings - TOKENS:
+            continue
+        ways, logs = {}, {}
+        for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
+            out = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS, iti_alpha=alpha,
+                pad_token_id=end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+                output_logits=True, return_dict_in_generate=True,
+            )  # fmt: skip
+            ways[name] = out.sequences[0, ids.shape[1] :].tolist()
+            logs[name] = [step[0].float().log_softmax(-1) for step in out.logits]
+        at = next((i for i, (a, b) in enumerate(zip(*ways.values(), strict=False)) if a != b), None)
+        if at is None:
+            continue
+        tokens = {name: own[at] for name, own in ways.items()}
+        scores = {name: {other: float(logs[name][at][token]) for other, token in tokens.items()} for name in ways}
+        margin = min(scores["plain"]["plain"] - scores["plain"]["steered"],
+                     scores["steered"]["steered"] - scores["steered"]["plain"])  # fmt: skip
+        texts = {name: tokenizer.decode(own, skip_special_tokens=True) for name, own in ways.items()}
+        if texts["plain"] != texts["steered"]:
+            kinds = {name: Way(texts[name], ways[name], scores[name]) for name in ways}
+            heads = len(model.iti_directions.top(model.iti_top_k))
+            one = Canary(prompt, ids[0].tolist(), model.iti_alpha, heads, at, kinds["plain"], kinds["steered"])
+            found.append((margin, one))
+    if not found:
+        raise ExportError(
+            f"alpha {model.iti_alpha:g} changes no greedy answer to any of the prompts, so nothing would tell a "
+            "steered engine from a plain one: pass --canary-prompt with a prompt that it changes, or a larger --alpha"
+        )
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[[Canary], str]:
+    """Asks an OpenAI-compatible server for a completion: by token ids, or by text where it takes no ids.
+
+    Raises:
+        ConnectionError: if it does not answer, or not with a completion.
+    """
+    root = url.rstrip("/")
+    root = root if root.endswith("/v1") else f"{root}/v1"
+
+    def send(path: str, body: dict | None = None) -> dict:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(f"{root}/{path}", data, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=timeout) as reply:
+            return json.load(reply)
+
+    def ask(canary: Canary) -> str:
+        said, name = "", model
+        try:
+            name = name or send("models")["data"][0]["id"]
+        except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:
+            raise ConnectionError(f"{root}/models: no list of models ({error}); pass --model NAME") from error
+        for prompt in (canary.prompt_ids, canary.prompt):
+            body = {"model": name, "prompt": prompt, "max_tokens": len(canary.steered.ids), "temperature": 0}
+            try:
+                return send("completions", body)["choices"][0]["text"]
+            except HTTPError as error:
+                said = f"{error.code}: {error.read()[:300].decode(errors='replace')}"
+            except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:
+                said = f"{type(error).__name__}: {error}"
+        raise ConnectionError(f"{root}/completions: no completion ({said})")
+
+    return ask

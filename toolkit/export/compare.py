@@ -1,0 +1,58 @@
+"""Two forms of a steered model compared: how far their next tokens are apart, beside what the steering does and what
+rounding does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .canary import PROMPTS
+from .forms import Form, InTransformers, load_form
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest absolute differences of log-probabilities of the next token, over `places` places in fixed prompts.
+    between: the two forms. steering: the first form steered and plain; None where it cannot be switched off. rounding:
+    the first form with two implementations of attention; None for a GGUF file."""
+
+    between: float
+    steering: float | None
+    rounding: float | None
+    places: int
+
+
+def places(tokenizer, prompts: Sequence[str] = PROMPTS) -> list[list[int]]:
+    """Each prompt, and its first half."""
+    found = []
+    for prompt in prompts:
+        ids = tokenizer(prompt)["input_ids"]
+        found += [ids, ids[: max(1, len(ids) // 2)]]
+    return found
+
+
+def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PROMPTS) -> Difference:
+    """Compare two forms by path. The tokens are those of the first that is no GGUF file.
+
+    Raises:
+        ValueError: if both are GGUF files, or their vocabularies differ; else as `load_form`.
+    """
+    first, second = load_form(a, base), load_form(b, base)
+    known = next((form for form in (first, second) if isinstance(form, InTransformers)), None)
+    if known is None:
+        raise ValueError(f"{a} and {b} are GGUF files, whose tokenizer is not read here; expected one folder")
+    ids = places(known.tokenizer, prompts)
+    logs = [[form.next_token(one) for one in ids] for form in (first, second)]
+    if len(logs[0][0]) != len(logs[1][0]):
+        raise ValueError(f"{a} has {len(logs[0][0])} tokens, {b} has {len(logs[1][0])}; expected as many")
+    steering = rounding = None
+    if hasattr(getattr(first, "model", None), "iti_directions"):
+        steering = _largest(logs[0], [first.next_token(one, iti_alpha=0.0) for one in ids])
+    if isinstance(first, InTransformers):
+        other: Form = load_form(a, base, attn_implementation="eager")
+        rounding = _largest(logs[0], [other.next_token(one) for one in ids])
+    return Difference(_largest(*logs), steering, rounding, len(ids))
+
+
+def _largest(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    return max(float(np.abs(x - y)[np.isfinite(x) & np.isfinite(y)].max()) for x, y in zip(a, b, strict=True))

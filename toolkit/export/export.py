@@ -1,0 +1,119 @@
+"""A steered repo in another form, whole or not at all, with its canary."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.files import write_text
+from ..foundation.package import __version__
+from .adapters import export_peft, export_vllm
+from .canary import Canary, make_canary
+from .export_card import export_card
+from .gguf_file import export_gguf
+from .gguf_patch import ExportError, patch_gguf
+from .llama import export_llama
+from .source import Source, open_source
+from .vllm_plugin import EXPORT
+
+
+FORMATS = ("llama", "gguf", "peft", "vllm")
+
+
+def export(
+    repo: str | os.PathLike,
+    to: str,
+    out: Path,
+    *,
+    alpha: float | None = None,
+    top_k: int | None = None,
+    scope: str | None = None,
+    into: Path | None = None,
+    quantisation: str = "f32",
+    prompts: Sequence[str] = (),
+    revision: str | None = None,
+    device_map: str = "auto",
+    progress: Callable[[str], None] = lambda step: None,
+) -> tuple[Canary | None, list[str]]:
+    """Write a form into the new folder `out`, and its canary, which is made with the steered model itself. Returns the
+    canary (None at alpha 0) and what a user has to know.
+
+    Raises:
+        ExportError: for what cannot be exported so. FileExistsError: if `out` holds something.
+    """
+    out = Path(out)
+    if to not in FORMATS:
+        raise ExportError(f"--to is {to!r}; expected one of {', '.join(FORMATS)}")
+    if into is not None and to != "gguf":
+        raise ExportError(f"--into is for --to gguf, not {to}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: is not empty; choose another --out")
+    source = open_source(repo, alpha, top_k, scope, revision)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    said: list[str] = []
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
+        folder = Path(holder, "new")
+        progress(f"writing {to}")
+        if to == "gguf":
+            folder.mkdir()
+            name = f"{source.base_name.split('/')[-1]}-steered"
+            if into is not None:
+                patch_gguf(
+                    source.folder, into, folder / f"{into.stem}-steered.gguf", source.config.iti_alpha,
+                    source.config.iti_top_k, "all",
+                )  # fmt: skip
+            else:
+                said += export_gguf(source, folder / f"{name}-{quantisation}.gguf", quantisation)
+        else:
+            {"llama": export_llama, "peft": export_peft, "vllm": export_vllm}[to](source, folder)
+            if to != "llama" and source.config.base_model_name_or_path is None:
+                said.append(
+                    f"the base is inside {source.repo}: `iti-llama export {source.repo} --alpha 0 --out BASE` writes "
+                    "it as a plain checkpoint, which the adapter needs"
+                )
+        write_text(folder / EXPORT, json.dumps(_said_of(source, to), indent=1) + "\n")
+        canary = None
+        if source.config.iti_alpha == 0:
+            said.append("alpha is 0: this is the plain base, and there is no canary that could tell it apart")
+        else:
+            progress("canary")
+            canary = canary_of(source, prompts, device_map)
+            canary.write(folder)
+        (folder / "README.md").write_text(export_card(source, to, canary, said), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(folder, out)
+    return canary, said
+
+
+def _said_of(source: Source, to: str) -> dict:
+    """`iti_export.json`: what was exported, and the strengths that were measured for it."""
+    sweep = source.folder / "sweep.json"
+    points = json.loads(sweep.read_text(encoding="utf-8")).get("points", []) if sweep.is_file() else []
+    tried = [abs(point["alpha"]) for point in points if point["scope"] == "all"]
+    most = max([abs(source.config.iti_alpha), *tried])
+    return {
+        "form": to,
+        "alpha": source.config.iti_alpha,
+        "heads": len(source.directions.top(source.config.iti_top_k)),
+        "range": [-most, most],
+        "tool": f"iti-llama {__version__}",
+    }
+
+
+def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto") -> Canary:
+    """The canary of what is exported: from the steered model, loaded as a user loads it."""
+    from transformers import AutoTokenizer
+
+    from ..repo.state import state_of
+
+    known = [shown for _, shown in state_of(source.folder).prompts[:20]]
+    model = ITILlamaForCausalLM.from_pretrained(source.folder, dtype="auto", device_map=device_map).eval()
+    model.config.iti_scope = "all"
+    model.iti_top_k, model.iti_alpha = source.config.iti_top_k, source.config.iti_alpha
+    place = source.folder if (source.folder / "tokenizer_config.json").is_file() else source.base
+    return make_canary(model, AutoTokenizer.from_pretrained(place, trust_remote_code=False), prompts or known)

@@ -1,0 +1,76 @@
+"""The card of an export: what it is, how it is run, and how one sees that it is steered."""
+
+from pathlib import Path
+
+from .canary import FILE, Canary
+from .source import Source
+
+
+RUN = {
+    "llama": """```
+vllm serve .                       # also SGLang, TGI, MLX-LM, CTranslate2: it is a plain Llama
+transformers serve .
+```
+
+```python
+model = AutoModelForCausalLM.from_pretrained(".")  # no remote code
+```""",
+    "gguf": """```
+llama-server -m FILE.gguf          # also Ollama and LM Studio
+```
+
+transformers' own GGUF loader drops the biases unless `attention_bias=True` is passed: it would run un-steered.""",
+    "peft": """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, ".")
+for module in model.modules():
+    if hasattr(module, "set_scale"):
+        module.set_scale("default", 0.5)  # half the strength; 1 is as exported
+```
+
+vLLM and llama.cpp refuse it (`lora_bias`): export to `vllm` or `gguf` for them.""",
+    "vllm": """With the package in vLLM's environment (`pip install "iti-llama[vllm]"`), on the unmodified base:
+
+```
+VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve {base} --hf-overrides '{{"architectures": ["ITILlamaForCausalLM"]}}' \\
+    --enable-lora --max-lora-rank 8 --lora-target-modules iti --lora-modules steered=.
+```
+
+Without the plugin vLLM refuses it.""",
+}
+
+
+ASKED = """
+## Is it steered?
+
+An engine that ignores the steering answers plainly and says nothing. `{file}` holds a prompt whose plain and steered
+answers part at token {position}: `iti-llama canary URL_OR_FOLDER --canary {file}` asks, and says *steered*, *plain* or
+*neither*.
+"""
+
+
+def export_card(source: Source, to: str, canary: Canary | None, said: list[str]) -> str:
+    """The text of README.md."""
+    config, behaviour = source.config, source.directions.provenance.get("behaviour", "")
+    does = f", steered so that it **{behaviour}**" if behaviour else ", steered"
+    name = Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo
+    heads = len(source.directions.top(config.iti_top_k))
+    asked = "" if canary is None else ASKED.format(file=FILE, position=canary.position)
+    noted = "".join(f"- {line}\n" for line in said)
+    return f"""---
+base_model: {source.base_name}
+library_name: {"peft" if to == "peft" else "gguf" if to == "gguf" else "transformers"}
+pipeline_tag: text-generation
+tags: [inference-time-intervention, iti, activation-steering, llama]
+---
+
+# {source.base_name.split("/")[-1]}{does}
+
+The form `{to}` of `{name}`: Inference-Time Intervention (Li et al. 2023) on {heads} heads at
+alpha = {config.iti_alpha:g}, at every position, of the prompt too.
+{noted}
+{RUN[to].format(base=source.base_name)}
+{asked}"""

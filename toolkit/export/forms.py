@@ -1,0 +1,118 @@
+"""The forms of a steered model, loaded: a steered repo, a plain checkpoint, a PEFT adapter on its base, a GGUF file.
+Each continues tokens greedily, and gives the log-probabilities of the next token."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from .gguf_patch import ExportError
+
+
+class Form(Protocol):
+    def continues(self, ids: Sequence[int], tokens: int) -> str: ...
+
+    def next_token(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probabilities [vocabulary] of the token after `ids`, float64."""
+
+
+@dataclass(frozen=True)
+class InTransformers:
+    """model: of transformers or PEFT. tokenizer: decodes."""
+
+    model: torch.nn.Module
+    tokenizer: object
+
+    @torch.no_grad()
+    def continues(self, ids: Sequence[int], tokens: int) -> str:
+        inputs = self._tensor(ids)
+        out = self.model.generate(
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=tokens,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        return self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+
+    @torch.no_grad()
+    def next_token(self, ids: Sequence[int], **kwargs) -> np.ndarray:
+        return self.model(input_ids=self._tensor(ids), **kwargs).logits[0, -1].double().log_softmax(-1).cpu().numpy()
+
+    def _tensor(self, ids: Sequence[int]) -> torch.Tensor:
+        return torch.tensor([list(ids)], device=self.model.get_input_embeddings().weight.device)
+
+
+class InLlamaCpp:
+    """llama.cpp in this process, by xllamacpp: float32 cache and no flash attention, so that only the file counts."""
+
+    def __init__(self, path: Path):
+        try:
+            import xllamacpp
+        except ImportError:
+            raise ExportError(f"{path}: to run a GGUF file install xllamacpp (`pip install xllamacpp`)") from None
+        from gguf import GGUFReader
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        reader = GGUFReader(path)
+        params.n_ctx = min(4096, reader.fields["llama.context_length"].contents())
+        params.n_parallel, params.warmup, params.verbosity, params.n_gpu_layers = 1, False, 0, 0
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+        self.vocabulary = len(tokens)
+        # An answer that is no whole character has no probabilities: one that is, is forced.
+        self.forced = next(index for index, token in enumerate(tokens) if len(token) == 1 and token.isascii())
+        self.server = xllamacpp.Server(params)
+
+    def _ask(self, **body) -> dict:
+        found = self.server.handle_completions({"temperature": 0, "cache_prompt": False, **body})
+        found = json.loads(found) if isinstance(found, str) else found
+        if "choices" not in found:
+            raise ExportError(f"llama.cpp: {found}")
+        return found["choices"][0]
+
+    def continues(self, ids: Sequence[int], tokens: int) -> str:
+        return self._ask(prompt=list(ids), n_predict=tokens)["text"]
+
+    def next_token(self, ids: Sequence[int]) -> np.ndarray:
+        forced = [[self.forced, 100.0]]
+        found = self._ask(prompt=list(ids), n_predict=1, n_probs=self.vocabulary, logit_bias=forced)
+        logs = np.full(self.vocabulary, -np.inf)
+        for one in found["logprobs"]["content"][0]["top_logprobs"]:
+            logs[one["id"]] = one["logprob"]
+        return logs
+
+
+def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> Form:
+    """Load a form from a folder, a GGUF file or the Hub. `base`: of an adapter, instead of what the adapter names;
+    `kwargs` are those of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or file. ValueError: if it is none of the forms.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import iti_llama
+
+    path = os.fspath(path)
+    if path.endswith(".gguf"):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        return InLlamaCpp(Path(path))
+    if not os.path.isdir(path) and (os.path.isabs(path) or path.startswith(".")):
+        raise FileNotFoundError(f"{path}: no such folder or file")
+    iti_llama.register()
+    kwargs = {"dtype": "auto", "device_map": "auto", "trust_remote_code": False} | kwargs
+    adapter = Path(path, "adapter_config.json")
+    if not adapter.is_file():
+        model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
+        return InTransformers(model.eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+    from peft import PeftModel
+
+    named = base or json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named, **kwargs), path)
+    return InTransformers(model.eval(), AutoTokenizer.from_pretrained(named, trust_remote_code=False))

@@ -1,0 +1,77 @@
+"""A steered Llama as a plain one: the steering is the bias of each output projection, which every engine for Llama
+reads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+
+from iti_llama.configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS
+
+from ..foundation.files import write_text
+from ..repo.folder import TOKENIZER_FILES, new_folder
+from .source import Source, o_proj
+
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def plain_config(source: Source) -> dict:
+    """The base's config.json with biases, as `LlamaForCausalLM`. Rope is said in the words of transformers 4 and 5."""
+    fields = {key: value for key, value in source.base_config.items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
+    rope = fields.get("rope_parameters")
+    if rope:
+        rest = {key: value for key, value in rope.items() if key != "rope_theta"}
+        fields["rope_theta"] = rope.get("rope_theta", 10000.0)
+        fields["rope_scaling"] = rest if rest.get("rope_type", "default") != "default" else None
+    dtype = fields.get("dtype") or fields.get("torch_dtype")
+    return fields | {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "attention_bias": True,
+        **({"torch_dtype": dtype} if dtype else {}),
+    }
+
+
+def export_llama(source: Source, out: Path) -> Path:
+    """Write the checkpoint: shard by shard, in the memory of one. The biases are alpha * shift, computed in float32
+    and rounded once to the projection's dtype; those of q, k and v are zero, for engines that switch all four at once.
+
+    Raises:
+        FileExistsError: see `new_folder`.
+    """
+    shifts, weight_map, total = source.shifts(), {}, 0
+    with new_folder(out) as folder:
+        for shard in source.shards:
+            tensors = {}
+            for name, tensor in source.tensors(shard):
+                tensors[name] = tensor
+                module, _, part = name.rpartition(".")
+                if part == "weight" and module.endswith(PROJECTIONS):
+                    tensors.setdefault(f"{module}.bias", torch.zeros(tensor.shape[0], dtype=tensor.dtype))
+            for name, tensor in source.tensors(shard):  # biases of the base's own, after the zeros
+                tensors[name] = tensor
+            for layer, shift in shifts.items():
+                if o_proj(layer) in tensors:
+                    bias = tensors[o_proj(layer, "bias")]
+                    tensors[o_proj(layer, "bias")] = (bias.float() + source.config.iti_alpha * shift).to(bias.dtype)
+            save_file(tensors, folder / shard, metadata={"format": "pt"})
+            weight_map |= dict.fromkeys(tensors, shard)
+            total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        if len(source.shards) > 1:
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            write_text(folder / SAFE_WEIGHTS_INDEX_NAME, json.dumps(index, indent=2) + "\n")
+        write_text(folder / "config.json", json.dumps(plain_config(source), indent=2, sort_keys=True) + "\n")
+        copy_beside(source, folder)
+    return out
+
+
+def copy_beside(source: Source, folder: Path) -> None:
+    """Tokenizer, chat template and generation config, byte for byte."""
+    for name in (*TOKENIZER_FILES, "generation_config.json"):
+        place = next((where / name for where in (source.folder, source.base) if (where / name).is_file()), None)
+        if place is not None:
+            shutil.copyfile(place, folder / name)

@@ -1,0 +1,134 @@
+"""What an export is made of: a repo's directions and strength, and its base's weights, read tensor by tensor."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from iti_llama import ITIDirections, ITILlamaConfig
+from iti_llama.configuration_iti_llama import check_harmless
+
+from ..repo.folder import TOKENIZER_FILES
+from .gguf_patch import ExportError
+
+
+PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json", "README.md"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A steered repo, opened. repo: its name or folder. folder, base: where its files and its base's lie on this
+    machine. config: with the strength, heads and scope that are exported. base_name: for people. base_config: the
+    base's config.json. shards: of the base, by name, with the tensors that each holds."""
+
+    repo: str
+    folder: Path
+    base: Path
+    base_name: str
+    config: ITILlamaConfig
+    base_config: dict
+    directions: ITIDirections
+    shards: dict[str, list[str]]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        shard = next(shard for shard, names in self.shards.items() if name in names)
+        with safe_open(self.base / shard, framework="pt") as file:
+            return file.get_tensor(name)
+
+    def tensors(self, shard: str) -> Iterator[tuple[str, torch.Tensor]]:
+        with safe_open(self.base / shard, framework="pt") as file:
+            for name in self.shards[shard]:
+                yield name, file.get_tensor(name)
+
+    def shifts(self) -> dict[int, torch.Tensor]:
+        """What is added to each steered layer's attention output at alpha 1: {layer: float32 [hidden_size]}."""
+        offsets, shifts = self.directions.top(self.config.iti_top_k).offsets(), {}
+        for layer, offset in sorted(offsets.items()):
+            if self.directions.site == "residual":
+                shifts[layer] = offset
+                continue
+            weight = self.tensor(o_proj(layer))
+            columns = offset.nonzero()[:, 0]
+            shifts[layer] = weight[:, columns].float() @ offset[columns]
+        return shifts
+
+    def canary_file(self) -> Path:
+        return self.folder / "iti_canary.json"
+
+
+def o_proj(layer: int, part: str = "weight") -> str:
+    return f"model.layers.{layer}.self_attn.o_proj.{part}"
+
+
+def open_source(
+    repo: str | os.PathLike,
+    alpha: float | None = None,
+    top_k: int | None = None,
+    scope: str | None = None,
+    revision: str | None = None,
+) -> Source:
+    """Open a steered repo on the Hub or on disk, with another strength, number of heads or scope where they are given.
+
+    Raises:
+        ExportError: if the scope is "generated", the base is quantised, or its weights are not in safetensors.
+        FileNotFoundError, ValueError: as for loading it.
+    """
+    folder = _folder(repo, revision)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{repo}: no config.json; expected a steered repo")
+    config = ITILlamaConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    check_harmless(config.to_dict(), str(path))
+    for name, value in (("iti_alpha", alpha), ("iti_top_k", top_k), ("iti_scope", scope)):
+        if value is not None:
+            setattr(config, name, value)
+    config.validate_iti()
+    if config.iti_directions_file is None:
+        raise ExportError(f"{repo}: iti_directions_file is null, so there is no steering to export")
+    if config.iti_scope != "all":
+        raise ExportError(
+            f"{repo}: iti_scope is 'generated', but what is exported acts on every position, of the prompt too; pass "
+            "--scope all to say that this is wanted"
+        )
+    directions = ITIDirections.load(folder / config.iti_directions_file)
+    directions.check_geometry(config, str(folder / config.iti_directions_file))
+    directions.top(config.iti_top_k)
+    named = config.base_model_name_or_path
+    base = folder if named is None else _folder(named, config.base_model_revision)
+    fields = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if fields.get("quantization_config"):
+        raise ExportError(
+            f"{named or repo}: the base is quantised, and its output projections are known through their module only; "
+            "export from the base in full precision, and quantise what comes out"
+        )
+    base_name = named if named and not os.path.isabs(named) else Path(named or directions.base_model or folder).name
+    return Source(str(repo), folder, base, base_name, config, fields, directions, _shards(base))
+
+
+def _folder(repo: str | os.PathLike, revision: str | None) -> Path:
+    if os.path.isdir(repo):
+        return Path(repo)
+    if os.path.isabs(repo) or str(repo).startswith("."):
+        raise FileNotFoundError(f"{repo}: no such folder")
+    return Path(snapshot_download(str(repo), revision=revision, allow_patterns=PATTERNS))
+
+
+def _shards(base: Path) -> dict[str, list[str]]:
+    index = base / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    elif (base / SAFE_WEIGHTS_NAME).is_file():
+        names = [SAFE_WEIGHTS_NAME]
+    else:
+        raise ExportError(f"{base}: no model.safetensors; expected weights in safetensors")
+    shards = {}
+    for name in names:
+        with safe_open(base / name, framework="pt") as file:
+            shards[name] = list(file.keys())
+    return shards

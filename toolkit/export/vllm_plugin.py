@@ -1,0 +1,95 @@
+"""The entry points of the extra `[vllm]`: the model class, and strengths by name, as `model="NAME@0.8"` in a request.
+
+The server says which adapters there are: `ITI_ADAPTERS="NAME=FOLDER,..."`, each of `iti-llama export --to vllm`. A
+strength outside the range that the export says was measured is refused unless the server sets `ITI_ANY_STRENGTH=1`.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+from pathlib import Path
+
+
+logger = logging.getLogger("vllm.iti_llama")
+
+EXPORT = "iti_export.json"
+
+
+def register_model() -> None:
+    """Entry point `vllm.general_plugins`: the architecture, imported when it is asked for."""
+    from vllm import ModelRegistry
+
+    ModelRegistry.register_model("ITILlamaForCausalLM", "iti_llama.toolkit.export.vllm_model:ITILlamaForCausalLM")
+
+
+def register_resolver() -> None:
+    """Entry point `vllm.general_plugins`: strengths by name."""
+    from vllm.lora.resolver import LoRAResolverRegistry
+
+    LoRAResolverRegistry.register_resolver("iti", _resolver())
+
+
+def adapters(text: str) -> dict[str, Path]:
+    """`NAME=FOLDER,...` as a dictionary.
+
+    Raises:
+        ValueError: if it is not so, or a folder holds no export.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, equals, folder = part.partition("=")
+        if not equals or not re.fullmatch(r"[\w.-]+", name) or not (Path(folder) / EXPORT).is_file():
+            raise ValueError(f"ITI_ADAPTERS: {part!r}; expected NAME=FOLDER, a folder of `iti-llama export --to vllm`")
+        found[name] = Path(folder)
+    return found
+
+
+def strength_of(model: str, known: dict[str, Path], any_strength: bool) -> tuple[Path, float] | None:
+    """The adapter and the strength that a model's name asks for; None, with a line in the log, if it is none of ours
+    or not to be had. A number is written plainly: `0.8`, `-1`, `1e-2`; no `nan`, no `inf`, no spaces."""
+    name, at, number = model.rpartition("@")
+    if not at or name not in known:
+        return None
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", number) or not math.isfinite(float(number)):
+        logger.warning("%s: strength is %r; expected a finite number", model, number)
+        return None
+    strength = float(number)
+    low, high = json.loads((known[name] / EXPORT).read_text(encoding="utf-8"))["range"]
+    if not any_strength and not low <= strength <= high:
+        logger.warning("%s: measured from %g to %g; the server may allow more by ITI_ANY_STRENGTH=1", model, low, high)
+        return None
+    return known[name], strength
+
+
+def at_strength(folder: Path, strength: float, out: Path) -> Path:
+    """The adapter at a strength: its LoRA's alpha, which scales the shift at alpha 1; the weights are linked."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": strength}), encoding="utf-8")
+    weights = out / "adapter_model.safetensors"
+    if not weights.exists():
+        weights.symlink_to((folder / "adapter_model.safetensors").resolve())
+    return out
+
+
+def _resolver():
+    from vllm.lora.request import LoRARequest
+    from vllm.lora.resolver import LoRAResolver
+
+    class ITIResolver(LoRAResolver):
+        def __init__(self):
+            self.known = adapters(os.environ.get("ITI_ADAPTERS", ""))
+            self.any_strength = os.environ.get("ITI_ANY_STRENGTH") == "1"
+            self.holder = tempfile.TemporaryDirectory(prefix="iti-strengths-")
+
+        async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
+            found = strength_of(lora_name, self.known, self.any_strength)
+            if found is None:
+                return None
+            folder = at_strength(*found, Path(self.holder.name, lora_name))
+            return LoRARequest(lora_name=lora_name, lora_int_id=abs(hash(lora_name)) or 1, lora_path=str(folder))
+
+    return ITIResolver()
