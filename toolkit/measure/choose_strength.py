@@ -1,7 +1,7 @@
 """The whole of a sweep: a grid or a divergence budget, a choice by rule, the control, and one confirmation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Context
 
 from transformers import PreTrainedTokenizerBase
@@ -65,10 +65,7 @@ class Choice:
         return found | {
             "chosen": chosen,
             "why": self.why,
-            "random": [
-                [{k: v for k, v in asdict(rates).items() if k != "odds_by_task"} for rates in draw]
-                for draw in self.random
-            ],
+            "random": [[rates.to_dict() for rates in draw] for draw in self.random],
         }
 
 

@@ -52,6 +52,11 @@ class Rates:
         """What the rule wants more of."""
         return self.both.mean if self.odds is None else self.odds.mean
 
+    def to_dict(self) -> dict:
+        """As JSON types."""
+        left_out = ("odds_by_task",) if self.odds is not None else ("odds_by_task", "odds")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -70,11 +75,8 @@ class Point:
 
     def to_dict(self) -> dict:
         """As JSON types."""
-        found = asdict(self)
-        for rates in (found["at"], found["minus"], found["against"]):
-            if rates is not None:
-                del rates["odds_by_task"]
-        return found
+        rates = {name: getattr(self, name) for name in ("at", "minus", "against")}
+        return asdict(self) | {name: own and own.to_dict() for name, own in rates.items()}
 
 
 def rates_of(

@@ -363,7 +363,7 @@ def _limits(state: State) -> str:
         "nothing is known until it is measured.",
         "Steering moves a tendency. It enforces nothing, and is no safety measure.",
         f"The directions belong to `{state.base or state.name}`: on another base of the same geometry they are noise.",
-        "Engines that run Llama without this repo's code do not steer.",
+        "Engines that run Llama without this repo's code do not steer; `iti-llama export` writes forms for them.",
     ]
     if state.report.get("supported") is False:
         lines.insert(0, f"**{state.report['verdict']}**")

@@ -1,0 +1,130 @@
+"""The canary tells steered from plain, in every form and over HTTP; and says so when nothing could."""
+
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from transformers import AutoTokenizer
+
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.export.canary import FILE, ask_server, make_canary, read_canary
+from iti_llama.toolkit.export.export import export
+from iti_llama.toolkit.export.forms import load_form
+from iti_llama.toolkit.export.gguf_patch import ExportError
+from iti_llama.toolkit.foundation.package import ROOT
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The bundled model in every form, steered, and its plain base."""
+    folder = tmp_path_factory.mktemp("exported")
+    forms = ["llama", "peft", "vllm"] + (["gguf"] if _importable("gguf") else [])
+    for form in forms:
+        export(ROOT, form, folder / form)
+    export(ROOT, "llama", folder / "base", alpha=0.0)
+    return folder
+
+
+def _importable(name: str) -> bool:
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
+
+
+def test_it_holds_both_answers_and_where_they_part(exported):
+    canary = read_canary(exported / "llama" / FILE)
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
+    inputs = tokenizer(canary.prompt, return_tensors="pt")
+    assert inputs["input_ids"][0].tolist() == canary.prompt_ids
+    for way, alpha in ((canary.steered, model.iti_alpha), (canary.plain, 0.0)):
+        out = model.generate(**inputs, iti_alpha=alpha, do_sample=False, max_new_tokens=48)
+        assert out[0, len(canary.prompt_ids) :].tolist() == way.ids
+    at = canary.position
+    assert canary.plain.ids[:at] == canary.steered.ids[:at] and canary.plain.ids[at] != canary.steered.ids[at]
+    assert canary.steered.logprobs["steered"] > canary.steered.logprobs["plain"]
+    assert canary.plain.logprobs["plain"] > canary.plain.logprobs["steered"]
+
+
+@pytest.mark.parametrize("form", ["llama", "peft", "gguf"])
+def test_each_form_is_found_steered_and_without_the_steering_plain(form, exported):
+    if form == "gguf":
+        pytest.importorskip("xllamacpp")
+    if form == "peft":
+        pytest.importorskip("peft")
+    canary = read_canary(exported / form / FILE)
+    place = next((exported / form).glob("*.gguf")) if form == "gguf" else exported / form
+    steered = load_form(place, str(exported / "base"))
+    assert canary.verdict(steered.continues(canary.prompt_ids, 48)) == "steered"
+    plain = load_form(exported / "base")
+    assert canary.verdict(plain.continues(canary.prompt_ids, 48)) == "plain"
+
+
+def test_verdicts_of_answers(exported):
+    canary = read_canary(exported / "llama" / FILE)
+    for answer, verdict in {
+        canary.steered.text: "steered",
+        canary.plain.text + " and more": "plain",
+        "": "neither",
+        "something else": "neither",
+    }.items():
+        assert canary.verdict(answer) == verdict
+    longer = replace(canary.steered, text=canary.plain.text + "x")  # one is the beginning of the other
+    assert replace(canary, steered=longer).verdict(canary.plain.text) == "neither"
+
+
+@pytest.mark.parametrize("takes_ids", [True, False])
+def test_a_server_is_asked_by_ids_or_by_text(takes_ids, exported):
+    canary, asked = read_canary(exported / "llama" / FILE), []
+
+    class Server(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def _reply(self, body: dict, status: int = 200):
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_GET(self):
+            self._reply({"data": [{"id": "first"}]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body)
+            if isinstance(body["prompt"], list) and not takes_ids:
+                return self._reply({"error": "a text, please"}, 422)
+            return self._reply({"choices": [{"text": canary.plain.text}]})
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    answer = ask_server(f"http://127.0.0.1:{server.server_port}", None)(canary)
+    server.shutdown()
+    server.server_close()
+    assert canary.verdict(answer) == "plain"
+    assert asked[-1]["prompt"] == (canary.prompt_ids if takes_ids else canary.prompt)
+    assert (asked[-1]["model"], asked[-1]["temperature"]) == ("first", 0)
+
+
+def test_a_server_that_is_not_there_is_an_error():
+    with pytest.raises(ConnectionError, match="no list of models"):
+        ask_server("http://127.0.0.1:9", None)(None)
+
+
+def test_a_steering_that_changes_no_answer_has_no_canary():
+    model = ITILlamaForCausalLM.from_pretrained(ROOT, iti_alpha=1e-6).eval()
+    with pytest.raises(ExportError, match="changes no greedy answer"):
+        make_canary(model, AutoTokenizer.from_pretrained(ROOT))
+
+
+def test_a_file_that_is_no_canary_is_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=FILE):
+        read_canary(tmp_path / FILE)
+    (tmp_path / FILE).write_text('{"format": "iti_canary 1", "prompt": 3}')
+    with pytest.raises(ValueError, match=f"{FILE}: no canary"):
+        read_canary(tmp_path / FILE)

@@ -1,0 +1,114 @@
+"""GGUF, run by llama.cpp itself (xllamacpp): the whole model, and the steering added to a file of the base."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from reference import hooks
+from steered import steered_repo
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.export.gguf_file import export_gguf
+from iti_llama.toolkit.export.gguf_patch import ExportError, patch_gguf
+from iti_llama.toolkit.export.source import open_source
+from iti_llama.toolkit.foundation.package import ROOT
+
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("xllamacpp")
+
+
+def in_llama_cpp(path, ids) -> np.ndarray:
+    from iti_llama.toolkit.export.forms import InLlamaCpp
+
+    return InLlamaCpp(path).next_token(ids)
+
+
+@torch.no_grad()
+def logs(model, ids) -> np.ndarray:
+    return model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).numpy()
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    """The bundled model's plain base, its directions, and tokens."""
+    model = ITILlamaForCausalLM.from_pretrained(ROOT).eval()
+    ids = AutoTokenizer.from_pretrained(ROOT)('def is_prime(n):\n    """Check if a number is prime."""\n')["input_ids"]
+    alpha, directions = model.iti_alpha, model.iti_directions
+    model.set_iti_directions(None)
+    with hooks(model, directions, alpha):
+        steered = logs(model, ids)
+    return ids, logs(model, ids), steered
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Steered in float32, plain in float32 and q8_0, and the latter two with the steering added."""
+    folder = tmp_path_factory.mktemp("gguf")
+    export_gguf(open_source(ROOT), folder / "steered.gguf")
+    for kind in ("f32", "q8_0"):
+        export_gguf(open_source(ROOT, alpha=0.0), folder / f"plain-{kind}.gguf", kind)
+        patch_gguf(ROOT, folder / f"plain-{kind}.gguf", folder / f"patched-{kind}.gguf")
+    return folder
+
+
+def test_llama_cpp_steers_as_hooks_do(files, bundled):
+    ids, plain, steered = bundled
+    assert np.abs(steered - plain).max() > 1
+    for name, want in (("steered", steered), ("patched-f32", steered), ("plain-f32", plain)):
+        assert np.abs(in_llama_cpp(files / f"{name}.gguf", ids) - want).max() < 1e-4
+
+
+def test_a_quantised_file_is_no_further_from_steered_than_it_was_from_plain(files, bundled):
+    ids, plain, steered = bundled
+    before = np.abs(in_llama_cpp(files / "plain-q8_0.gguf", ids) - plain).max()
+    after = np.abs(in_llama_cpp(files / "patched-q8_0.gguf", ids) - steered).max()
+    assert after < 1.5 * before < 0.5
+
+
+def test_every_other_tensor_and_field_of_a_patched_file_is_as_it_was(files):
+    old, new = (gguf.GGUFReader(files / f"{name}-q8_0.gguf") for name in ("plain", "patched"))
+    tensors = {tensor.name: tensor for tensor in new.tensors}
+    for tensor in old.tensors:
+        if not tensor.name.endswith("attn_output.bias"):
+            assert tensors[tensor.name].data.tobytes() == tensor.data.tobytes()
+            assert tensors[tensor.name].tensor_type == tensor.tensor_type
+    for name, field in old.fields.items():
+        if not name.startswith("GGUF."):
+            assert new.fields[name].contents() == field.contents() and new.fields[name].types == field.types
+
+
+def test_the_rotary_scaling_of_llama_3_is_kept(tmp_path):
+    """A tokenizer of bytes on a base with llama3 rope, which the tiny one's tokenizer of characters is not."""
+    repo = steered_repo(tmp_path, vocab_size=768, max_position_embeddings=256)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        for folder in ("repo", "base"):
+            (tmp_path / folder / name).write_bytes((ROOT / name).read_bytes())
+    ids = torch.randint(3, 700, (120,), generator=torch.Generator().manual_seed(0)).tolist()
+    export_gguf(open_source(repo), tmp_path / "steered.gguf")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    with hooks(base, ITIDirections.load(repo / "iti_directions.safetensors"), 1.5):
+        want = logs(base, ids)
+    assert np.abs(in_llama_cpp(tmp_path / "steered.gguf", ids) - want).max() < 1e-3
+
+
+def test_what_cannot_be_is_refused(files, tmp_path):
+    other = steered_repo(tmp_path)
+    with pytest.raises(ExportError, match="num_attention_heads is 8, but the directions were made for 4"):
+        patch_gguf(other, files / "plain-f32.gguf", tmp_path / "out.gguf")
+    with pytest.raises(ExportError, match="WordLevel tokenizer"):
+        export_gguf(open_source(other), tmp_path / "out.gguf")
+    (tmp_path / "text.gguf").write_text("no gguf")
+    with pytest.raises(ExportError, match="no GGUF file"):
+        patch_gguf(ROOT, tmp_path / "text.gguf", tmp_path / "out.gguf")
+    with pytest.raises(ExportError, match="--quantisation is 'q2'"):
+        export_gguf(open_source(ROOT), tmp_path / "out.gguf", "q2")
+    with pytest.raises(FileExistsError, match="is there already"):
+        export_gguf(open_source(ROOT), files / "steered.gguf")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"iti_scope": "generated"}))
+    with pytest.raises(ExportError, match="pass --scope all"):
+        patch_gguf(other, files / "plain-f32.gguf", tmp_path / "out.gguf")
+    assert not list(tmp_path.glob("*out.gguf*"))
