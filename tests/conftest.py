@@ -1,6 +1,7 @@
 """Small real models, made once: a plain Llama on disk and the steered model made from it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -9,11 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from hub import SETUP, TOKEN, Hub, Repo
-from reference import some_directions, tiny_llama
+from reference import some_directions, tiny_llama, tiny_tokenizer
+from taught import taught_llama, two_ways
 from transformers.utils import logging
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.sandbox import Sandbox, SandboxError
+from iti_llama.toolkit.repo.make import fit_repo
 
 
 logging.disable_progress_bar()
@@ -63,6 +68,33 @@ def sandbox() -> Sandbox:
         return Sandbox()
     except SandboxError as error:
         pytest.skip(f"no sandbox on this machine: {error}")
+
+
+@pytest.fixture(scope="session")
+def taught_dir(tmp_path_factory) -> Path:
+    """A plain Llama that `taught` made, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("llamas") / "taught"
+    taught_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fitted_dir(taught_dir, tmp_path_factory) -> Path:
+    """A steered repo that was fitted on `two_ways`: to be copied, not to be changed."""
+    folder = tmp_path_factory.mktemp("repos") / "fitted"
+    settings = FitSettings(top_k=6, folds=3, test_share=0.4, permutations=20)
+    about = {"behaviour": "returns x"}
+    fit_repo(
+        taught_dir, two_ways(), folder, policy=Policy("last"), settings=settings, about=about, dataset="two_ways.jsonl"
+    )
+    return folder
+
+
+@pytest.fixture
+def fitted(fitted_dir, tmp_path) -> Path:
+    """A copy of `fitted_dir`."""
+    return Path(shutil.copytree(fitted_dir, tmp_path / "fitted"))
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """Labelled sets: what is read, and what is refused."""
 
 import json
+from functools import partial
 
 import pytest
+from reference import tiny_tokenizer
+from taught import TEMPLATE
 
 from iti_llama.toolkit.bundled.pairs import style_pairs
 from iti_llama.toolkit.data.labelled_set import checksum, read_examples, write_examples
 from iti_llama.toolkit.data.style import style_of
+from iti_llama.toolkit.foundation.tokenize import chat_prompt
 
 
 def row(**fields):
@@ -65,3 +69,77 @@ def test_style_pairs_hold_each_task_once_in_either_style():
         assert style_of(body) == ("idiomatic" if example.label else "plain")
     assert style_pairs(50) == rows
     assert style_pairs(50, seed=1) != rows
+
+
+SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def as_prompt():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    return partial(chat_prompt, tokenizer)
+
+
+def talk(**fields):
+    return {"messages": SAID, "completion": "c", "label": 0, "group": "g"} | fields
+
+
+def test_messages_become_the_templates_prompt_and_what_was_said_last_is_kept(write, as_prompt):
+    path = write([talk(), talk(label=1, group="h", meta={"from": "x"}), row(prompt="ab")])
+    first, second, third = read_examples(path, as_prompt)
+    assert first.prompt == "<bos>[system]Be brief.\n[user]hi\n[assistant]"
+    assert (first.meta, second.meta) == ({"shown": "hi"}, {"from": "x", "shown": "hi"})
+    assert (third.prompt, third.meta) == ("<bos>[user]ab\n[assistant]", {"shown": "ab"})
+    again = read_examples(write_examples([first, second, third], path), as_prompt)  # a template is used once
+    assert [e.prompt for e in again] == [first.prompt, second.prompt, third.prompt]
+    assert [e.meta for e in again] == [first.meta, second.meta, third.meta]
+
+
+def test_without_a_template_nothing_is_shown_apart_from_the_prompt(write):
+    found = read_examples(write(GOOD), partial(chat_prompt, tiny_tokenizer()))
+    assert found == read_examples(write(GOOD)) and all(example.meta == {} for example in found)
+
+
+@pytest.mark.parametrize(
+    "bad,message",
+    [
+        (talk(prompt="p"), "line 2: prompt and messages; expected one of them"),
+        (talk(messages="hi"), "line 2: messages is 'hi'; expected a list of objects with role and content"),
+        (talk(messages=[]), "line 2: messages is []; expected a list"),
+        (talk(messages=[{"role": "user"}]), "line 2: messages is [{'role': 'user'}]; expected a list"),
+        (talk(messages=[{"role": "user", "content": [1]}]), "line 2: messages is"),
+        (talk(messages=["hi"]), "line 2: messages is ['hi']; expected a list"),
+    ],
+)
+def test_bad_messages_are_named(write, as_prompt, bad, message):
+    path = write([row(), bad])
+    with pytest.raises(ValueError) as error:
+        read_examples(path, as_prompt)
+    assert str(path) in str(error.value) and message in str(error.value)
+
+
+def test_messages_need_the_template_of_a_model(write):
+    path = write([row(), talk(label=1, group="h")])
+    with pytest.raises(ValueError, match="line 2: messages, which need the chat template of a model"):
+        read_examples(path)
+    with pytest.raises(ValueError, match="line 2: messages, but the base's tokenizer has no chat template"):
+        read_examples(path, partial(chat_prompt, tiny_tokenizer()))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_file_that_is_not_utf_8_is_named(write, encoding):
+    path = write(GOOD)
+    path.write_bytes(path.read_text().replace('"p"', '"\u00e9"').encode(encoding))
+    with pytest.raises(ValueError) as error:
+        read_examples(path)
+    assert f"{path}, line 1: " in str(error.value) and (
+        "not UTF-8" in str(error.value) or "no JSON" in str(error.value)
+    )
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(write):
+    path = write(GOOD)
+    plain = read_examples(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_examples(path) == plain

@@ -1,0 +1,82 @@
+"""Prompts become the tokens that generation sees, with one BOS, whoever wrote it."""
+
+import pytest
+import torch
+from reference import tiny_tokenizer
+from taught import TEMPLATE
+
+from iti_llama.toolkit.foundation.complete import complete
+from iti_llama.toolkit.foundation.tokenize import chat_prompt, completion_ids, prompt_ids
+
+
+TALK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def chatty():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def templated(tokenizer, messages) -> list[int]:
+    found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    return found[0] if isinstance(found[0], list) else found
+
+
+def test_a_plain_prompt_gets_the_tokenizers_own_bos_and_a_completion_gets_none():
+    tokenizer = tiny_tokenizer()
+    assert prompt_ids(tokenizer, "ab") == [1, *completion_ids(tokenizer, "ab")]
+    assert 1 not in completion_ids(tokenizer, "ab")
+
+
+def test_a_templated_prompt_has_the_tokens_that_transformers_gives_it_with_one_bos(chatty):
+    for messages in (TALK, [{"role": "user", "content": "hi"}]):
+        ids = prompt_ids(chatty, chat_prompt(chatty, messages))
+        assert ids == templated(chatty, messages)
+        assert ids.count(chatty.bos_token_id) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="the tokenizer's BOS is added to a templated prompt whose template has none")
+def test_a_template_without_bos_has_the_tokens_that_transformers_gives_it(chatty):
+    chatty.chat_template = TEMPLATE.replace("{{ bos_token }}", "")
+    assert prompt_ids(chatty, chat_prompt(chatty, TALK)) == templated(chatty, TALK)
+
+
+def test_templated_prompts_are_completed_as_they_are_tokenized(steered, chatty):
+    prompts = [chat_prompt(chatty, text) for text in ("hi", "what is x")]
+    found = complete(steered, chatty, prompts, [1.5, 1.5], max_new_tokens=6)
+    for prompt, text in zip(prompts, found, strict=True):
+        ids = torch.tensor([templated(chatty, [{"role": "user", "content": prompt[len("<bos>[user]") : -12]}])])
+        out = steered.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+        assert chatty.decode(out[0, ids.shape[1] :], skip_special_tokens=True) == text
+
+
+@pytest.mark.xfail(strict=True, reason="complete decides on BOS for the whole batch by its first prompt")
+def test_templated_and_plain_prompts_in_one_call_are_completed_as_alone(steered, chatty):
+    prompts = [chat_prompt(chatty, "hi"), "def f(x):", "<eos>ab"]
+    together = complete(steered, chatty, prompts, [0.0] * 3, max_new_tokens=8)
+    assert together == [complete(steered, chatty, [p], [0.0], max_new_tokens=8)[0] for p in prompts]
+
+
+def test_a_text_is_the_users_message_where_there_is_a_template_and_stays_where_there_is_none(chatty):
+    assert chat_prompt(chatty, "hi") == "<bos>[user]hi\n[assistant]"
+    assert chat_prompt(tiny_tokenizer(), "hi") == "hi"
+
+
+def test_a_text_that_holds_special_tokens_already_stays_as_it_is(chatty):
+    written = chat_prompt(chatty, "hi")
+    assert chat_prompt(chatty, written) == written
+
+
+def test_messages_without_a_template_are_refused_by_name():
+    with pytest.raises(ValueError, match="d.jsonl, line 3: messages, but the base's tokenizer has no chat template"):
+        chat_prompt(tiny_tokenizer(), TALK, "d.jsonl, line 3")
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('roles must alternate') }}", "{{ messages[7].content }}"])
+def test_what_a_template_says_against_messages_is_named(chatty, template):
+    chatty.chat_template = template
+    with pytest.raises(ValueError, match="line 9: the chat template refuses the messages") as error:
+        chat_prompt(chatty, TALK, "d.jsonl, line 9")
+    assert "alternate" in str(error.value) or "undefined" in str(error.value) or "has no element" in str(error.value)
