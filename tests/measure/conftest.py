@@ -5,6 +5,8 @@ from reference import some_directions, tiny_llama, tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.labelled_tasks import labelled_set
+from iti_llama.toolkit.measure.parts import read_part
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +31,19 @@ def bundled():
     from transformers import AutoTokenizer
 
     return ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
+
+
+@pytest.fixture(scope="session")
+def taught(fitted_dir):
+    """A steered model on which the steering has an effect."""
+    return ITILlamaForCausalLM.from_pretrained(fitted_dir).eval()
+
+
+@pytest.fixture(scope="session")
+def held_out_pairs(fitted_dir):
+    """A function: the pairs of a part of the set that `taught` was fitted on."""
+
+    def of(part: str, header: str | None = None, pairs: bool = True):
+        return labelled_set(f"held-out:{part}", read_part(fitted_dir, part), header, pairs)
+
+    return of

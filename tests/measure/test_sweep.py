@@ -1,13 +1,25 @@
 """Measuring: against independent computations, resumable, and honest about nothing."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from reference import tiny_tokenizer
 
 from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.foundation.intervals import estimate
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
-from iti_llama.toolkit.measure.sweep import Point, Rates, alpha_of_kl, apply, beats_control, choose, control
+from iti_llama.toolkit.measure.sweep import (
+    Point,
+    Rates,
+    alpha_of_kl,
+    apply,
+    beats_control,
+    choose,
+    control,
+    sweep,
+)
 
 
 def test_the_alpha_of_a_kl_budget_is_at_the_budget(tiny, tokenizer):
@@ -63,3 +75,54 @@ def test_a_choice_is_written_into_the_config(tmp_path):
     assert fields == {"iti_alpha": 0.8, "iti_scope": "generated", "iti_top_k": 4, "other": 5}
     apply(tmp_path, chosen, heads=4)
     assert json.loads((tmp_path / "config.json").read_text())["iti_top_k"] is None
+
+
+def odd_rates(odds):
+    ones = estimate([1] * len(odds), range(len(odds)))
+    return Rates(ones, ones, ones, estimate(odds, range(len(odds))), tuple(odds))
+
+
+def odd_point(alpha, odds, kl=0.0, against=None):
+    return Point(8, alpha, "all", odd_rates(odds), odd_rates(odds), against and odd_rates(against), kl, kl)
+
+
+def test_of_pairs_the_largest_log_odds_inside_the_kl_guard_are_chosen():
+    line = [odd_point(0, [-1, -1]), odd_point(1, [0, 0], 0.1), odd_point(2, [3, 3], 0.2), odd_point(3, [5, 5], 0.4)]
+    assert choose(line, kl_guard=0.25).alpha == 2
+    assert choose(line).alpha == 3
+    assert choose(line, kl_guard=0.05) is None
+    assert choose([line[0], odd_point(1, [-2, -1])]) is None
+    taken = [odd_point(0, [0, 0], against=[4, 4]), odd_point(1, [1, 1], against=[4, 4])]
+    assert choose([*taken, odd_point(2, [1, 1], against=[-4, -4])]).alpha == 2
+
+
+def test_of_pairs_the_control_is_beaten_pair_by_pair():
+    """Pairs that differ much from each other, and a gain of 0.5 on every one: intervals overlap, differences do
+    not."""
+    rng = np.random.default_rng(0)
+    level, groups = rng.normal(0, 5, 40), [f"g{i}" for i in range(40)]
+    steered, random = odd_point(1, level + 0.5), odd_rates(level + rng.normal(0, 0.1, 40))
+    assert steered.at.odds.low < random.odds.high
+    assert beats_control(steered, [1], [[random, random]], groups)
+    other = odd_rates(level + 0.6)
+    assert not beats_control(steered, [1], [[random, random], [other, other]], groups)
+
+
+def test_a_sweep_of_pairs_has_log_odds_at_every_point_of_both_signs(taught, held_out_pairs, sandbox):
+    tasks, before = held_out_pairs("validation", "# x"), (taught.iti_top_k, taught.iti_scope)
+    points = sweep(taught, tiny_tokenizer(), tasks, [2, 6], [1.0, 2.0], ["all", "generated"], sandbox)
+    assert [(p.top_k, p.alpha, p.scope) for p in points] == [
+        (2, 0, "all"), (2, 1, "all"), (2, 2, "all"), (6, 1, "all"), (6, 2, "all"),
+        (2, 1, "generated"), (2, 2, "generated"), (6, 1, "generated"), (6, 2, "generated"),
+    ]  # fmt: skip
+    assert (taught.iti_top_k, taught.iti_scope) == before
+    for rates in (rates for p in points for rates in (p.at, p.minus, p.against)):
+        assert rates.odds.mean == pytest.approx(np.mean(rates.odds_by_task)) and rates.odds.n == len(tasks)
+        assert rates.target.mean == np.mean(np.array(rates.odds_by_task) > 0) and rates.correct.mean == 1
+    assert points[0].at.odds_by_task == points[0].minus.odds_by_task != points[0].against.odds_by_task
+    assert points[0].kl == 0 and all(p.kl > 0 and p.kl_minus > 0 for p in points[1:])
+    found = json.loads(json.dumps([p.to_dict() for p in points]))
+    assert found[3]["at"]["odds"]["mean"] == points[3].at.odds.mean and "odds_by_task" not in found[3]["at"]
+    bare = sweep(taught, tiny_tokenizer(), replace(tasks, asked=None), [6], [1.0], ["all"], sandbox)
+    assert all(p.against is None and p.to_dict()["against"] is None for p in bare)
+    assert bare[1].at.odds_by_task == pytest.approx(points[3].at.odds_by_task, abs=2e-4)
