@@ -1,9 +1,13 @@
 """Measuring: against independent computations, resumable, and honest about nothing."""
 
 import json
+from functools import partial
 
 import pytest
+from reference import tiny_tokenizer
+from taught import TEMPLATE
 
+from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.measure.tasks import file_set
 
 
@@ -40,3 +44,43 @@ def test_bad_tasks_are_named(tmp_path, row, said):
     with pytest.raises(ValueError, match="line 1") as error:
         file_set(path, "# Be brief.\n")
     assert said in str(error.value)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(*rows, name="tasks.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    return to_file
+
+
+def test_without_tests_an_answer_has_only_to_be_intact(write, sandbox):
+    tasks = file_set(write({"prompt": "p"}, {"prompt": "q", "tests": [], "group": "g"}), None)
+    assert (tasks.sound, tasks.target, tasks.asked, tasks.pairs) == ("intact", "", None, False)
+    grades = tasks.grade([tasks.tasks[0]] * 3, ["fine", " \n", "go on and on " * 9], sandbox)
+    assert [grade.correct for grade in grades] == [True, False, False]
+
+
+def test_rows_with_tests_and_rows_without_are_not_mixed(write):
+    tested = {"prompt": "def f(x):", "tests": [{"call": "f(1)", "value": 1}]}
+    with pytest.raises(ValueError, match="row 2 has no tests, others have; expected all or none"):
+        file_set(write(tested, {"prompt": "p"}), None)
+
+
+def test_a_file_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_nothing(write):
+    path = write({"prompt": "p"})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert file_set(path, None).tasks[0].prompt == "p"
+    path.write_text('{"prompt": "p"}', encoding="utf-16")
+    with pytest.raises(ValueError, match=r"tasks\.jsonl: not UTF-8 at byte 0"):
+        file_set(path, None)
+
+
+def test_a_prompt_goes_through_the_template_and_the_header_into_it(write):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tasks = file_set(write({"prompt": "what is x"}), "# Be brief.", partial(chat_prompt, tokenizer))
+    (task,) = tasks.tasks
+    assert (task.prompt, task.shown) == ("<bos>[user]what is x\n[assistant]", "what is x")
+    assert tasks.asked(task) == "<bos>[user]# Be brief.\nwhat is x\n[assistant]"
