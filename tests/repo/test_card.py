@@ -1,8 +1,24 @@
-"""Push, pull and verify, of both forms, against the server on loopback."""
+"""The card: what it says is what the files beside it hold, and what its owner wrote is kept."""
 
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
 from hub import Repo
+from huggingface_hub import ModelCard
+from reference import tiny_tokenizer
+from taught import two_ways
 
-from iti_llama.toolkit.repo.card import name_repo
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.measure.labelled_tasks import labelled_set
+from iti_llama.toolkit.measure.parts import read_part
+from iti_llama.toolkit.measure.receipt import receipt
+from iti_llama.toolkit.repo.card import name_repo, renew_card, write_card
+from iti_llama.toolkit.repo.make import fit_repo
 
 
 def test_the_licence_is_that_of_the_base(hub, client):
@@ -23,3 +39,227 @@ def test_the_licence_is_that_of_the_base(hub, client):
 def test_the_quick_start_names_the_repo():
     text = name_repo('x\nrepo = "."  # here\n`iti-llama verify REPO`\n', "me/y")
     assert text == 'x\nrepo = "me/y"\n`iti-llama verify me/y`\n'
+
+
+def edit(folder, name: str = "config.json", **fields) -> None:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def reworded(folder, behaviour: str) -> None:
+    """The behaviour is in the directions' provenance."""
+    path = folder / "iti_directions.safetensors"
+    directions = ITIDirections.load(path)
+    replace(directions, provenance=directions.provenance | {"behaviour": behaviour}).save(path)
+
+
+def text_of(folder) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def part(text: str, name: str) -> str:
+    return text.split(f"<!-- iti-{name}: begin -->\n")[1].split(f"\n<!-- iti-{name}: end -->")[0]
+
+
+@pytest.fixture(scope="module")
+def evaluation(fitted_dir) -> dict:
+    model = ITILlamaForCausalLM.from_pretrained(fitted_dir).eval()
+    pairs = labelled_set("held-out:test", read_part(fitted_dir, "test"), pairs=True)
+    return json.loads(json.dumps(receipt(model, tiny_tokenizer(), pairs, None).found))
+
+
+@pytest.fixture
+def measured(fitted, evaluation):
+    """A fitted repo that was measured as it is, with its card."""
+    (fitted / "evaluation.json").write_text(json.dumps(evaluation))
+    assert renew_card(fitted)
+    return fitted
+
+
+def test_a_card_names_the_behaviour_and_says_that_nothing_was_measured(fitted):
+    card = ModelCard.load(fitted / "README.md")
+    assert "# taught, steered: returns x\n" in card.text and card.data.model_name == "taught, steered: returns x"
+    assert card.data.eval_results is None and "Not measured: alpha was not chosen on any data" in card.text
+    assert card.data.pipeline_tag == "text-generation" and "activation-steering" in card.data.tags
+    assert "two_ways.jsonl" in part(card.text, "made")
+
+
+def test_a_card_of_a_measured_repo_has_its_numbers_for_people_and_for_the_hub(measured, evaluation):
+    card = ModelCard.load(measured / "README.md")
+    summary = {row["name"]: row for row in evaluation["summary"]}
+    for row in summary.values():
+        assert f"| {100 * row['target']['mean']:.1f}% [" in part(card.text, "receipt")
+    assert "| steered (alpha 1) |" in card.text and evaluation["how"] in card.text
+    found = {one.metric_name: one.metric_value for one in card.data.eval_results}
+    assert found == {
+        f"share: prefers label 1, {name} (alpha {alpha})": round(summary[name]["target"]["mean"], 4)
+        for name, alpha in (("plain", 0), ("steered", 1))
+    }
+    assert {one.dataset_name for one in card.data.eval_results} == {"held-out:test, 8 answers"}
+    ModelCard(str(card))  # what is written is read again
+
+
+@pytest.mark.parametrize(
+    "fields,said",
+    [
+        ({"iti_alpha": 2.5}, "alpha 2.5, 6 heads, scope all"),
+        ({"iti_top_k": 3}, "alpha 1, 3 heads, scope all"),
+        ({"iti_scope": "generated"}, "alpha 1, 6 heads, scope generated"),
+    ],
+)
+def test_a_change_of_the_steering_takes_the_old_numbers_from_the_card(measured, fields, said):
+    edit(measured, **fields)
+    assert renew_card(measured)
+    text = text_of(measured)
+    assert f"Not measured as it is now ({said}): the last evaluation was of alpha 1, 6 heads, scope all." in text
+    assert "| plain (alpha 0) |" not in text and "model-index" not in text and "<td>" not in text
+    what = part(text, "what")
+    assert f"{fields.get('iti_top_k', 6)} attention heads are shifted by alpha = {fields.get('iti_alpha', 1)} " in what
+    assert ("all after it" in what) == (fields.get("iti_scope") == "generated")
+    edit(measured, **{"iti_alpha": 1.0, "iti_top_k": None, "iti_scope": "all"})
+    assert renew_card(measured) and "| steered (alpha 1) |" in text_of(measured)
+
+
+def test_other_directions_take_the_old_numbers_from_the_card(measured):
+    path = measured / "iti_directions.safetensors"
+    directions = ITIDirections.load(path)
+    replace(directions, directions=-directions.directions).save(path)
+    renew_card(measured)
+    assert "Not measured as it is now" in text_of(measured) and "| plain (alpha 0) |" not in text_of(measured)
+
+
+def test_what_the_owner_wrote_is_kept(measured):
+    text = text_of(measured).replace("## Citation", "## Thanks\n\nTo my cat.\n\n## Citation")
+    text = text.replace(
+        "tags:\n", "thumbnail: cat.png\nextra_gated_prompt: Be kind.\ninference: false\ntags:\n- cats\n"
+    )
+    (measured / "README.md").write_text("\n".join(text.split("\n")), encoding="utf-8")
+    edit(measured, iti_alpha=2.0)
+    assert renew_card(measured)
+    card = ModelCard.load(measured / "README.md")
+    assert "## Thanks\n\nTo my cat.\n" in card.text
+    kept = card.data.to_dict()
+    assert (kept["thumbnail"], kept["extra_gated_prompt"], kept["inference"]) == ("cat.png", "Be kind.", False)
+    assert "cats" in kept["tags"] and "alpha = 2 " in card.text
+
+
+@pytest.mark.xfail(strict=True, reason="where the base's licence is not known, 'other' replaces what the owner wrote")
+def test_a_licence_that_the_owner_wrote_is_kept_where_none_is_known(fitted):
+    text = text_of(fitted).replace("license: other\nlicense_name: license-of-the-base-model", "license: apache-2.0")
+    (fitted / "README.md").write_text(text, encoding="utf-8")
+    renew_card(fitted)
+    assert ModelCard.load(fitted / "README.md").data.license == "apache-2.0"
+
+
+def test_renewing_twice_changes_nothing(measured):
+    once = text_of(measured)
+    assert renew_card(measured) and text_of(measured) == once
+
+
+def test_a_card_of_its_owners_is_left_as_it_is(fitted):
+    mine = b"---\nlicense: mit\n---\r\n# Mine\n\nalpha = 7\n"
+    (fitted / "README.md").write_bytes(mine)
+    edit(fitted, iti_alpha=2.0)
+    assert not renew_card(fitted) and (fitted / "README.md").read_bytes() == mine
+    (fitted / "README.md").unlink()
+    assert not renew_card(fitted) and not (fitted / "README.md").exists()
+
+
+def test_a_residual_site_is_in_no_standard_deviations(fitted):
+    path = fitted / "iti_directions.safetensors"
+    directions = ITIDirections.load(path)
+    replace(directions, site="residual").save(path)
+    for name in ("iti_report.json", "labelled_set.jsonl"):
+        (fitted / name).unlink()
+    text = text_of(write_card(fitted).parent)
+    assert not re.search("standard deviation|sigma|attention heads are", text)
+    assert "slices of the attention output are shifted by alpha = 1 times their recorded length" in text
+
+
+def test_no_card_holds_a_path_of_this_machine(measured, fitted_dir, taught_dir):
+    for folder in (measured, fitted_dir):
+        assert str(taught_dir.parent) not in text_of(folder) and not re.search(
+            r"/(tmp|home|root|var)\b", text_of(folder)
+        )
+    edit(measured, base_model_name_or_path=None)
+    renew_card(measured)
+    assert str(taught_dir) not in text_of(measured) and "The weights, unchanged from `taught`" in text_of(measured)
+
+
+def test_fences_in_prompts_and_answers_do_not_end_those_of_the_card(measured, evaluation):
+    nasty = "```python\nx = 1\n```\n````\n# no title\n<b>"
+    first = {"prompt": nasty, "shown": nasty, "plain": "a", "steered": f"{nasty}\n</td>"}
+    (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [first, *evaluation["examples"]]}))
+    renew_card(measured)
+    text = text_of(measured)
+    example = part(text, "example")
+    fences = re.findall(r"^(`{3,})$", example, re.MULTILINE)
+    assert fences.count("`````") == 6 and f"`````\n{nasty}\n`````" in example
+    assert ModelCard(text).data.model_name == "taught, steered: returns x"
+    code = part(text, "start").split("```python\n")[1].split("\n```\n")[0]
+    compile(code, "card", "exec")
+    assert f"prompt = {nasty!r}" in code
+
+
+NASTY = [
+    "writes a | b", "writes *bold* _text_ `code`", "<script>alert(1)</script> & <b>", "says: 'yes' \"no\"",
+    "# says #tags", "---", "{{ x }} %} [a](b)", "- key: value", "schreibt höflich 你好", "says \\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("behaviour", NASTY)
+def test_whatever_the_behaviour_is_called_the_card_can_be_read(measured, evaluation, behaviour):
+    reworded(measured, behaviour)
+    assert renew_card(measured)
+    for path in (measured / "README.md", write_card(measured)):
+        card = ModelCard.load(path)
+        assert card.data.model_name == f"taught, steered: {behaviour}" and len(card.data.eval_results) == 2
+        (title,) = re.findall("^# .*$", card.text, re.MULTILINE)
+        assert title == f"# taught, steered: {behaviour}"
+        table = [line for line in part(card.text, "receipt").splitlines() if line.startswith("|")]
+        assert len(table) == 6 and len({line.count("|") for line in table}) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="a part ends at the first end mark, which an answer may hold")
+def test_marks_of_parts_in_an_answer_do_not_end_a_part(measured, evaluation):
+    one = {"prompt": "p", "shown": "p", "plain": "a", "steered": "x <!-- iti-example: end --> y"}
+    (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [one]}))
+    renew_card(measured)
+    once = text_of(measured)
+    renew_card(measured)
+    assert text_of(measured) == once
+
+
+def test_saving_a_model_over_a_card_renews_it(measured, tmp_path):
+    model = ITILlamaForCausalLM.from_pretrained(measured)
+    model.iti_alpha, model.iti_top_k = 3.0, 2
+    shutil.copytree(measured, tmp_path / "other")
+    model.save_pretrained(tmp_path / "other")
+    text = text_of(tmp_path / "other")
+    assert "2 attention heads are shifted by alpha = 3 standard deviations" in text
+    assert "Not measured as it is now (alpha 3, 2 heads, scope all)" in text
+    model.save_pretrained(tmp_path / "fresh")
+    assert not (tmp_path / "fresh" / "README.md").exists()
+
+
+def test_a_chat_prompt_is_shown_as_its_writer_wrote_it(measured, evaluation):
+    given = {"prompt": "<bos>[user]hi\n[assistant]", "shown": "hi", "plain": "a", "steered": "b"}
+    (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [given]}))
+    renew_card(measured)
+    text = text_of(measured)
+    assert "prompt = 'hi'" in text and 'messages = [{"role": "user", "content": prompt}]' in text
+    assert "[user]" not in text
+
+
+def test_a_choice_that_was_not_made_is_said(measured):
+    (measured / "sweep.json").write_text(json.dumps({"why": "no point beats plain", "chosen": None}))
+    renew_card(measured)
+    assert "No strength was chosen: no point beats plain." in part(text_of(measured), "receipt")
+
+
+def test_a_report_that_does_not_support_the_directions_comes_first_among_the_limits(taught_dir, tmp_path):
+    rows = [replace(row, completion=f"y = {7 * i % 5}\n") for i, row in enumerate(two_ways())]
+    settings = FitSettings(top_k=2, folds=3, permutations=20, test_share=0.4)
+    found = fit_repo(taught_dir, rows, tmp_path / "repo", policy=Policy("last"), settings=settings)
+    limits = part(text_of(tmp_path / "repo"), "limits")
+    assert found["supported"] is False and limits.startswith("- **The data do not support these directions")
