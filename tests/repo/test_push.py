@@ -1,11 +1,16 @@
 """Push, pull and verify, of both forms, against the server on loopback."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
-from hub import LOAD
+from hub import LOAD, SETUP, TOKEN, Hub, Repo
 from huggingface_hub import ModelCard
 from reference import some_directions
 
@@ -13,6 +18,7 @@ from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.push import files_to_push
+from iti_llama.toolkit.repo.verify import verify
 
 
 ADAPTER = pytest.mark.parametrize("folder", ["adapter"], indirect=True)
@@ -169,3 +175,137 @@ def test_what_is_not_a_repo_is_not_pushed(folder, form, base_dir, tmp_path):
         files_to_push(folder)
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         files_to_push(tmp_path / "empty")
+
+
+FROM_MEMORY = """
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+    for call in (lambda: model.push_to_hub("me/x"), lambda: model.save_pretrained(sys.argv[2], push_to_hub=True)):
+        try:
+            call()
+        except (ImportError, ValueError) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    del sys.modules["iti_llama"]
+    for name, base in (("me/adapter", "meta/base"), ("me/whole", None)):
+        model.config.base_model_name_or_path = base
+        model.push_to_hub(name)
+"""
+
+TWICE = """
+    import os, sys
+    from iti_llama.toolkit.cli import main
+    token = os.environ.pop("HF_TOKEN")
+    try:
+        main()
+    except SystemExit as stopped:
+        assert stopped.code == 2
+    os.environ["HF_TOKEN"] = token
+    main()
+"""
+"""The command without a token, then with it."""
+
+
+@pytest.fixture(scope="module")
+def run_against(tmp_path_factory):
+    """As `client`, for a server that several tests look at."""
+
+    def run(server: Hub, script: str, *arguments) -> str:
+        environment = os.environ | server.environment(tmp_path_factory.mktemp("home")) | {"HF_TOKEN": TOKEN}
+        command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def from_memory(run_against, fitted_dir, taught_dir, tmp_path_factory):
+    """A model pushed from memory: ({repo: files}, what was said, the folder that it was saved to in between)."""
+    with Hub() as server:
+        server.repos["meta/base"] = Repo()
+        server.repos["meta/base"].commit({path.name: path.read_bytes() for path in taught_dir.iterdir()})
+        saved = tmp_path_factory.mktemp("saved") / "repo"
+        said = run_against(server, textwrap.dedent(SETUP) + textwrap.dedent(FROM_MEMORY), fitted_dir, saved)
+        return {name: repo.at("main")[1] for name, repo in server.repos.items()}, said, saved
+
+
+def sums_of(files: dict[str, bytes]) -> dict[str, str]:
+    lines = files["SHA256SUMS"].decode().splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+@pytest.mark.parametrize("name,base", [("me/adapter", "meta/base"), ("me/whole", None)])
+def test_a_model_in_memory_is_pushed_as_a_whole_repo(name, base, from_memory, taught_dir):
+    files = from_memory[0][name]
+    assert {*CODE, "config.json", "iti_directions.safetensors", "tokenizer.json", "README.md"} <= set(files)
+    assert ("model.safetensors" in files) == (base is None)
+    assert files["tokenizer.json"] == (taught_dir / "tokenizer.json").read_bytes()
+    listed = sums_of(files)
+    assert set(listed) == set(files) - {"SHA256SUMS", ".gitattributes"}
+    assert all(hashlib.sha256(files[file]).hexdigest() == digest for file, digest in listed.items())
+    assert not any(str(taught_dir.parents[1]).encode() in body for body in files.values())
+
+
+@pytest.mark.parametrize("name,base", [("me/adapter", "meta/base"), ("me/whole", None)])
+def test_a_model_in_memory_gets_a_card_that_names_its_repo(name, base, from_memory):
+    card = ModelCard(from_memory[0][name]["README.md"].decode())
+    assert f'repo = "{name}"' in card.text and f"`iti-llama verify {name}`" in card.text
+    assert f"# {'base' if base else 'taught'}, steered: returns x\n" in card.text
+    assert card.data.base_model == base
+
+
+def test_pushing_from_a_model_needs_the_package_and_saving_does_not_push(from_memory):
+    repos, said, saved = from_memory
+    assert "ImportError: it needs the package, for tokenizer and card: `pip install iti-llama`" in said
+    assert "ValueError: push_to_hub=True would leave out tokenizer and card: call model.push_to_hub(repo_id)" in said
+    assert set(repos) == {"meta/base", "me/adapter", "me/whole"} and not saved.exists()
+
+
+@pytest.fixture(scope="module")
+def from_folder(run_against, fitted_dir, tmp_path_factory):
+    """A folder with what stays at home, pushed by a short name: ({repo: files}, the folder, what
+    was said without a token)."""
+    folder = tmp_path_factory.mktemp("pushed") / "repo"
+    shutil.copytree(fitted_dir, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"base_model_name_or_path": "meta/base"}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("completions.jsonl", "completions_1_6_all.jsonl", "sweep_completions.jsonl", "notes.md"):
+        (folder / name).write_text("hf_secret")
+    (folder / "evaluation.json").write_text("{}")
+    with Hub() as server:
+        said = run_against(server, TWICE, "push", "--model", folder, "short-name")
+        return {name: repo.at("main")[1] for name, repo in server.repos.items()}, folder, said
+
+
+def test_a_short_name_is_completed_by_the_hub(from_folder):
+    repos, folder, _ = from_folder
+    assert set(repos) == {"me/short-name"}
+    assert b'repo = "me/short-name"' in repos["me/short-name"]["README.md"]
+    assert 'repo = "."' in (folder / "README.md").read_text()  # here it still loads from here
+
+
+def test_the_data_and_the_completions_are_never_pushed(from_folder):
+    files = from_folder[0]["me/short-name"]
+    assert {"iti_report.json", "evaluation.json", "figures/head_auc.png", "tokenizer.json"} <= set(files)
+    assert not any(name.endswith((".jsonl", "notes.md")) for name in files)
+    assert all(hashlib.sha256(files[name]).hexdigest() == digest for name, digest in sums_of(files).items())
+
+
+def test_a_repo_that_was_pushed_is_what_its_manifest_says(from_folder, tmp_path):
+    for name, body in from_folder[0]["me/short-name"].items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+    assert verify(str(tmp_path)).problems == ()
+    (tmp_path / "README.md").write_text("x")
+    assert any("README.md is not the file that was pushed" in problem for problem in verify(str(tmp_path)).problems)
+
+
+def test_without_a_token_the_way_to_one_is_said(from_folder):
+    said = from_folder[2]
+    assert "error: the Hub refuses to write to short-name (401)" in said
+    assert "hf auth login" in said and "Traceback" not in said
+
+
+def test_a_model_on_a_base_in_a_folder_is_not_pushed_from_memory(steered):
+    with pytest.raises(ValueError, match="which nobody else can load: set it to the base's Hub repo, or to None"):
+        steered.push_to_hub("me/x")
