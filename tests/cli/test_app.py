@@ -1,10 +1,12 @@
 """The command line: what it prints, and how it refuses."""
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from huggingface_hub import ModelCard
 from reference import tiny_llama, tiny_tokenizer
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
@@ -12,21 +14,7 @@ from typer.testing import CliRunner
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit import cli
 from iti_llama.toolkit.data.labelled_set import Example, write_examples
-from iti_llama.toolkit.foundation.package import ROOT
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command as a user would; returns (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iti-llama", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return call
+from iti_llama.toolkit.foundation.package import ROOT, __version__
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +38,19 @@ def data(tmp_path_factory):
 def test_every_command_says_what_it_does():
     help_ = CliRunner().invoke(cli.app, ["--help"])
     assert help_.exit_code == 0
-    for name in ("demo", "generate", "info", "dataset", "fit", "sweep", "evaluate"):
+    for name in (
+        "run",
+        "demo",
+        "generate",
+        "info",
+        "dataset",
+        "fit",
+        "sweep",
+        "evaluate",
+        "convert",
+        "push",
+        "verify",
+    ):
         assert name in help_.output
         assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
 
@@ -84,6 +84,9 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
     assert "training samples" in out and "No permutation null of 19 draws" in out.replace("\n", " ")
 
 
+NOT_THERE = pytest.mark.xfail(strict=True, reason="the missing labelled set is said, and not the missing folder")
+
+
 @pytest.mark.parametrize(
     "arguments,said",
     [
@@ -93,8 +96,18 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         (["fit", "--alpha", "nan"], "iti_alpha is nan"),
         (["fit", "--scope", "some"], "iti_scope is 'some'"),
         (["fit", "--folds", "50"], "50 folds"),
-        (["fit", "--base", "/nowhere"], "/nowhere"),
-        (["info", "/nowhere"], "/nowhere"),
+        (["fit", "--base", "/nowhere"], "/nowhere: no such folder"),
+        (["fit", "--model", "/nowhere"], "/nowhere: no such folder"),
+        (["info", "/nowhere"], "/nowhere: no such folder"),
+        (["info", "/nowhere", "--model", "/elsewhere"], "the model is given twice, /nowhere and --model /elsewhere"),
+        (["verify", "/nowhere", "--model", "/elsewhere"], "the model is given twice"),
+        (["verify"], "no model: give a Hub repo or a folder"),
+        (["push", "a", "me/x", "--model", "b"], "2 folders; expected one: iti-llama push FOLDER OWNER/NAME"),
+        (["push", "me/x"], "0 folders; expected one"),
+        (["push", "/nowhere", "me/x"], "/nowhere: no config.json"),
+        (["generate", "--repo", "/nowhere", "--prompt", "x"], "/nowhere: no such folder"),
+        pytest.param(["sweep", "--model", "/nowhere"], "/nowhere: no such folder", marks=NOT_THERE),
+        pytest.param(["evaluate", "--model", "/nowhere"], "/nowhere: no such folder", marks=NOT_THERE),
         (["generate"], "--prompt"),
         (["evaluate", "--tasks", "corpus:train"], "corpus:train"),
         (["sweep", "--alphas", "1,x"], "--alphas is '1,x'"),
@@ -106,7 +119,8 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
 def test_bad_input_ends_in_one_line_and_code_2(run, base, data, tmp_path, arguments, said):
     if arguments[0] == "fit":
         defaults = {"--base": base, "--data": data, "--out": tmp_path / "out"}
-        arguments = [*arguments, *(x for k, v in defaults.items() if k not in arguments for x in (k, v))]
+        named = {"--base" if word == "--model" else word for word in arguments}
+        arguments = [*arguments, *(x for k, v in defaults.items() if k not in named for x in (k, v))]
     code, _, err = run(*arguments)
     assert code == 2
     assert said in err and "Traceback" not in err
@@ -158,3 +172,47 @@ def test_a_kl_budget_is_not_exceeded(run):
 def test_the_command_is_installed():
     run = subprocess.run([sys.executable, "-m", "iti_llama.toolkit.cli", "--help"], capture_output=True, text=True)
     assert run.returncode == 0 and "demo" in run.stdout
+
+
+def test_the_version_is_that_of_the_package(run):
+    assert run("--version") == (0, f"iti-llama {__version__}\n", "")
+
+
+def test_the_short_option_for_help_is_the_long_one(run):
+    for command in ((), ("fit",), ("push",), ("dataset",)):
+        code, out, _ = run(*command, "-h")
+        assert code == 0 and out == run(*command, "--help")[1] and "Usage" in out
+
+
+def test_the_model_is_an_argument_or_an_option(run, fitted_dir):
+    for command in ("info", "verify"):
+        as_argument = run(command, fitted_dir, "--json")
+        assert as_argument[0] == 0, as_argument
+        for option in ("--model", "--repo"):
+            assert json.loads(as_argument[1]) == json.loads(run(command, option, fitted_dir, "--json")[1])
+
+
+def test_info_cuts_nothing_off_at_80_columns(run, fitted_dir):
+    code, out, _ = run("info", fitted_dir)
+    assert code == 0 and "…" not in out
+    assert json.loads(run("info", fitted_dir, "--json")[1])["provenance"]["dataset_sha256"] in "".join(out.split())
+
+
+def test_fit_does_not_ask_where_nobody_can_answer(run, base, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("returns x\n"))
+    out = tmp_path / "repo"
+    code, _, err = run("fit", "--base", base, "--data", data, "--out", out, "--permutations", 0, "--folds", 3)
+    assert code == 0 and "What does" not in err and sys.stdin.read() == "returns x\n"
+    assert "# base" in (out / "README.md").read_text() and ", steered: " not in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert str(tmp_path) not in card and str(base.parent) not in card and "--out DIR" in card
+
+
+def test_a_behaviour_is_the_title_of_the_card(run, base, data, tmp_path):
+    said = ["--behaviour", "returns x", "--language", "code", "--hub-dataset", "me/data"]
+    arguments = ["fit", "--base", base, "--data", data, "--permutations", 0, "--folds", 3, *said]
+    code, _, err = run(*arguments, "--out", tmp_path / "repo")
+    assert code == 0, err
+    card = ModelCard.load(tmp_path / "repo" / "README.md")
+    assert ", steered: returns x\n" in card.text
+    assert card.data.language in ("code", ["code"]) and card.data.datasets == ["me/data"]

@@ -1,0 +1,99 @@
+"""Answers at the command line: greedy, sampled, and through a chat template."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from reference import hooks, tiny_tokenizer
+from taught import TEMPLATE
+from transformers import LlamaForCausalLM
+
+from iti_llama import ITIDirections
+
+
+PROMPT = "def f7(x):\n"
+
+
+@pytest.fixture
+def answers(run, fitted_dir):
+    def call(*arguments, repo=fitted_dir, prompt=PROMPT):
+        code, out, err = run(
+            "generate", "--model", repo, "--prompt", prompt, "--max-new-tokens", 8, "--json", *arguments
+        )
+        assert code == 0, err
+        return [(row["alpha"], row["completion"]) for row in json.loads(out)["completions"]]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def plain_answer(fitted_dir, taught_dir):
+    """The greedy answer of a plain Llama with hooks to what a tokenizer makes of a prompt."""
+    plain, directions = (
+        LlamaForCausalLM.from_pretrained(taught_dir),
+        ITIDirections.load(fitted_dir / "iti_directions.safetensors"),
+    )
+
+    def answer(ids: list[int], alpha: float) -> str:
+        fed = torch.tensor([ids])
+        with hooks(plain, directions, alpha):
+            out = plain.generate(fed, attention_mask=torch.ones_like(fed), max_new_tokens=8, do_sample=False)
+        return tiny_tokenizer().decode(out[0, len(ids) :], skip_special_tokens=True)
+
+    return answer
+
+
+def test_a_greedy_answer_is_that_of_a_plain_llama_with_hooks(answers, plain_answer):
+    ids = tiny_tokenizer()(PROMPT)["input_ids"]
+    assert answers("--compare", "--alpha", 2) == [(alpha, plain_answer(ids, alpha)) for alpha in (0.0, 2.0)]
+    assert answers() == [(1.0, plain_answer(ids, 1.0))]
+
+
+def test_the_same_seed_samples_the_same_answers_and_another_seed_others(answers):
+    sampled = ["--temperature", 3, "--samples", 4]
+    first = answers(*sampled, "--seed", 1)
+    assert first == answers(*sampled, "--seed", 1) != answers(*sampled, "--seed", 2)
+    assert len(first) == 4 and len(set(first)) > 1
+    assert [alpha for alpha, _ in answers(*sampled, "--compare")] == [0.0] * 4 + [1.0] * 4
+
+
+def test_sampling_of_the_likeliest_token_alone_is_greedy(answers):
+    (greedy,) = answers()
+    assert answers("--temperature", 3, "--sample-top-k", 1, "--samples", 2) == [greedy] * 2
+    assert answers("--top-p", 0.01, "--samples", 2) == [greedy] * 2
+
+
+def test_several_greedy_answers_are_refused(run, fitted_dir):
+    code, _, err = run("generate", "--model", fitted_dir, "--prompt", "a", "--samples", 3)
+    assert code == 2 and "--samples is 3, but greedy answers are all the same; expected --temperature too" in err
+
+
+@pytest.mark.parametrize("option", [("--temperature", 0), ("--top-p", 1.5), ("--sample-top-k", 0), ("--samples", 0)])
+def test_sampling_out_of_range_is_refused(run, fitted_dir, option):
+    code, _, err = run("generate", "--model", fitted_dir, "--prompt", "a", *option)
+    assert code == 2 and option[0] in err and "Traceback" not in err
+
+
+def test_a_prompt_goes_through_the_chat_template_where_there_is_one(answers, plain_answer, fitted_dir, tmp_path):
+    repo = shutil.copytree(fitted_dir, tmp_path / "chatty")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(repo)
+    talk = [{"role": "user", "content": PROMPT}]
+    given = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)["input_ids"]
+    bare = tokenizer(PROMPT)["input_ids"]
+    assert given[:2] != bare[:2] and given.count(1) == 1
+    assert answers(repo=repo) == answers("--chat", repo=repo) == [(1.0, plain_answer(given, 1.0))]
+    assert answers("--no-chat", repo=repo) == [(1.0, plain_answer(bare, 1.0))]
+    assert answers(repo=repo, prompt=tokenizer.decode(given)) == [(1.0, plain_answer(given, 1.0))]
+
+
+def test_a_chat_without_a_template_is_refused(run, fitted_dir):
+    code, _, err = run("generate", "--model", fitted_dir, "--prompt", "a", "--chat")
+    assert code == 2 and "has no chat template" in err
+
+
+def test_an_answer_is_printed_after_its_prompt_as_it_is(run, fitted_dir):
+    code, out, _ = run("generate", "--model", fitted_dir, "--prompt", "[x](y)[bold]", "--max-new-tokens", 4)
+    assert code == 0 and out.startswith("[x](y)[bold]")
