@@ -1,21 +1,26 @@
 """The command line, as a user runs it."""
 
+import contextlib
+import io
 import sys
 
 import pytest
 
 from iti_llama.toolkit import cli
+from iti_llama.toolkit.cli.options import console
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command as a user would; returns (exit code, standard output, standard error)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["iti-llama", *map(str, arguments)])
+def command(*arguments) -> tuple[int, str, str]:
+    """Run the command at 80 columns; returns (exit code, standard output, standard error)."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["iti-llama", *map(str, arguments)])
+        patch.setattr(console, "_width", 80)
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
+    return stopped.value.code or 0, out.getvalue(), err.getvalue()
 
-    return call
+
+@pytest.fixture(scope="session")
+def run():
+    return command
