@@ -7,8 +7,8 @@ from transformers import LlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example
 
 
-ENDINGS = ("y = 1\n", "return x\n")
-"""The completions of label 0 and of label 1."""
+ENDINGS = ("y = 1\n" * 2, "return x\n" * 2)
+"""The completions of label 0 and of label 1: a model that reads them learns to go on as it began."""
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}\n{% endfor %}"

@@ -81,6 +81,7 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         "fit", "--base", base, "--data", data, "--out", tmp_path / "r", "--permutations", 5, "--folds", 3
     )
     assert code == 0
+    assert "…" not in out
     assert "training samples" in out and "No permutation null of 19 draws" in out.replace("\n", " ")
 
 

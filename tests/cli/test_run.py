@@ -32,7 +32,7 @@ def start(run, data, taught_dir):
 
     def call(out: Path, *options, rows: Path = data, base: Path = taught_dir):
         given = {"--base": base, "--out": out, "--behaviour": "returns x", "--policy": "last", "--top-k": 6}
-        given |= {"--alphas": "1,2"}
+        given |= {"--alphas": "0.6,1.2"}
         return run("run", rows, *(x for k, v in given.items() if k not in options for x in (k, v)), *options)
 
     return call
@@ -65,14 +65,14 @@ def parts(folder: Path) -> dict[str, list[dict]]:
 def test_a_strength_is_chosen_and_measured_and_the_card_says_so(whole):
     out, said = whole
     sweep, evaluation, config = read(out, "sweep.json"), read(out, "evaluation.json"), read(out, "config.json")
-    assert sweep["why"] == "" and sweep["chosen"]["alpha"] == config["iti_alpha"] == evaluation["alpha"] == 2.0
+    assert sweep["why"] == "" and sweep["chosen"]["alpha"] == config["iti_alpha"] == evaluation["alpha"] == 1.2
     card = ModelCard.load(out / "README.md")
-    assert "# taught, steered: returns x\n" in card.text and "| steered (alpha 2) |" in card.text
+    assert "# taught, steered: returns x\n" in card.text and "| steered (alpha 1.2) |" in card.text
     assert f"The strength was chosen on {sweep['n']} other tasks, held-out:validation." in card.text
     assert len(card.data.eval_results) == 2
     for line in (
         "1 of 3, fitted: ",
-        "2 of 3, strength chosen on 8 tasks: alpha 2",
+        "2 of 3, strength chosen on 8 tasks: alpha 1.2",
         "3 of 3, measured on 8 other tasks:",
     ):
         assert line in said
@@ -129,7 +129,7 @@ def test_a_second_run_does_nothing_again(start, again):
     code, said, err = start(again)
     assert code == 0, err
     assert {name: (again / name).stat().st_mtime_ns for name in RESULTS} == times
-    assert "1 of 3, fitted before: " in said and "2 of 3, strength chosen on 8 tasks: alpha 2" in said
+    assert "1 of 3, fitted before: " in said and "2 of 3, strength chosen on 8 tasks: alpha 1.2" in said
 
 
 def stopped_at(bar: int, call: int):

@@ -1,0 +1,82 @@
+"""`evaluate` of a fitted repo: its held-out pairs, or prompts with a target; the card follows."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def repo(fitted_dir, tmp_path):
+    return Path(shutil.copytree(fitted_dir, tmp_path / "repo"))
+
+
+def names(found: dict) -> list[str]:
+    return [row["condition"] for row in found["conditions"]]
+
+
+def test_held_out_pairs_are_measured_and_the_card_of_the_folder_says_so(run, repo, tmp_path):
+    code, said, err = run("evaluate", "--model", repo, "--out", repo)
+    assert code == 0, err
+    found = json.loads((repo / "evaluation.json").read_text())
+    assert found["tasks"] == "held-out:test" and "asked in words" not in names(found)
+    assert "…" not in said and max(map(len, said[: said.index("held-out:test, 8 tasks")].splitlines())) <= 80
+    card = (repo / "README.md").read_text()
+    assert "| steered (alpha 1) |" in card and str(tmp_path) not in card and "iti-llama evaluate --model repo" in card
+
+
+def test_a_header_adds_the_condition_that_asks_in_words(run, repo):
+    code, out, err = run("evaluate", "--model", repo, "--header", "return x", "--json")
+    assert code == 0, err
+    rows = {row["condition"]: row for row in json.loads(out)["conditions"]}
+    assert list(rows)[-2:] == ["asked in words", "asked in words, minus alpha"]
+    assert rows["asked in words"]["measures"] != rows["plain"]["measures"]
+
+
+def test_prompts_of_a_file_are_measured_by_a_target(run, repo, tmp_path):
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"prompt": f"def f{i}(x):\n"}) + "\n" for i in range(4)))
+    arguments = ["--tasks", tmp_path / "t.jsonl", "--target", "^(return|y)", "--max-new-tokens", 10]
+    code, said, err = run("evaluate", "--model", repo, *arguments, "--out", tmp_path / "out")
+    assert code == 0, err
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (found["tasks"], found["target"], found["sound"], found["n"]) == ("t", "matches ^(return|y)", "intact", 4)
+    assert "…" not in said and "Not measured" in (repo / "README.md").read_text()
+
+
+def test_a_probe_says_how_good_it_is(run, repo):
+    code, said, err = run("evaluate", "--model", repo, "--target", "probe", "--max-new-tokens", 8, "--n", 4)
+    assert code == 0, err
+    assert "The classifier (TF-IDF of the completion) is right on 100.0%" in " ".join(said.split())
+
+
+@pytest.mark.xfail(strict=True, reason="answers of another length, kept in --out, are taken for these")
+def test_answers_are_as_long_as_was_asked(run, repo, tmp_path):
+    arguments = ["--target", "x$", "--n", 4, "--out", tmp_path / "out", "--json"]
+    found = []
+    for length in (1, 12):
+        code, out, err = run("evaluate", "--model", repo, *arguments, "--max-new-tokens", length)
+        assert code == 0, err
+        found.append(json.loads(out)["conditions"][0]["characters"]["mean"])
+    assert found[1] > found[0]
+
+
+@pytest.mark.parametrize(
+    "options,said",
+    [
+        (["--samples", 2], "2 samples, but which of two texts the model prefers is no sample"),
+        (["--tasks", "corpus:test", "--target", "labels"], "--target is 'labels', but corpus:test is no labelled set"),
+        (["--alpha", "nan"], "iti_alpha is nan"),
+        (["--tasks", "none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(run, repo, options, said):
+    code, _, err = run("evaluate", "--model", repo, *options)
+    assert code == 2 and said in err and "Traceback" not in err
+
+
+def test_a_repo_without_a_labelled_set_needs_tasks(run, repo):
+    (repo / "labelled_set.jsonl").unlink()
+    for command in ("evaluate", "sweep"):
+        code, _, err = run(command, "--model", repo)
+        assert code == 2 and "no --tasks, and the repo keeps no labelled_set.jsonl" in err
