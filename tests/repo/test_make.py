@@ -1,16 +1,18 @@
 """Fitting: planted heads are found, the published algorithm is reproduced, chance is called chance."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from reference import tiny_llama, tiny_tokenizer
+from taught import TEMPLATE
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.data.labelled_set import Example
+from iti_llama.toolkit.data.labelled_set import Example, read_examples
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.repo.make import fit_repo
+from iti_llama.toolkit.repo.make import fit_repo, read_for
 
 
 LAST = Policy("last")
@@ -133,3 +135,36 @@ def test_a_base_that_is_no_llama_is_refused(labelled, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="model_type 'gpt2'; expected 'llama'"):
         fit_repo(tmp_path, labelled, tmp_path / "out", policy=LAST, settings=SETTINGS)
+
+
+def test_messages_are_fitted_on_as_the_bases_template_writes_them(base_folder, tmp_path):
+    chatty = shutil.copytree(base_folder, tmp_path / "chatty")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(chatty)
+    rows = [
+        {"messages": [{"role": "user", "content": f"f{i}"}], "completion": text, "label": label, "group": f"g{i}"}
+        for i in range(20)
+        for label, text in enumerate(("y = 1", "return x"))
+    ]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples = read_for(chatty, tmp_path / "d.jsonl")
+    assert examples[0].prompt == "<bos>[user]f0\n[assistant]" and examples[0].meta == {"shown": "f0"}
+    fit_repo(chatty, examples, tmp_path / "repo", policy=LAST, settings=SETTINGS)
+    card = (tmp_path / "repo" / "README.md").read_text()
+    assert "tokenizer.apply_chat_template(messages" in card and "[user]" not in card
+    kept = read_examples(tmp_path / "repo" / "labelled_set.jsonl")
+    assert [(e.prompt, e.completion, e.label, e.group) for e in kept] == [
+        (e.prompt, e.completion, e.label, e.group) for e in examples
+    ]
+    with pytest.raises(ValueError, match="line 1: messages, but the base's tokenizer has no chat template"):
+        read_for(base_folder, tmp_path / "d.jsonl")
+
+
+def test_a_base_or_data_that_is_not_there_is_said(base_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.jsonl: no such file; expected a labelled set"):
+        read_for(base_folder, tmp_path / "none.jsonl")
+    (tmp_path / "d.jsonl").write_text("{}\n")
+    for base in ("/nowhere", "./nowhere", "~/nowhere", "no/where/at/all"):
+        with pytest.raises(FileNotFoundError, match=f"base {base}: no such folder, and no name of a Hub repo"):
+            read_for(base, tmp_path / "d.jsonl")
