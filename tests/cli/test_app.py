@@ -85,9 +85,6 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
     assert "training samples" in out and "No permutation null of 19 draws" in out.replace("\n", " ")
 
 
-NOT_THERE = pytest.mark.xfail(strict=True, reason="the missing labelled set is said, and not the missing folder")
-
-
 @pytest.mark.parametrize(
     "arguments,said",
     [
@@ -107,8 +104,8 @@ NOT_THERE = pytest.mark.xfail(strict=True, reason="the missing labelled set is s
         (["push", "me/x"], "0 folders; expected one"),
         (["push", "/nowhere", "me/x"], "/nowhere: no config.json"),
         (["generate", "--repo", "/nowhere", "--prompt", "x"], "/nowhere: no such folder"),
-        pytest.param(["sweep", "--model", "/nowhere"], "/nowhere: no such folder", marks=NOT_THERE),
-        pytest.param(["evaluate", "--model", "/nowhere"], "/nowhere: no such folder", marks=NOT_THERE),
+        (["sweep", "--model", "/nowhere"], "/nowhere: no such folder"),
+        (["evaluate", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["generate"], "--prompt"),
         (["evaluate", "--tasks", "corpus:train"], "corpus:train"),
         (["sweep", "--alphas", "1,x"], "--alphas is '1,x'"),

@@ -191,7 +191,6 @@ def test_other_data_or_settings_in_the_same_folder_are_refused_by_name(start, ag
     assert {name: (again / name).read_bytes() for name in RESULTS} == before
 
 
-@pytest.mark.xfail(strict=True, reason="what a fit was made of is compared, but not the base")
 def test_another_base_in_the_same_folder_is_refused(start, again, taught_dir, tmp_path):
     other = Path(shutil.copytree(taught_dir, tmp_path / "other"))
     model = LlamaForCausalLM.from_pretrained(other)
@@ -228,14 +227,12 @@ def test_a_target_takes_the_place_of_the_labels(start, whole, tmp_path):
     assert "…" not in said and "matches ^return" in " ".join(said.split())
 
 
-@pytest.mark.xfail(strict=True, reason="the completions of the first target are in the way, once the sweep is applied")
 def test_another_target_in_the_same_folder_is_measured(start, again):
     code, _, err = start(again, "--target", "^return", "--max-new-tokens", 10, "--kl-guard", 0.3)
     assert code == 0, err
     assert read(again, "evaluation.json")["target"] == "matches ^return"
 
 
-@pytest.mark.xfail(strict=True, reason="with --tasks both halves are the whole file: chosen and measured on the same")
 def test_tasks_of_a_file_are_not_chosen_and_measured_on_at_once(start, again, tmp_path):
     rows = [{"prompt": f"def g{i}(x):\n"} for i in range(8)]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

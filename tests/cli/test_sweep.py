@@ -27,7 +27,6 @@ def test_pairs_are_swept_within_a_kl_guard_and_the_choice_is_applied(run, repo, 
     assert str(tmp_path) not in json.dumps(found) and str(tmp_path) not in (repo / "README.md").read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="all columns of the full table are squeezed into 80, and cut")
 def test_the_table_of_a_confirmation_is_not_cut_at_80_columns(run, repo):
     code, said, err = run("sweep", "--model", repo, "--alphas", "1.2", "--confirm", "held-out:test")
     assert code == 0, err

@@ -89,8 +89,9 @@ def test_messages_become_the_templates_prompt_and_what_was_said_last_is_kept(wri
     path = write([talk(), talk(label=1, group="h", meta={"from": "x"}), row(prompt="ab")])
     first, second, third = read_examples(path, as_prompt)
     assert first.prompt == "<bos>[system]Be brief.\n[user]hi\n[assistant]"
-    assert (first.meta, second.meta) == ({"shown": "hi"}, {"from": "x", "shown": "hi"})
-    assert (third.prompt, third.meta) == ("<bos>[user]ab\n[assistant]", {"shown": "ab"})
+    around = {"shown": "hi", "shown_at": first.prompt.index("hi\n")}
+    assert (first.meta, second.meta) == (around, {"from": "x"} | around)
+    assert (third.prompt, third.meta) == ("<bos>[user]ab\n[assistant]", {"shown": "ab", "shown_at": 11})
     again = read_examples(write_examples([first, second, third], path), as_prompt)  # a template is used once
     assert [e.prompt for e in again] == [first.prompt, second.prompt, third.prompt]
     assert [e.meta for e in again] == [first.meta, second.meta, third.meta]

@@ -37,7 +37,6 @@ def test_a_templated_prompt_has_the_tokens_that_transformers_gives_it_with_one_b
         assert ids.count(chatty.bos_token_id) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the tokenizer's BOS is added to a templated prompt whose template has none")
 def test_a_template_without_bos_has_the_tokens_that_transformers_gives_it(chatty):
     chatty.chat_template = TEMPLATE.replace("{{ bos_token }}", "")
     assert prompt_ids(chatty, chat_prompt(chatty, TALK)) == templated(chatty, TALK)
@@ -52,7 +51,6 @@ def test_templated_prompts_are_completed_as_they_are_tokenized(steered, chatty):
         assert chatty.decode(out[0, ids.shape[1] :], skip_special_tokens=True) == text
 
 
-@pytest.mark.xfail(strict=True, reason="complete decides on BOS for the whole batch by its first prompt")
 def test_templated_and_plain_prompts_in_one_call_are_completed_as_alone(steered, chatty):
     prompts = [chat_prompt(chatty, "hi"), "def f(x):", "<eos>ab"]
     together = complete(steered, chatty, prompts, [0.0] * 3, max_new_tokens=8)

@@ -11,8 +11,8 @@ ROWS = [
     Example("p", "good", 1, "g"),
     Example("p", "better", 1, "g"),
     Example("q", "fine", 1, "h"),
-    Example("<user>hi</user>", "good r", 1, "h", meta={"shown": "hi"}),
-    Example("<user>hi</user>", "bad r", 0, "h", meta={"shown": "hi"}),
+    Example("<user>hi</user>", "good r", 1, "h", meta={"shown": "hi", "shown_at": 6}),
+    Example("<user>hi</user>", "bad r", 0, "h", meta={"shown": "hi", "shown_at": 6}),
     Example("p", "of another group", 0, "i"),
 ]
 
@@ -51,16 +51,20 @@ def test_a_header_goes_before_what_the_writer_wrote_inside_the_template():
     assert [tasks.asked(task) for task in tasks.tasks] == ["# Be brief.\np", "<user># Be brief.\nhi</user>"]
 
 
-@pytest.mark.xfail(strict=True, reason="the header goes to where the shown text first occurs, the template included")
 def test_a_header_is_inside_the_template_also_where_the_template_holds_the_words_of_the_prompt():
-    rows = [Example("<user>use</user>", text, label, "h", meta={"shown": "use"}) for label, text in enumerate("ab")]
+    rows = [
+        Example("<user>use</user>", text, label, "h", meta={"shown": "use", "shown_at": 6})
+        for label, text in enumerate("ab")
+    ]
     tasks = labelled_set("x", rows, "# Be brief.", pairs=True)
     assert tasks.asked(tasks.tasks[0]) == "<user># Be brief.\nuse</user>"
 
 
-@pytest.mark.xfail(strict=True, reason="where a template strips a message, the shown text is not found: header lost")
 def test_a_header_is_not_lost_where_the_template_strips_the_message():
-    rows = [Example("<user>r:</user>", text, label, "h", meta={"shown": "r:\n"}) for label, text in enumerate("ab")]
+    rows = [
+        Example("<user>r:</user>", text, label, "h", meta={"shown": "r:\n", "shown_at": 6})
+        for label, text in enumerate("ab")
+    ]
     tasks = labelled_set("x", rows, "# Be brief.", pairs=True)
     assert tasks.asked(tasks.tasks[0]) == "<user># Be brief.\nr:</user>"
 

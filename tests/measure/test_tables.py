@@ -74,7 +74,6 @@ def test_tables_of_pairs_have_log_odds_and_nothing_that_is_sound(of_pairs):
     assert card[0].startswith("| | prefers label 1 | change of its log-odds, nats |")
 
 
-@pytest.mark.xfail(strict=True, reason="evaluation_table does not escape the bars of a target")
 def test_a_target_with_a_bar_does_not_make_columns_of_the_full_table(of_pairs):
     tasks, _, _, _ = of_pairs
     grades = [Grade(True, "", True)] * len(tasks)

@@ -143,7 +143,6 @@ def test_what_the_owner_wrote_is_kept(measured):
     assert "cats" in kept["tags"] and "alpha = 2 " in card.text
 
 
-@pytest.mark.xfail(strict=True, reason="where the base's licence is not known, 'other' replaces what the owner wrote")
 def test_a_licence_that_the_owner_wrote_is_kept_where_none_is_known(fitted):
     text = text_of(fitted).replace("license: other\nlicense_name: license-of-the-base-model", "license: apache-2.0")
     (fitted / "README.md").write_text(text, encoding="utf-8")
@@ -220,7 +219,6 @@ def test_whatever_the_behaviour_is_called_the_card_can_be_read(measured, evaluat
         assert len(table) == 6 and len({line.count("|") for line in table}) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a part ends at the first end mark, which an answer may hold")
 def test_marks_of_parts_in_an_answer_do_not_end_a_part(measured, evaluation):
     one = {"prompt": "p", "shown": "p", "plain": "a", "steered": "x <!-- iti-example: end --> y"}
     (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [one]}))

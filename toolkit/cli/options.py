@@ -106,26 +106,28 @@ MASKS = {"--token": "TOKEN", "--out": "DIR", "--cache": "DIR"}
 
 def command_line() -> str:
     """The command that runs, for a record: paths by their last part, nothing secret."""
-    said, mask = ["iti-llama"], None
+    said, option = ["iti-llama"], ""
     for word in sys.argv[1:]:
         name, equals, value = word.partition("=")
-        if mask is not None:
-            word, mask = mask, None
-        elif equals and name in MASKS:
-            word = f"{name}={MASKS[name]}"
-        elif equals and name.startswith("--"):
-            word = f"{name}={_last_part(value)}"
+        if equals and name.startswith("--"):
+            word, option = f"{name}={_recorded(name, value)}", ""
+        elif word.startswith("--"):
+            option = word
         else:
-            word, mask = _last_part(word), MASKS.get(word)
+            word, option = _recorded(option, word), ""
         said.append(word)
     return shlex.join(said)
 
 
-def _last_part(word: str) -> str:
+def _recorded(option: str, word: str) -> str:
+    """A word as it is recorded: of a path the last part, but a pattern of `--target` as it is."""
+    if option in MASKS:
+        return MASKS[option]
     path, colon, function = word.rpartition(":")
-    if colon and os.path.isabs(path):
+    if colon and path.endswith(".py") and os.path.isabs(path):
         return f"{Path(path).name}:{function}"
-    return Path(word).name if os.path.isabs(word) or word.startswith(("./", "../", "~")) else word
+    is_path = os.path.isabs(word) or word.startswith(("./", "../", "~"))
+    return Path(word).name if is_path and option != "--target" else word
 
 
 def folder_of(repo: str) -> str:

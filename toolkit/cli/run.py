@@ -71,6 +71,7 @@ def run(
     from ..fit.positions import Policy
     from ..foundation.sandbox import Sandbox
     from ..measure.choose_strength import Grid
+    from ..measure.labelled_tasks import labelled_set
     from ..repo.make import read_for
     from ..repo.push import push as push_folder
     from ..repo.run_all import Fitted, chosen, fitted, load_fitted, measured
@@ -92,6 +93,8 @@ def run(
         base, Policy.parse(policy), settings, scope, about, data.name, revision, dtype, device_map, base_name,
         self_contained,
     )  # fmt: skip
+    if tasks is None and target in (None, "labels"):
+        labelled_set(data.name, examples, pairs=True)  # refuses a set without pairs before the work
     sandbox, command = Sandbox(allow_unsandboxed=allow_unsandboxed), command_line()
 
     def say(text: str) -> None:
@@ -103,7 +106,7 @@ def run(
     verdict = json.loads((out / "iti_report.json").read_text(encoding="utf-8"))["verdict"]
     say(f"1 of 3, fitted{' before' if before else ''}: {verdict}")
     model, tokenizer = load_fitted(out, how)
-    asked = Asked(tasks, target, header, limit, seed, str(out), max_new_tokens=max_new_tokens)
+    asked = Asked(tasks, target, header, limit, seed, str(out), max_new_tokens=max_new_tokens, halved=True)
     record = {"target": target, "tasks": tasks, "header": header, "n": limit, "max_new_tokens": max_new_tokens}
     with progress_bar() as advance:
         halves = {part: task_set_of(asked, part, tokenizer, sandbox, advance) for part in ("validation", "test")}

@@ -78,13 +78,10 @@ def sweep(
 ) -> None:
     """Choose alpha, K and scope on validation tasks, over a grid, by a stated rule, against random directions; or
     alpha by a budget of divergence."""
-    from rich.markdown import Markdown
-
     from iti_llama import ITILlamaConfig
 
     from ..foundation.sandbox import Sandbox
     from ..measure.choose_strength import Grid
-    from ..measure.tables import evaluation_table
     from ..repo.measure_repo import sweep_model
     from .task_sets import Asked, task_set_of
 
@@ -148,7 +145,19 @@ def sweep(
     best = choice.best
     console.print(f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}", soft_wrap=True)
     if choice.confirmed:
-        console.print(Markdown(evaluation_table(choice.confirmed, checked.target, sound=checked.sound)))
+        console.print(confirmed_table(choice.confirmed, checked))
+
+
+def confirmed_table(rows, tasks) -> Table:
+    """The choice on other tasks, beside plain."""
+    table = Table(title=f"confirmed on {tasks.name}", title_justify="left", padding=(0, 0))
+    for title in ("", "alpha", *([tasks.sound] if tasks.sound else []), tasks.target, "change, points", "n"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        change = "" if row is rows[0] else row.target_change.points()
+        cells = [row.condition, f"{row.alpha:g}", *([row.correct.percent()] if tasks.sound else [])]
+        table.add_row(*cells, row.target.percent(), change, str(row.correct.n))
+    return table
 
 
 def sweep_table(choice, tasks) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..bundled.tasks import corpus_set
 from ..data.labelled_set import read_examples
 from ..data.neocoder import load as load_neocoder
+from ..data.splits import halves
 from ..foundation.package import ROOT
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import chat_prompt
@@ -24,7 +25,8 @@ NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .js
 @dataclass(frozen=True)
 class Asked:
     """What a command was told: the options `--tasks`, `--target`, `--header`, `--n`, `--seed`, `--source`,
-    `--stronger` and `--max-new-tokens`, and the folder of the repo, "" for one on the Hub."""
+    `--stronger` and `--max-new-tokens`, and the folder of the repo, "" for one on the Hub. halved: of the tasks of a
+    file, each part has half the groups, so that none is chosen and measured on."""
 
     tasks: str | None
     target: str | None
@@ -35,6 +37,7 @@ class Asked:
     source: str = "neocoder"
     stronger: bool = False
     max_new_tokens: int | None = None
+    halved: bool = False
 
     @property
     def labelled(self) -> Path | None:
@@ -60,6 +63,9 @@ def task_set_of(asked: Asked, part: str, tokenizer, sandbox: Sandbox, advance) -
         ValueError: naming the option.
     """
     found = _tasks_of(asked, asked.name(part), tokenizer, sandbox, advance)
+    if asked.halved and asked.tasks is not None:
+        groups = halves([task.group for task in found.tasks], asked.seed)[part == "test"]
+        found = replace(found, tasks=[task for task in found.tasks if task.group in groups])
     found = replace(found, tasks=found.tasks[: asked.n])
     if found.pairs or not found.target:
         prompts = {task.prompt for task in found.tasks}

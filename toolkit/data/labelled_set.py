@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..foundation.files import write_text
+from ..foundation.tokenize import place_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Example:
 def read_examples(path: str | os.PathLike, as_prompt: Callable[[str | list, str], str] | None = None) -> list[Example]:
     """Read and check a labelled set. `as_prompt(prompt or messages, where)` is what the model is given for them, see
     `chat_prompt`; without it prompts stay as they are, and `messages` are refused. Where it changes something,
-    `meta["shown"]` is what the user wrote.
+    `meta["shown"]` is what the user wrote, and `meta["shown_at"]` where in the prompt that begins.
 
     Raises:
         ValueError: naming the file, the line, the field, the value found and the value wanted.
@@ -79,7 +80,7 @@ def _parse(line: str, where: str, as_prompt: Callable[[str | list, str], str] | 
         raise ValueError(f"{where}: meta is {meta!r}; expected an object")
     prompt = row["prompt"] if as_prompt is None else as_prompt(messages or row["prompt"], where)
     if prompt != row["prompt"]:
-        meta = meta | {"shown": row["prompt"]}
+        meta = meta | {"shown": row["prompt"], "shown_at": place_of(as_prompt, messages or row["prompt"], where)}
     return Example(prompt, row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
 
 

@@ -20,7 +20,7 @@ from ..data.text_baseline import text_baseline
 from ..foundation.package import __version__
 from .positions import Policy
 from .probes import accuracy, auc
-from .rank_heads import fold_auc_of, out_of_fold, permuted_within_groups, rank_heads, solve_probes
+from .rank_heads import fold_auc_of, out_of_fold, permuted_with_both_classes, rank_heads, solve_probes
 from .record_activations import Activations
 from .settings import FitSettings
 
@@ -138,7 +138,7 @@ def fit(
     rng, null = np.random.default_rng(settings.seed), []
     for draw in range(settings.permutations):
         progress(f"permutation {draw + 1} of {settings.permutations}")
-        permuted = permuted_within_groups(y_fit, groups_fit, rng)
+        permuted = permuted_with_both_classes(y_fit, groups_fit, folds, rng)
         permuted_scores = out_of_fold(x_fit, permuted, folds, settings)
         null.append(fold_auc_of(permuted_scores, permuted, folds).mean(0).max())
 

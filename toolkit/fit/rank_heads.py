@@ -56,3 +56,22 @@ def permuted_within_groups(y: np.ndarray, groups: np.ndarray, rng: np.random.Gen
         rows = groups == group
         permuted[rows] = rng.permutation(y[rows])
     return permuted
+
+
+def permuted_with_both_classes(
+    y: np.ndarray, groups: np.ndarray, folds: np.ndarray, rng: np.random.Generator, tries: int = 1000
+) -> np.ndarray:
+    """As `permuted_within_groups`, drawn again until both labels are inside and outside each fold, as in the data.
+
+    Raises:
+        ValueError: if `tries` draws are not enough: there are too few groups.
+    """
+    for _ in range(tries):
+        permuted = permuted_within_groups(y, groups, rng)
+        sides = [permuted[side] for fold in np.unique(folds) for side in (folds == fold, folds != fold)]
+        if all(len(np.unique(side)) == 2 for side in sides):
+            return permuted
+    raise ValueError(
+        f"{len(np.unique(groups))} groups are too few for the permutation null with {len(np.unique(folds))} folds: "
+        "add groups, lower --folds, or pass --permutations 0"
+    )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .tokenize import holds_specials, prompt_ids
+from .tokenize import prompt_ids
 
 
 @torch.no_grad()
@@ -30,22 +30,16 @@ def complete(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     completions = [""] * len(prompts)
     device = model.get_input_embeddings().weight.device
-    templated = bool(prompts) and holds_specials(tokenizer, prompts[0])
     longest = model.config.max_position_embeddings
-    lengths = {prompt: len(prompt_ids(tokenizer, prompt)) for prompt in set(prompts)}
-    over = sum(lengths[prompt] >= longest for prompt in prompts)
+    ids = {prompt: prompt_ids(tokenizer, prompt) for prompt in set(prompts)}
+    over = sum(len(ids[prompt]) >= longest for prompt in prompts)
     if over:
         raise ValueError(f"{over} of {len(prompts)} prompts are longer than the model's {longest} tokens")
     kwargs = {"do_sample": False} | generate_kwargs
     for at in range(0, len(order), batch_size):
         batch = order[at : at + batch_size]
-        inputs = tokenizer(
-            [prompts[i] for i in batch],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            return_token_type_ids=False,
-            add_special_tokens=not templated,  # a chat template has written its own
+        inputs = tokenizer.pad(
+            {"input_ids": [ids[prompts[i]] for i in batch]}, padding_side="left", return_tensors="pt"
         ).to(device)
         length = inputs["input_ids"].shape[1]
         if alphas is not None:

@@ -1,6 +1,7 @@
 """Prompts and completions as tokens, and chat messages as prompts: one way for fitting, measuring and generating."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 
@@ -8,14 +9,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def holds_specials(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> bool:
-    """Whether a prompt has its own special tokens, as one that a chat template wrote does."""
-    return bool(tokenizer.bos_token and prompt.startswith(tokenizer.bos_token))
-
-
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
-    """The tokens of a prompt. Special tokens come from the tokenizer, unless the prompt holds its own."""
-    return tokenizer(prompt, add_special_tokens=not holds_specials(tokenizer, prompt))["input_ids"]
+    """The tokens of a prompt. Special tokens come from the tokenizer, unless the prompt holds its own, as one that a
+    chat template wrote does; or the tokenizer has a template that writes none."""
+    own = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    add = not own and not (tokenizer.chat_template and _without_bos(tokenizer, tokenizer.chat_template))
+    return tokenizer(prompt, add_special_tokens=add)["input_ids"]
+
+
+@lru_cache(maxsize=8)
+def _without_bos(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
+    """Whether a chat template, which is the tokenizer's, writes no BOS."""
+    text = chat_prompt(tokenizer, [{"role": "user", "content": "x"}])
+    return not tokenizer.bos_token or not text.startswith(tokenizer.bos_token)
 
 
 def completion_ids(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
@@ -41,3 +47,17 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", messages: str | Sequence[d
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # whatever a template, which is a program, raises
         raise ValueError(f"{where}: the chat template refuses the messages ({error})") from None
+
+
+def place_of(as_prompt: Callable[[str | list, str], str], said: str | Sequence[dict], where: str = "prompt") -> int:
+    """Where in the prompt that `as_prompt` makes of messages, or of a text, the last message's own text begins.
+
+    Raises:
+        ValueError: if it is not in it.
+    """
+    mark = "\u2603mark\u2603"
+    marked = mark if isinstance(said, str) else [*said[:-1], {**said[-1], "content": mark}]
+    at = as_prompt(marked, where).find(mark)
+    if at < 0:
+        raise ValueError(f"{where}: the chat template leaves out the last message")
+    return at

@@ -75,7 +75,9 @@ class Measured:
     wrong_way: list[str]
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """As JSON types."""
+        found = asdict(self)
+        return found | {"pass_at": {str(k): value for k, value in found["pass_at"].items()}}
 
 
 def settings_of(
@@ -96,6 +98,7 @@ def settings_of(
         "model": fingerprint(model)[:16],
         "directions": fingerprint_of(used)[:16],
         "prompts": prompts_hash(task_set),
+        "max_new_tokens": task_set.max_new_tokens,
     }
 
 
@@ -107,6 +110,7 @@ def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
         "model": fingerprint(model)[:16],
         "directions": fingerprint_of(model.iti_directions)[:16],
         "prompts": prompts_hash(task_set),
+        "max_new_tokens": task_set.max_new_tokens,
     }
 
 

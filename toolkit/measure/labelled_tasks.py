@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..data.labelled_set import Example
 from ..foundation.sandbox import Sandbox
@@ -25,6 +25,7 @@ class LabelledTask:
     group: str
     shown: str = ""
     completions: tuple[str, str] | None = None
+    shown_at: int = 0
 
 
 def labelled_set(name: str, examples: Sequence[Example], header: str | None = None, pairs: bool = False) -> TaskSet:
@@ -40,12 +41,13 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     texts = {"label 0 texts": [Text(e.prompt, e.completion, e.group) for e in examples if e.label == 0]}
     tasks = []
     for (prompt, group), own in by_prompt.items():
-        shown = (own[0] + own[1])[0].meta.get("shown", "")
+        meta = (own[0] + own[1])[0].meta
+        task = LabelledTask(prompt, group, meta.get("shown", ""), shown_at=meta.get("shown_at", 0))
         if not pairs:
-            tasks.append(LabelledTask(prompt, group, shown))
+            tasks.append(task)
             continue
         for wanted, other in zip(own[1], own[0], strict=False):
-            tasks.append(LabelledTask(prompt, group, shown, (wanted.completion, other.completion)))
+            tasks.append(replace(task, completions=(wanted.completion, other.completion)))
     if not tasks:
         raise ValueError(
             f"{name}: no prompt has completions of both labels, so there is no pair to choose from; pass a --target: "

@@ -17,6 +17,7 @@ def evaluation_table(
     divergence = divergence or {}
     names = list(rows[0].measures)
     first = {"correct": "correct (pass@1)"}.get(sound, sound or "scored")
+    target = target.replace("|", "\\|")
     heads = ["condition", "alpha", first, "change, points", target, "change, points", *names]
     heads += ["degenerate", "characters", "KL, nats a token", "KL, 95th percentile", "n"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

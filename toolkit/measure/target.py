@@ -24,11 +24,13 @@ CHUNK = 100
 """Completions that a predicate is given in one run of the sandbox."""
 
 _PREDICATE = """
-
 import json as _json, sys as _sys
+_names = {{"__name__": "predicate"}}  # not the main program: what a file does as such is not wanted here
+exec(compile({source!r}, {file!r}, "exec"), _names)
 _mark, *_lines = _sys.stdin.read().split("\\n")
 for _line in _lines:
-    print(_mark, _json.dumps(float({name}(*_json.loads(_line)))), flush=True)
+    _value = float(_names[{name!r}](*_json.loads(_line)))
+    print("\\n" + _mark, _json.dumps(_value), flush=True)
 """
 
 
@@ -80,7 +82,7 @@ def predicate(spec: str, sandbox: Sandbox) -> Target:
         for at in range(0, len(pairs), CHUNK):
             chunk, mark = pairs[at : at + CHUNK], secrets.token_hex(8)
             lines = "\n".join(json.dumps(pair) for pair in chunk)
-            run = sandbox.run(source + _PREDICATE.format(name=name), f"{mark}\n{lines}")
+            run = sandbox.run(_PREDICATE.format(source=source, file=path.name, name=name), f"{mark}\n{lines}")
             found = [line.split(" ", 1)[1] for line in run.stdout.splitlines() if line.startswith(f"{mark} ")]
             if len(found) < len(chunk):
                 ended = f"stopped by the limit on {run.stopped}" if run.stopped else f"exit code {run.returncode}"

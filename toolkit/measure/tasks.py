@@ -9,6 +9,7 @@ from ..data.run_solutions import extract_code, run_samples
 from ..data.style import style_of
 from ..foundation.complete import function_body
 from ..foundation.sandbox import Sandbox
+from ..foundation.tokenize import place_of
 from .degenerate import degenerate
 from .divergence import Text
 from .grade import Grade, all_equal, call_values
@@ -40,18 +41,19 @@ class TaskSet:
 @dataclass(frozen=True)
 class FileTask:
     """tests: ("call", expression, value) or ("stdio", stdin, stdout); may be none. shown: the prompt as its writer
-    wrote it, without a chat template."""
+    wrote it, where a chat template went around it; shown_at: where in the prompt that begins."""
 
     prompt: str
     group: str
     tests: tuple[tuple[str, str, object], ...] = ()
     shown: str = ""
+    shown_at: int = 0
 
 
 def with_header(task, header: str) -> str:
     """The prompt of a task, with a header before what its writer wrote."""
-    shown = getattr(task, "shown", "") or task.prompt
-    return task.prompt.replace(shown, header + shown, 1)
+    at = getattr(task, "shown_at", 0)
+    return task.prompt[:at] + header + task.prompt[at:]
 
 
 def asks(header: str | None) -> Callable[[object], str] | None:
@@ -113,7 +115,8 @@ def _file_task(row: dict, where: str, number: str, as_prompt: Callable[[str | li
     if len({kind for kind, *_ in tests}) > 1:
         raise ValueError(f"{where}: tests mix call and input; expected one kind")
     shown, prompt = row["prompt"], as_prompt(row["prompt"], where)
-    return FileTask(prompt, str(row.get("group", number)), tuple(tests), shown if shown != prompt else "")
+    around = {"shown": shown, "shown_at": place_of(as_prompt, shown, where)} if shown != prompt else {}
+    return FileTask(prompt, str(row.get("group", number)), tuple(tests), **around)
 
 
 def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:

@@ -62,8 +62,9 @@ CITATION = """```bibtex
 
 
 def section(name: str, text: str) -> str:
-    """A part of a document that a command can replace later."""
-    return f"<!-- {name}: begin -->\n{text.strip()}\n<!-- {name}: end -->"
+    """A part of a document that a command can replace later. Marks in the text itself, of an answer, are no marks."""
+    text = text.strip().replace(f"<!-- {name}: ", f"<!-- {name} : ")
+    return f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->"
 
 
 def replaced(text: str, name: str, part: str) -> str | None:
@@ -148,6 +149,8 @@ def renewed_card(folder: Path, repo: str = "") -> str | None:
     for name, part in live_parts(state, repo).items():
         text = replaced(text, f"iti-{name}", part) or text
     card, fresh = ModelCard(text), _metadata(state)
+    if _license_of(state) is None and card.data.license not in (None, "other"):
+        fresh.license, fresh["license_name"] = card.data.license, None  # its owner knows
     for key in ("base_model", "base_model_relation", "license", "license_name", "license_link"):
         card.data[key] = fresh.get(key) or (None if key == "license_name" else card.data.get(key))
     card.data.model_name, card.data.eval_results = fresh.model_name, fresh.eval_results

@@ -69,5 +69,5 @@ def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
         top_head=f"layer {layer}, head {head}{score}",
         geometry=f"{layers} layers x {heads_of_layer} heads x {directions.head_dim}",
         directions_bytes=Path(path).stat().st_size,
-        provenance=directions.provenance,
+        provenance=dict(sorted(directions.provenance.items())),
     )

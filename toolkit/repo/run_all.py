@@ -1,7 +1,9 @@
 """From a labelled file to a measured repo: fit, choose a strength, measure it once, write the card. Each step that is
 done already is left alone, so that a killed run goes on."""
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +41,16 @@ class Fitted:
     base_name: str | None = None
     self_contained: bool = False
 
+    @property
+    def made_of(self) -> str:
+        """What tells one base from another: its name or place, config and index or size of weights, as a hash."""
+        told = [self.base, self.revision, self.dtype, self.self_contained]
+        if os.path.isdir(self.base):
+            told[0] = os.path.realpath(self.base)
+            for path in sorted(Path(self.base).glob("*.safetensors")) + [Path(self.base, "config.json")]:
+                told.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
 
 def fitted(
     out: Path, how: Fitted, examples: Sequence[Example], command: str, progress: Callable[[str, int | None], None]
@@ -57,6 +69,7 @@ def fitted(
             "policy": str(how.policy),
             "scope": how.scope,
             "about": how.about,
+            "base": how.made_of,
         }
         held = {
             "data": found["data"]["sha256"],
@@ -64,6 +77,7 @@ def fitted(
             "policy": found["policy"],
             "scope": found["scope"],
             "about": found.get("about", {}),
+            "base": found.get("made_of"),
         }
         other = [key for key in wanted if wanted[key] != held[key]]
         if other:
@@ -89,6 +103,8 @@ def fitted(
         command=command,
         progress=progress,
     )
+    found = json.loads(report.read_text(encoding="utf-8")) | {"made_of": how.made_of}
+    write_text(report, json.dumps(found, indent=1) + "\n")
     shutil.rmtree(cache, ignore_errors=True)
     return False
 
@@ -129,7 +145,8 @@ def measured(
         return state.evaluation
     model.iti_top_k, model.iti_scope = state.config.iti_top_k, state.config.iti_scope
     model.iti_alpha = state.config.iti_alpha
-    name = f"completions_{state.config.iti_alpha:g}_{state.heads}_{state.config.iti_scope}.jsonl"
+    shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
+    name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
     done = receipt(model, tokenizer, tasks, sandbox, completions=out / name, progress=progress)
     found = done.found | {"asked": asked, "command": command}
     write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
