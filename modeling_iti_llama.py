@@ -234,9 +234,9 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
         super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key != "iti_alpha"})
 
     def _prepare_generation_config(self, *args, **kwargs):
-        """A GenerationConfig may hold `iti_alpha`: of a file, a pipeline, or a request to a server."""
-        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
-        if (alpha := config.__dict__.pop("iti_alpha", None)) is not None:
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)  # of a file, a request to a server
+        alpha, told = config.__dict__.pop("iti_alpha", None), "iti_alpha" in kwargs
+        if alpha is not None and (told or not self._iti_disabled()):
             model_kwargs["iti_alpha"] = alpha
         return config, model_kwargs
 

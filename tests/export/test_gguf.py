@@ -112,3 +112,18 @@ def test_what_cannot_be_is_refused(files, tmp_path):
     with pytest.raises(ExportError, match="pass --scope all"):
         patch_gguf(other, files / "plain-f32.gguf", tmp_path / "out.gguf")
     assert not list(tmp_path.glob("*out.gguf*"))
+
+
+def test_a_file_of_another_base_is_seen(files, tmp_path):
+    from iti_llama.toolkit.export.export import check_base_of
+
+    source = open_source(ROOT)
+    check_base_of(source, files / "plain-q8_0.gguf")
+    old, other = gguf.GGUFReader(files / "plain-f32.gguf"), tmp_path / "other.gguf"
+    writer = gguf.GGUFWriter(other, "llama")
+    for tensor in old.tensors:
+        noise = np.random.default_rng(0).normal(0, tensor.data.std() + 1e-6, tensor.data.shape)
+        writer.add_tensor(tensor.name, noise.astype(np.float32))
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    with pytest.raises(ExportError, match="of its size away from that of iti-llama-demo"):
+        check_base_of(source, other)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference import SCOPE_POSITIONS, hooks, some_directions, tiny_llama
 from steered import steered_copy
-from transformers import StaticCache
+from transformers import GenerationConfig, StaticCache
 
 
 ALPHA = 2.5
@@ -170,3 +170,23 @@ def test_a_failed_call_leaves_no_trace(pair, models, scope, ids):
     with pytest.raises(ValueError):
         generate(pair[0], ids, iti_alpha=0.0, num_beams=1, num_return_sequences=2)
     assert torch.equal(generate(pair[0], ids), reference(pair, models, scope, ids))
+
+
+def test_a_generation_config_may_say_the_strength(pair, models, scope, ids, tmp_path):
+    """Of the model, of a call, and of a file; the call's own argument comes first, and a block is plain."""
+    model, base = pair
+    want = {alpha: reference(pair, models, scope, ids, alpha) for alpha in (ALPHA, -ALPHA)}
+    asked = GenerationConfig(iti_alpha=-ALPHA, bos_token_id=1, eos_token_id=2)
+    assert torch.equal(generate(model, ids, generation_config=asked), want[-ALPHA])
+    assert asked.iti_alpha == -ALPHA and torch.equal(generate(model, ids), want[ALPHA])
+    model.generation_config = asked
+    assert torch.equal(generate(model, ids), want[-ALPHA])
+    assert torch.equal(generate(model, ids, iti_alpha=ALPHA), want[ALPHA])
+    with model.disable_iti():
+        assert torch.equal(generate(model, ids), generate(base, ids))
+    model.generation_config.save_pretrained(tmp_path)
+    model.generation_config = GenerationConfig.from_pretrained(tmp_path)
+    assert torch.equal(generate(model, ids), want[-ALPHA])
+    model.generation_config.iti_alpha = "much"
+    with pytest.raises(ValueError, match="iti_alpha is 'much'"):
+        generate(model, ids)

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from ..bundled.tasks import corpus_set
 from ..data.labelled_set import read_examples
 from ..data.neocoder import load as load_neocoder
 from ..data.splits import halves
-from ..foundation.package import ROOT
+from ..foundation.package import BUNDLED
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import chat_prompt
 from ..measure.labelled_tasks import labelled_set
@@ -51,7 +53,7 @@ class Asked:
             return self.tasks
         if self.labelled is not None:
             return f"held-out:{part}"
-        if self.folder and Path(self.folder).resolve() == ROOT.resolve():
+        if self.folder and _is_bundled(Path(self.folder)):
             return f"corpus:{part}"
         raise ValueError(f"no --tasks, and the repo keeps no {FILE} as `fit` writes it; expected {NAMES}")
 
@@ -116,6 +118,16 @@ def _tasks_of(asked: Asked, name: str, tokenizer, sandbox: Sandbox, advance) -> 
             problems = strengthened(problems, sandbox, seed=asked.seed, progress=more)
         return neocoder_set(problems, int(part), tokenizer, kind)
     raise ValueError(f"--tasks is {name!r}; expected {NAMES}")
+
+
+def _is_bundled(folder: Path) -> bool:
+    """Whether a repo is of the bundled model: its directions were made for it."""
+    path = folder / "iti_directions.safetensors"
+    try:
+        with safe_open(path, framework="np") as file:
+            return (file.metadata() or {}).get("base_model") == BUNDLED
+    except (OSError, SafetensorError):
+        return False
 
 
 def _is_labelled(path: Path) -> bool:

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.files import write_text
@@ -17,7 +19,7 @@ from .export_card import export_card
 from .gguf_file import export_gguf
 from .gguf_patch import ExportError, patch_gguf
 from .llama import export_llama
-from .source import Source, open_source
+from .source import Source, o_proj, open_source
 from .vllm_plugin import EXPORT
 
 
@@ -62,6 +64,7 @@ def export(
             folder.mkdir()
             name = f"{source.base_name.split('/')[-1]}-steered"
             if into is not None:
+                check_base_of(source, into)
                 patch_gguf(
                     source.folder, into, folder / f"{into.stem}-steered.gguf", source.config.iti_alpha,
                     source.config.iti_top_k, "all",
@@ -88,6 +91,24 @@ def export(
             shutil.rmtree(out)
         os.replace(folder, out)
     return canary, said
+
+
+def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
+    """Raises `ExportError` if a GGUF file holds another base: if the output projection of a steered layer,
+    dequantised, is further from the base's than `most` of its own size. Two bases are some 140% apart."""
+    import gguf
+
+    layer = int(source.directions.heads[0, 0])
+    name, weight = f"blk.{layer}.attn_output.weight", source.tensor(o_proj(layer)).float().numpy()
+    found = next((t for t in gguf.GGUFReader(into).tensors if t.name == name), None) if into.is_file() else None
+    if found is None:
+        return  # `patch_gguf` says what is wrong with it
+    theirs = gguf.quants.dequantize(found.data, found.tensor_type)
+    apart = 1.0 if theirs.shape != weight.shape else np.linalg.norm(theirs - weight) / np.linalg.norm(weight)
+    if apart > most:
+        raise ExportError(
+            f"{into}: {name} is {apart:.0%} of its size away from that of {source.base_name}; expected a GGUF of that"
+        )
 
 
 def _said_of(source: Source, to: str) -> dict:

@@ -8,3 +8,6 @@ __version__ = "0.2.0"
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of the bundled model: the root of the repo, or of the installed package."""
+
+BUNDLED = "iti-llama-demo"
+"""What the bundled model's base is called in its files."""
