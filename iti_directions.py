@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "iti_directions"
-FORMAT_VERSION = "1"
+FORMAT, FORMAT_VERSION = "iti_directions", "1"
 SITES = ("head", "residual")
 _REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
 _OPTIONAL = {"scores": "float32"}
@@ -107,14 +106,16 @@ class ITIDirections:
             row[head * self.head_dim : (head + 1) * self.head_dim] = sigma * direction
         return offsets
 
-    def shifts(self, config, o_projs: "list[torch.nn.Module]", dtype: "torch.dtype") -> "dict[int, torch.Tensor]":
+    def shifts(self, config, held: "dict[int, torch.nn.Module]", dtype: "torch.dtype") -> "dict[int, torch.Tensor]":
         """What the heads that `config` uses add to each steered layer's attention output at alpha 1: {layer: float32
-        [hidden_size]}, on one device. `o_projs`: every layer's output projection; `dtype`: what they are fed with."""
+        [hidden_size]}, on one device. `held`: the attention modules here, by layer; `dtype`: of o_proj's input."""
         self.check_geometry(config)
         shifts = {}
         for layer, offset in self.top(config.iti_top_k).offsets().items():
-            shift = project(o_projs[layer], offset, dtype) if self.site == "head" else offset
-            shifts[layer] = shift.to(next(iter(shifts.values())).device if shifts else device_of(o_projs[layer]))
+            if layer in held:
+                o_proj = held[layer].o_proj
+                shift = project(o_proj, offset, dtype) if self.site == "head" else offset
+                shifts[layer] = shift.to(next(iter(shifts.values())).device if shifts else device_of(o_proj))
         return shifts
 
     def check_geometry(self, config, name: str = "the directions") -> None:
@@ -144,7 +145,6 @@ class ITIDirections:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator there)
         except SafetensorError as error:
             raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
-
         for key in _METADATA:
             _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
         for key, known in (("format", FORMAT), ("format_version", FORMAT_VERSION)):

@@ -124,14 +124,13 @@ class ITILlamaLoadingMixin:
         self.config.validate_iti()
         base, name = self.config.base_model_name_or_path, self.config.iti_directions_file
         quantisation, samples = getattr(self.base_model, "_iti_base", (None, {}))
-        if base is not None:
-            changed = "state_dict=" if kwargs.get("state_dict") is not None else _first_change(samples, _samples(self))
-            if changed:
-                advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
-                raise ValueError(f"{changed} is not what {base} holds; the adapter form saves no weights: {advice}")
+        held = "state_dict=" if kwargs.get("state_dict") is not None else None
+        changed = base is not None and (held or _first_change(samples, _samples(self)))
+        if changed:
+            advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
+            raise ValueError(f"{changed} is not what {base} holds; the adapter form saves no weights: {advice}")
         self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
         if self.iti_directions is not None and is_main_process:
             self.iti_directions.save(folder / self.config.iti_directions_file)
         if base is None:
@@ -174,8 +173,7 @@ def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict,
     if (found := fields.get("model_type")) != "llama":
         raise ValueError(f"base model {base!r}: config.json has model_type {found!r}; expected 'llama'")
     check_harmless(fields, f"base model {base!r}: config.json")
-    known = {key: value for key, value in fields.items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
-    return known, fields.get("_commit_hash")
+    return {k: v for k, v in fields.items() if k in (*LLAMA_FIELDS, *FREE_FIELDS)}, fields.get("_commit_hash")
 
 
 def _check_base(config: PretrainedConfig, base_fields: dict) -> None:

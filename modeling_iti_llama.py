@@ -25,7 +25,6 @@ from .loading_iti_llama import ITILlamaLoadingMixin
 
 
 logger = logging.get_logger(__name__)
-
 FORWARD_INPUTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
 """The `disable_iti` blocks, of any model, that this context has entered; a model knows which of its own are open."""
@@ -156,7 +155,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if disabled or zero:
             return {"iti_off": True}
         inputs = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
-        (batch, length), device, dtype = inputs.shape[:2], inputs.device, self.norm.weight.dtype
+        (batch, length), device, dtype = inputs.shape[:2], inputs.device, self._iti_weight().dtype
         allowed = {"iti_alpha": ([batch], [1], []), "iti_start": ([batch], []), "iti_mask": ([batch, length],)}
         for (name, shapes), value in zip(allowed.items(), (alpha, start, mask), strict=True):
             if isinstance(value, torch.Tensor) and list(value.shape) not in shapes:
@@ -183,20 +182,19 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
     @torch.no_grad()
     def _compute_shifts(self, directions: ITIDirections | None) -> None:
         """Compute the shift of each steered layer from its output projection. Where that fails, nothing is changed."""
-        weight = self.norm.weight  # of the dtype of the residual stream, also where projections are quantised
-        o_projs = [layer.self_attn.o_proj for layer in self.layers]
-        shifts = {} if directions is None else directions.shifts(self.config, o_projs, weight.dtype)
+        held = {i: layer.self_attn for i, layer in enumerate(self.layers) if hasattr(layer, "self_attn")}
+        dtype = self._iti_weight().dtype
+        shifts = {} if directions is None else directions.shifts(self.config, held, dtype)
         self._iti_directions, self._iti_layers = directions, list(shifts)
         self._iti_shifts = torch.stack([*shifts.values()]) if shifts else torch.empty(0)
-        for index, layer in enumerate(self.layers):
-            empty = {"dtype": weight.dtype, "device": device_of(o_projs[index])}
-            layer.self_attn.iti_shift = torch.zeros_like(shifts[index], **empty) if index in shifts else None
+        for index, attention in held.items():
+            empty = {"dtype": dtype, "device": device_of(attention.o_proj)}
+            attention.iti_shift = torch.zeros_like(shifts[index], **empty) if index in shifts else None
         self._write_shifts()
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _write_shifts(self) -> None:
-        """Write alpha * shift into the buffers that the forward pass, compiled or not, adds."""
         for layer, shift in zip(self._iti_layers, self._iti_shifts, strict=True):
             self.layers[layer].self_attn.iti_shift.copy_(self.config.iti_alpha * shift)
         self._iti_written = self._iti_wanted()
@@ -205,8 +203,12 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         self._iti_written = ()  # dtype or device may change, even there and back
         return super()._apply(*args, **kwargs)
 
+    def _iti_weight(self) -> torch.Tensor:
+        """A weight of this pipeline stage, of the residual stream's dtype, also where projections are quantised."""
+        return next(layer.input_layernorm.weight for layer in self.layers if hasattr(layer, "input_layernorm"))
+
     def _iti_wanted(self) -> tuple:
-        config, weight = self.config, self.norm.weight
+        config, weight = self.config, self._iti_weight()
         return config.iti_alpha, config.iti_scope, config.iti_top_k, weight.dtype, weight.device
 
     def _follow_config(self) -> None:
