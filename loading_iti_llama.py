@@ -100,8 +100,7 @@ class ITILlamaLoadingMixin:
             revision = commit or config.base_model_revision or "main"
             source, stored = base, {name: hub[name] for name in hub if name != "subfolder"} | {"revision": revision}
             config._commit_hash = None
-            kwargs = {key: value for key, value in kwargs.items() if key != "_commit_hash"}
-            kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}}
+            kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}, "_commit_hash": None}
         loaded = super().from_pretrained(source, *model_args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if base is not None:
@@ -194,8 +193,9 @@ def _samples(model) -> dict[str, tuple]:
     """Of every weight, how often it was written to and some 64 of its values; quantised and offloaded: the name."""
     found = {}
     for name, weight in model.named_parameters():
-        known = weight.is_floating_point() and not weight.is_meta
-        own = getattr(weight.detach(), "_local_tensor", weight.detach()).flatten() if known else torch.empty(0)
+        data = getattr(weight.detach(), "_local_tensor", weight.detach())
+        known = type(data) is torch.Tensor and data.is_floating_point() and not data.is_meta
+        own = data.flatten() if known else torch.empty(0)
         written = weight._version if known and not weight.is_inference() else 0
         found[name] = written, own[:: max(1, own.numel() // 64)].clone()
     return found

@@ -196,6 +196,31 @@ def test_bitsandbytes(bits, ids, tmp_path):
         model.merge_and_unload()
 
 
+def test_torchao(ids, tmp_path):
+    """Weights of eight bits; the shift goes through the module, so it is that of the quantised projection."""
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    from transformers import TorchAoConfig
+
+    plain_llama = tiny_llama()
+    plain_llama.save_pretrained(tmp_path / "base")
+    directions = some_directions(plain_llama.config)
+    ITILlamaForCausalLM.from_base(tmp_path / "base", directions, alpha=1.5).save_pretrained(tmp_path / "adapter")
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", quantization_config=config)
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base", quantization_config=config)
+    assert type(base.model.layers[0].self_attn.o_proj.weight.data) is not torch.Tensor
+    plain = logits(base, ids)
+    with hooks(base, directions, 1.5):
+        reference = logits(base, ids)
+    assert (reference - plain).abs().max() > 0.1
+    assert_close(logits(model, ids), reference)
+    with model.disable_iti():
+        assert torch.equal(logits(model, ids), plain)
+    model.save_pretrained(tmp_path / "again")
+    with pytest.raises(ValueError, match="quantised: load the model in full precision"):
+        model.merge_and_unload()
+
+
 def test_tensor_parallel_processes_compute_the_same_shift(base_dir, base, directions, adapter_dir, ids, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
