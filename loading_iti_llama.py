@@ -68,7 +68,7 @@ class ITILlamaLoadingMixin:
         `from_pretrained`, for the base. Raises as `from_pretrained`."""
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         revision, subfolder = hub.pop("revision", None), hub.pop("subfolder", "")
-        base = os.path.join(base_model_name_or_path, subfolder)
+        base = os.path.join(base_model_name_or_path, *filter(None, [subfolder]))
         if os.path.isdir(base):
             base = os.path.abspath(base)
         elif subfolder:

@@ -9,8 +9,8 @@ one vector a layer, computed once when directions or alpha change. Layers withou
 import contextlib
 import copy
 import functools
-from collections.abc import Iterator
 from contextvars import ContextVar
+from inspect import signature
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from .loading_iti_llama import ITILlamaLoadingMixin
 
 
 logger = logging.get_logger(__name__)
-FORWARD_INPUTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
+FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]  # the cache is `past_key_values` up to 5.23
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
 """The `disable_iti` blocks, of any model, that this context has entered; a model knows which of its own are open."""
 
@@ -81,7 +81,7 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
         self.base_model._compute_shifts(directions)
 
     @contextlib.contextmanager
-    def disable_iti(self) -> Iterator[None]:
+    def disable_iti(self):
         """Inside the `with` block the model is plain Llama, bit by bit: for the context that entered it (a thread, a
         task of asyncio), in any order of ends. A thread started inside has its own: pass `iti_alpha=0` there. Compiled
         passes outside `generate` are plain while any block is open."""
@@ -135,7 +135,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         """
         if unknown := [name for name in kwargs if name.startswith("iti_")]:
             raise TypeError(f"forward has no argument {unknown[0]}; it has iti_alpha, iti_start and iti_mask")
-        call = dict.fromkeys(FORWARD_INPUTS) | dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
+        call = dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
         if self._iti_directions is not None:
             call |= self._steering(call, iti_alpha, iti_start, iti_mask)
         elif not (iti_alpha is None and iti_start is None and iti_mask is None):
@@ -154,7 +154,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             raise ValueError("iti_alpha is passed inside disable_iti(): leave the block, or leave it out")
         if disabled or zero:
             return {"iti_off": True}
-        inputs = call["input_ids"] if call["inputs_embeds"] is None else call["inputs_embeds"]
+        inputs = call["input_ids"] if call.get("inputs_embeds") is None else call["inputs_embeds"]
         (batch, length), device, dtype = inputs.shape[:2], inputs.device, self._iti_weight().dtype
         allowed = {"iti_alpha": ([batch], [1], []), "iti_start": ([batch], []), "iti_mask": ([batch, length],)}
         for (name, shapes), value in zip(allowed.items(), (alpha, start, mask), strict=True):
@@ -162,7 +162,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
                 raise ValueError(f"{name} has shape {list(value.shape)}; expected {shapes[0]}")
         if mask is None and start is not None:
             start = start.to(device).reshape(-1, 1) if isinstance(start, torch.Tensor) else start
-            positions, cache = call["position_ids"], call["past_key_values"]
+            positions, cache = call.get("position_ids"), call.get("cache", call.get("past_key_values"))
             if positions is None:  # as LlamaModel numbers them
                 seen = 0 if cache is None else cache.get_seq_length()
                 positions = torch.arange(length, device=device)[None] + seen
@@ -322,7 +322,7 @@ def _from_last_token(inputs: torch.Tensor, call: dict) -> torch.Tensor:
             "iti_scope is 'generated' and forward got several tokens without iti_start: only the last one is shifted"
         )
         logger.warning_once(f"{said}, as for a prompt. To score an answer, pass iti_start, or use scope 'all'.")
-    columns, mask = torch.arange(inputs.shape[1], device=inputs.device), call["attention_mask"]
+    columns, mask = torch.arange(inputs.shape[1], device=inputs.device), call.get("attention_mask")
     padded = isinstance(mask, torch.Tensor) and mask.ndim == 2
     return columns >= (mask[:, -len(columns) :] * columns if padded else columns[None]).argmax(-1, keepdim=True)
 

@@ -93,3 +93,17 @@ def test_what_belongs_together_comes_from_one_commit(pushed, client, hub, tmp_pa
         asked = [line for line in hub.requests[before:] if f"/{repo}/" in line and line.endswith(f"/{name}")]
         sha, _ = hub.repos[repo].at("main")
         assert asked and all(f"/resolve/{sha}/" in line for line in asked), asked
+
+
+def test_a_base_on_the_hub_is_steered_and_named(hub, client, base, directions, ids, tmp_path):
+    directions.save(tmp_path / "directions.safetensors")
+    script = """
+        del sys.modules["iti_llama"]
+        from iti_llama import ITILlamaForCausalLM
+        model = ITILlamaForCausalLM.from_base("meta/base", sys.argv[1], alpha=1.5)
+        assert model.config.base_model_name_or_path == "meta/base"
+        save(model, sys.argv[2])
+    """
+    client(script, tmp_path / "directions.safetensors", tmp_path / "out.pt")
+    with hooks(base, directions, 1.5):
+        assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
