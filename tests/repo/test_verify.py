@@ -104,3 +104,13 @@ def test_the_command_exits_with_2_where_there_are_problems(clean, monkeypatch, c
             cli.main()
         assert (stopped.value.code or 0) == (2 if problems else 0)
     assert "x.pkl can hold a pickle" in capsys.readouterr().out
+
+
+def test_a_card_of_another_strength_is_a_problem(fitted):
+    """As after a change by hand, or a save where the package is not installed."""
+    assert not [p for p in verify(str(fitted)).problems if "README.md" in p]
+    config = json.loads((fitted / "config.json").read_text())
+    (fitted / "config.json").write_text(json.dumps(config | {"iti_alpha": 0.125}))
+    assert any(
+        p.startswith("README.md says alpha = ") and "config.json 0.125" in p for p in verify(str(fitted)).problems
+    )

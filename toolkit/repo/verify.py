@@ -86,6 +86,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if any(name.split("/")[0] == "custom_generate" for name in names):
         problems.append("the repo has a custom_generate folder, which would replace generation")
     problems += _directions(config, names, get)
+    problems += _card(config, names, get)
     wrong, unknown = _manifest(opened, names)
     problems, notes = problems + wrong, notes + unknown
 
@@ -103,6 +104,19 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if commit:
         notes.append(f'to load exactly this: revision="{commit}", code_revision="{commit}"')
     return Verdict(repo, commit, code, tuple(problems), tuple(notes))
+
+
+def _card(config: dict, names: list[str], get) -> list[str]:
+    """Whether the card says another strength than the config: it was changed by something that does not renew it."""
+    if "README.md" not in names or not isinstance(said := config.get("iti_alpha", 1.0), (int, float)):
+        return []
+    text = get("README.md").read_text(encoding="utf-8", errors="replace")
+    found = re.search(
+        r"<!-- iti-what: begin -->.*?shifted by alpha = (\S+) .*?<!-- iti-what: end -->", text, re.DOTALL
+    )
+    if found is None or found[1] == f"{said:g}":
+        return []
+    return [f"README.md says alpha = {found[1]}, config.json {said:g}: `iti-llama push` renews the card"]
 
 
 def _code(name: str, path: Path) -> CodeFile:
