@@ -111,9 +111,8 @@ def _card(config: dict, names: list[str], get) -> list[str]:
     if "README.md" not in names or not isinstance(said := config.get("iti_alpha", 1.0), (int, float)):
         return []
     text = get("README.md").read_text(encoding="utf-8", errors="replace")
-    found = re.search(
-        r"<!-- iti-what: begin -->.*?shifted by alpha = (\S+) .*?<!-- iti-what: end -->", text, re.DOTALL
-    )
+    what = re.search(r"<!-- iti-what: begin -->.*?<!-- iti-what: end -->", text, re.DOTALL)
+    found = what and re.search(r"shifted by alpha = (\S+) ", what[0])
     if found is None or found[1] == f"{said:g}":
         return []
     return [f"README.md says alpha = {found[1]}, config.json {said:g}: `iti-llama push` renews the card"]
