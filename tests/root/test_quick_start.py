@@ -41,6 +41,7 @@ def test_the_readmes_quick_start_answers_steered_then_plain():
 def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
     tiny_llama().save_pretrained(tmp_path / "base")
     tokenizer = tiny_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # as a Llama's
     if chat:
         tokenizer.chat_template = "{% for m in messages %}<bos>{{ m['content'] }}\n{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "base")
