@@ -1,6 +1,7 @@
 """The quick starts of README.md and of the cards, as a reader runs them: without the package, at a terminal. One that
 stops to ask whether to run custom code has failed."""
 
+import json
 import os
 import pty
 import re
@@ -41,10 +42,12 @@ def test_the_readmes_quick_start_answers_steered_then_plain():
 def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
     tiny_llama().save_pretrained(tmp_path / "base")
     tokenizer = tiny_tokenizer()
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # as a Llama's
     if chat:
         tokenizer.chat_template = "{% for m in messages %}<bos>{{ m['content'] }}\n{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "base")
+    fields = tmp_path / "base" / "tokenizer_config.json"  # a Llama's tokenizer names its outputs
+    inputs = {"model_input_names": ["input_ids", "attention_mask"]}
+    fields.write_text(json.dumps(json.loads(fields.read_text()) | inputs))
     shown = [f"say {i}" for i in range(12)]
     examples = [
         Example(f"<bos>{text}\n" if chat else text, f" {label}" * 3, label, text, meta={"shown": text} if chat else {})
