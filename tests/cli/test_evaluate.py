@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from iti_llama.toolkit.foundation import sandbox
+
 
 @pytest.fixture
 def repo(fitted_dir, tmp_path):
@@ -83,3 +85,14 @@ def test_a_repo_without_a_labelled_set_needs_tasks(run, repo):
     for command in ("evaluate", "sweep"):
         code, _, err = run(command, "--model", repo)
         assert code == 2 and "no --tasks, and the repo keeps no labelled_set.jsonl" in err
+
+
+def test_a_machine_without_a_sandbox_measures_what_runs_no_program(run, repo, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "TOOLS", ("no-such-tool",))
+    code, _, err = run("evaluate", "--model", repo, "--n", 4)
+    assert code == 0, err
+    (tmp_path / "check.py").write_text("def wanted(prompt, completion):\n    return True\n")
+    for options in (["--tasks", "corpus:test"], ["--target", f"{tmp_path / 'check.py'}:wanted"]):
+        code, _, err = run("evaluate", "--model", repo, "--n", 4, *options, "--out", tmp_path / "out")
+        assert code == 2 and "the sandbox needs no-such-tool" in err
+        assert not (tmp_path / "out").exists()  # nothing was answered before it was said

@@ -70,7 +70,7 @@ def evaluate(
     from iti_llama.configuration_iti_llama import check_alpha
 
     from ..foundation.files import write_text
-    from ..foundation.sandbox import Sandbox
+    from ..foundation.sandbox import LateSandbox
     from ..measure.conditions import standard_conditions
     from ..measure.receipt import receipt
     from ..measure.summary import Summary, summary_table
@@ -86,7 +86,7 @@ def evaluate(
     if tasks is not None and tasks.endswith(".csv"):
         strength = model.iti_alpha if alpha is None else check_alpha(alpha)
         return choices(model, tokenizer, Path(tasks), n, strength, primer, json_)
-    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    sandbox = LateSandbox(allow_unsandboxed=allow_unsandboxed)
     with progress_bar() as advance:
         chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
     conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)

@@ -69,7 +69,7 @@ def run(
     from iti_llama import ITILlamaConfig
 
     from ..fit.positions import Policy
-    from ..foundation.sandbox import Sandbox
+    from ..foundation.sandbox import LateSandbox
     from ..measure.choose_strength import Grid
     from ..measure.labelled_tasks import labelled_set
     from ..repo.make import read_for
@@ -95,7 +95,7 @@ def run(
     )  # fmt: skip
     if tasks is None and target in (None, "labels"):
         labelled_set(data.name, examples, pairs=True)  # refuses a set without pairs before the work
-    sandbox, command = Sandbox(allow_unsandboxed=allow_unsandboxed), command_line()
+    sandbox, command = LateSandbox(allow_unsandboxed=allow_unsandboxed), command_line()
 
     def say(text: str) -> None:
         if not json_:

@@ -80,12 +80,12 @@ def sweep(
     alpha by a budget of divergence."""
     from iti_llama import ITILlamaConfig
 
-    from ..foundation.sandbox import Sandbox
+    from ..foundation.sandbox import LateSandbox
     from ..measure.choose_strength import Grid
     from ..repo.measure_repo import sweep_model
     from .task_sets import Asked, task_set_of
 
-    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    sandbox = LateSandbox(allow_unsandboxed=allow_unsandboxed)
     grid = Grid(
         alphas=numbers(alphas, float, "--alphas"),
         top_ks=numbers(top_ks, int, "--top-ks") if top_ks else None,

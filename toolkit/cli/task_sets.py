@@ -65,6 +65,8 @@ def task_set_of(asked: Asked, part: str, tokenizer, sandbox: Sandbox, advance) -
         ValueError: naming the option.
     """
     found = _tasks_of(asked, asked.name(part), tokenizer, sandbox, advance)
+    if found.sound == "correct":
+        sandbox.prove()  # before the answers, which take longer
     if asked.halved and asked.tasks is not None:
         groups = halves([task.group for task in found.tasks], asked.seed)[part == "test"]
         found = replace(found, tasks=[task for task in found.tasks if task.group in groups])
@@ -86,6 +88,8 @@ def task_set_of(asked: Asked, part: str, tokenizer, sandbox: Sandbox, advance) -
     else:
         file, _, function = asked.target.rpartition(":")
         is_predicate = file.endswith(".py") and function.isidentifier()
+        if is_predicate:
+            sandbox.prove()
         target = predicate(asked.target, sandbox) if is_predicate else matches(asked.target)
     return with_target(found, target)
 

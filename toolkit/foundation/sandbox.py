@@ -7,6 +7,7 @@ that the walls stand and refuses otherwise, unless told `allow_unsandboxed`.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import selectors
@@ -139,6 +140,9 @@ class Sandbox:
             if not allow_unsandboxed:
                 raise
             self.isolated = False
+
+    def prove(self) -> None:
+        """Does nothing: that the walls stand was shown on construction. See `LateSandbox`."""
 
     def run(self, program: str, stdin: str = "") -> Run:
         """Run a program's text to its end, or to its limits."""
@@ -274,3 +278,23 @@ class Sandbox:
                 f"the sandbox does not hold on this machine ({said}). Programs are not run; pass allow_unsandboxed "
                 "(--allow-unsandboxed) to run programs that you trust under resource limits alone."
             )
+
+
+class LateSandbox(Sandbox):
+    """A `Sandbox` that is built when it is first needed, for work that may run no program at all. Raises as that."""
+
+    def __init__(self, limits: Limits | None = None, allow_unsandboxed: bool = False):
+        self._wanted = {"limits": limits, "allow_unsandboxed": allow_unsandboxed}
+
+    @functools.cached_property
+    def built(self) -> Sandbox:
+        return Sandbox(**self._wanted)
+
+    def prove(self) -> None:
+        self.built  # noqa: B018 (building it proves it)
+
+    def run(self, program: str, stdin: str = "") -> Run:
+        return self.built.run(program, stdin)
+
+    def run_all(self, jobs: Iterable[tuple[str, str]], workers: int | None = None) -> list[Run]:
+        return self.built.run_all(jobs, workers)
