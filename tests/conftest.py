@@ -98,9 +98,11 @@ def fitted(fitted_dir, tmp_path) -> Path:
 
 
 @pytest.fixture
-def hub(base_dir):
+def hub(base_dir, tmp_path):
     with Hub() as server:
-        files = {path.name: path.read_bytes() for path in base_dir.iterdir()}
+        tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+        places = (*base_dir.iterdir(), *(tmp_path / "tokenizer").iterdir())
+        files = {path.name: path.read_bytes() for path in places}
         server.repos["meta/base"] = Repo()
         server.repos["meta/base"].commit({"config.json": b"{}"}, "broken")
         server.repos["meta/base"].commit(files)

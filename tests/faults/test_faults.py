@@ -329,6 +329,7 @@ def test_a_killed_push_leaves_no_commit(hub, base_folder, directions, tmp_path):
     model = ITILlamaForCausalLM.from_base(base_folder, directions)
     model.config.base_model_name_or_path = None
     model.save_pretrained(tmp_path / "repo")
+    tiny_tokenizer().save_pretrained(tmp_path / "repo")
     arguments = ["push", tmp_path / "repo", "me/steered"]
     environment = hub.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN}
     started = time.monotonic()

@@ -309,3 +309,24 @@ def test_without_a_token_the_way_to_one_is_said(from_folder):
 def test_a_model_on_a_base_in_a_folder_is_not_pushed_from_memory(steered):
     with pytest.raises(ValueError, match="which nobody else can load: set it to the base's Hub repo, or to None"):
         steered.push_to_hub("me/x")
+
+
+def test_a_folder_without_card_and_tokenizer_is_pushed_with_both(hub, client, steered, tmp_path):
+    """As `save_pretrained` leaves it: the card is written from the files, the tokenizer is the base's."""
+    steered.config.base_model_name_or_path = "meta/base"
+    steered.save_pretrained(tmp_path / "bare")
+    before = sorted(path.name for path in (tmp_path / "bare").iterdir())
+    client(COMMAND, "push", tmp_path / "bare", "me/bare")
+    held = hub.repos["me/bare"].at("main")[1]
+    assert held["tokenizer.json"] == hub.repos["meta/base"].at("main")[1]["tokenizer.json"]
+    card = ModelCard(held["README.md"].decode())
+    assert 'repo = "me/bare"' in card.text and card.data.base_model == "meta/base"
+    assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == before
+
+
+def test_a_repo_that_nobody_could_use_is_not_pushed(hub, client, steered, tmp_path):
+    steered.config.base_model_name_or_path = None
+    steered.save_pretrained(tmp_path / "bare")
+    error = client(COMMAND, "push", tmp_path / "bare", "me/bare", fails=True)
+    assert "bare: no tokenizer, without which nobody can use the repo" in error
+    assert "me/bare" not in hub.repos

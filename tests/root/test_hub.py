@@ -4,7 +4,7 @@ its own, since huggingface_hub reads its settings when it is imported."""
 import pytest
 import torch
 from hub import LOAD, TOKEN
-from reference import assert_close, hooks, some_directions, tiny_config
+from reference import assert_close, hooks, some_directions, tiny_config, tiny_tokenizer
 from steered import logits
 
 from iti_llama.toolkit.repo.folder import CODE
@@ -71,6 +71,7 @@ def test_a_locked_base_needs_the_token_and_says_what_to_do(locked, pushed, clien
 
 def test_a_self_contained_model_is_pushed_with_its_weights(client, hub, steered, base, directions, ids, tmp_path):
     steered.save_pretrained(tmp_path / "local")
+    tiny_tokenizer().save_pretrained(tmp_path / "local")
     script = """
         model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
         model.config.base_model_name_or_path = None

@@ -101,9 +101,13 @@ def base_license(base: str | None) -> str | None:
 def write_card(folder: Path, base: str | None = None, origin: str = "") -> Path:
     """Write a folder's card anew. `base`: see `state_of`; `origin`: a part of its own on where the directions come
     from."""
-    state = state_of(folder, base)
-    parts = {name: section(f"iti-{name}", text) for name, text in live_parts(state, "").items()}
-    text = f"""---
+    return write_text(folder / "README.md", new_card(state_of(folder, base), origin=origin))
+
+
+def new_card(state: State, repo: str = "", origin: str = "") -> str:
+    """A card from the first line to the last, its quick start naming `repo`."""
+    parts = {name: section(f"iti-{name}", text) for name, text in live_parts(state, repo).items()}
+    return f"""---
 {_metadata(state).to_yaml()}
 ---
 
@@ -135,7 +139,6 @@ def write_card(folder: Path, base: str | None = None, origin: str = "") -> Path:
 
 {CITATION}
 """
-    return write_text(folder / "README.md", text)
 
 
 def renewed_card(folder: Path, repo: str = "") -> str | None:

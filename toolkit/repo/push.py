@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,15 +13,14 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from iti_llama import ITIDirections, ITILlamaConfig
 
-from .card import name_repo, renewed_card, with_base, write_card
+from .card import name_repo, new_card, renewed_card, with_base
 from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
+from .state import state_of
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-logger = logging.getLogger(__name__)
 
 FILES = (
     *CODE,
@@ -103,71 +101,83 @@ def push(
     revision: str | None = None,
     token: str | None = None,
 ) -> Pushed:
-    """Publish a steered repo, a folder or a model in memory, in one commit: code, config, directions, tokenizer, card
-    and, in self-contained form, the weights. The repo is created if there is none. `tokenizer` is that of a model in
-    memory; by default the one of where it was loaded from.
+    """Publish a steered repo, a folder or a model in memory, whole and in one commit: code, config, directions,
+    tokenizer, card and, in self-contained form, the weights. The repo is created if there is none. A folder without
+    card gets one, without tokenizer its base's; `tokenizer` is that of a model in memory.
 
-    Raises: as `files_to_push`; `PermissionError` without a token that may write; what huggingface_hub raises else. An
-    upload that is cut off leaves no commit; try again.
+    Raises: as `files_to_push`; `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a
+    token that may write; what huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
     """
-    if not isinstance(what, (str, os.PathLike)):
-        with tempfile.TemporaryDirectory() as holder:
-            folder = Path(holder, "repo")
-            _put(what, tokenizer, folder, token)
-            return push(
-                folder, repo, private=private, create_pr=create_pr, message=message or commit_message,
-                revision=revision, token=token,
-            )  # fmt: skip
-    folder = Path(what)
-    names, api = files_to_push(folder), HfApi(token=token)
-    try:
-        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as holder:
+        folder = (
+            Path(what)
+            if isinstance(what, (str, os.PathLike))
+            else _saved(what, tokenizer, Path(holder, "repo"), token)
+        )
+        names, api = files_to_push(folder), HfApi(token=token)
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
-        if "README.md" in names:
+        if not set(TOKENIZER_FILES) & content.keys():
+            content |= _base_tokenizer(folder, Path(holder, "tokenizer"), token)
+        try:
+            repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
             content["README.md"] = _card(folder, repo).encode()
-        sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in content.items())
-        content[MANIFEST] = sums.encode()
-        if revision is not None and not create_pr:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        operations = [CommitOperationAdd(path_in_repo=n, path_or_fileobj=data) for n, data in content.items()]
-        said = message or commit_message or "Push a steered Llama"
-        info = api.create_commit(repo, operations, commit_message=said, create_pr=create_pr, revision=revision)
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", 401)
-        if status not in (401, 403):
-            raise
-        advice = "log in with `hf auth login`, or pass --token, a token with write access"
-        raise PermissionError(f"the Hub refuses to write to {repo} ({status}): {advice}") from error
-    return Pushed(repo, info.oid, info.pr_url if create_pr else None, tuple(names), info)
+            content[MANIFEST] = "".join(f"{_sha256(data)}  {name}\n" for name, data in content.items()).encode()
+            if revision is not None and not create_pr:
+                api.create_branch(repo, branch=revision, exist_ok=True)
+            operations = [CommitOperationAdd(path_in_repo=n, path_or_fileobj=data) for n, data in content.items()]
+            said = message or commit_message or "Push a steered Llama"
+            info = api.create_commit(repo, operations, commit_message=said, create_pr=create_pr, revision=revision)
+        except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", 401)
+            if status not in (401, 403):
+                raise
+            advice = "log in with `hf auth login`, or pass --token, a token with write access"
+            raise PermissionError(f"the Hub refuses to write to {repo} ({status}): {advice}") from error
+    files = tuple(name for name in content if name != MANIFEST)
+    return Pushed(repo, info.oid, info.pr_url if create_pr else None, files, info)
 
 
 def _card(folder: Path, repo: str) -> str:
     """The card as the Hub gets it: of the present state, and naming the repo."""
     text = renewed_card(folder, repo)
-    if text is None:  # a card of its owner's, or of an older version
-        config = ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        text = name_repo(with_base((folder / "README.md").read_text(encoding="utf-8"), config), repo)
-    return text
+    if text is not None:
+        return text
+    if not (folder / "README.md").is_file():
+        return new_card(state_of(folder), repo)
+    config = ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    return name_repo(with_base((folder / "README.md").read_text(encoding="utf-8"), config), repo)  # its owner's
 
 
-def _put(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> None:
-    """A whole repo from a model in memory: its files, a tokenizer, a card."""
-    config, base = model.config, model.config.base_model_name_or_path
+def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> Path:
+    """The files of a model in memory; with a tokenizer, or that of the folder or repo that it was loaded from."""
+    base = model.config.base_model_name_or_path
     if base is not None and os.path.isdir(base):
         advice = "set it to the base's Hub repo, or to None to push the weights as well"
         raise ValueError(f"base_model_name_or_path is the folder {base}, which nobody else can load: {advice}")
     model.save_pretrained(folder)
-    places = {model.name_or_path: None, base: config.base_model_revision}
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    for place, revision in places.items():
-        if place and not any((folder / name).is_file() for name in TOKENIZER_FILES):
-            hub = {"revision": revision} if revision else {}
-            copy_tokenizer(place, folder, token=token, **hub)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        found = " or ".join(str(place) for place in places if place) or "the model"
-        logger.warning(f"{found} has no tokenizer, so the repo has none: pass tokenizer=")
-    write_card(folder)
+    elif os.path.isdir(model.name_or_path) or (model.name_or_path and not os.path.isabs(model.name_or_path)):
+        copy_tokenizer(model.name_or_path, folder, token=token)
+    return folder
+
+
+def _base_tokenizer(folder: Path, beside: Path, token: str | None) -> dict[str, str]:
+    """The base's tokenizer, for a repo that has none of its own, in the folder `beside`: {name: path}.
+
+    Raises:
+        FileNotFoundError: if there is none either: nobody could use the repo.
+    """
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    base, revision = fields.get("base_model_name_or_path"), fields.get("base_model_revision")
+    beside.mkdir()
+    if base is not None:
+        copy_tokenizer(base, beside, token=token, **({"revision": revision} if revision else {}))
+    found = {path.name: str(path) for path in sorted(beside.iterdir())}
+    if not found:
+        where = folder if base is None else f"{folder} and its base {base}"
+        raise FileNotFoundError(f"{where}: no tokenizer, without which nobody can use the repo; save one there")
+    return found
 
 
 def _sha256(data: bytes | str) -> str:
