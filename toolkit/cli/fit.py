@@ -114,7 +114,7 @@ def fit(
             dataset=data.name,
             left_out=left_out,
             about={key: value for key, value in about.items() if value},
-            command=command_line(),
+            record={"command": command_line()},
             progress=advance,
         )
     if not found:  # a process beside the main one

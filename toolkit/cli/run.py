@@ -115,14 +115,14 @@ def run(
     with progress_bar(rows) as advance:
         choice = chosen(
             out, model, tokenizer, halves["validation"], grid, sandbox,
-            record | {"alphas": alphas, "guard": guard, "kl_guard": kl_guard}, "", advance,
+            record | {"alphas": alphas, "guard": guard, "kl_guard": kl_guard}, advance,
         )  # fmt: skip
     if choice["why"]:
         say(f"2 of 3, no strength chosen: {choice['why']}; alpha stays {model.iti_alpha:g}")
     else:
         say(f"2 of 3, strength chosen on {choice['n']} tasks: alpha {choice['chosen']['alpha']:g}")
     with progress_bar() as advance:
-        found = measured(out, model, tokenizer, halves["test"], sandbox, record, "", advance)
+        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance)
     if json_:
         print(json.dumps({"sweep": choice, "evaluation": found}, indent=1))
     else:

@@ -99,13 +99,13 @@ def fit_repo(
     dataset: str = "",
     left_out: int = 0,
     about: dict[str, str] | None = None,
-    command: str = "",
+    record: dict | None = None,
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
 ) -> dict:
     """Capture, fit, and write a repo to `out`: code, config, directions, tokenizer, report, figures, card; the weights
     too if `self_contained`. The labelled set is kept there as well, with its parts, for measuring; `push` leaves it
     out. Returns the report. `base_name` is what the files call the base, `left_out` counts rows that were too long,
-    `about` is what the card says besides: "behaviour", "language", "hub_dataset".
+    `about` is what the card says besides: "behaviour", "language", "hub_dataset"; `record` goes into the report.
 
     Raises:
         ValueError: for a base or data that cannot be used, before anything is written.
@@ -132,7 +132,7 @@ def fit_repo(
         directions = replace(directions, provenance=directions.provenance | about)
     extra = {"alpha": alpha, "scope": scope, "left_out": left_out, "about": about or {}}
     extra |= {"base_license": found_license} if (found_license := is_dir and base_license(base)) else {}
-    extra |= {"command": command} if command else {}
+    extra |= record or {}
     result = report(found, examples, policy, activations, name, extra)
 
     progress("writing", None)

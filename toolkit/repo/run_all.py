@@ -43,12 +43,16 @@ class Fitted:
 
     @property
     def made_of(self) -> str:
-        """What tells one base from another: its name or place, config and index or size of weights, as a hash."""
+        """What tells one base from another, as a hash: its name and revision; of a folder its config, and size, first
+        and last mebibyte of each file of weights. All of 140 GB would take longer than the fit."""
         told = [self.base, self.revision, self.dtype, self.self_contained]
         if os.path.isdir(self.base):
             told[0] = os.path.realpath(self.base)
-            for path in sorted(Path(self.base).glob("*.safetensors")) + [Path(self.base, "config.json")]:
-                told.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            for path in (Path(self.base, "config.json"), *sorted(Path(self.base).glob("*.safetensors"))):
+                with path.open("rb") as file:
+                    size, start = path.stat().st_size, file.read(1 << 20)
+                    file.seek(max(0, size - (1 << 20)))
+                    told.append([path.name, size, hashlib.sha256(start + file.read()).hexdigest()])
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
@@ -100,11 +104,9 @@ def fitted(
         base_name=how.base_name,
         dataset=how.dataset,
         about=how.about,
-        command=command,
+        record={"command": command, "made_of": how.made_of},
         progress=progress,
     )
-    found = json.loads(report.read_text(encoding="utf-8")) | {"made_of": how.made_of}
-    write_text(report, json.dumps(found, indent=1) + "\n")
     shutil.rmtree(cache, ignore_errors=True)
     return False
 
@@ -117,28 +119,20 @@ def load_fitted(out: Path, how: Fitted):
     return model, AutoTokenizer.from_pretrained(out, trust_remote_code=False)
 
 
-def chosen(
-    out: Path, model, tokenizer, tasks: TaskSet, grid: Grid, sandbox: Sandbox, asked: dict, command: str, progress
-) -> dict:
+def chosen(out: Path, model, tokenizer, tasks: TaskSet, grid: Grid, sandbox: Sandbox, asked: dict, progress) -> dict:
     """`sweep.json` of `out`: read, if it is of what is `asked`, else made and applied."""
     path = out / "sweep.json"
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.get("asked") == asked:
             return found
-    budget_alone = grid.kl_budget is not None and not tasks.target
-    found, _ = sweep_model(
-        model, tokenizer, tasks, grid, sandbox, budget_alone=budget_alone, out=out, apply_to=out, command=command,
-        progress=progress,
-    )  # fmt: skip
-    found |= {"asked": asked}
+    found, _ = sweep_model(model, tokenizer, tasks, grid, sandbox, out=out, apply_to=out, progress=progress)
+    found |= {"asked": asked}  # said last: a run that is killed before the config has the choice chooses again
     write_text(path, json.dumps(found, indent=1) + "\n")
     return found
 
 
-def measured(
-    out: Path, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, asked: dict, command: str, progress
-) -> dict:
+def measured(out: Path, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, asked: dict, progress) -> dict:
     """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made."""
     state = state_of(out)
     if state.measured and state.evaluation.get("asked") == asked:
@@ -148,7 +142,7 @@ def measured(
     shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
     name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
     done = receipt(model, tokenizer, tasks, sandbox, completions=out / name, progress=progress)
-    found = done.found | {"asked": asked, "command": command}
+    found = done.found | {"asked": asked}
     write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     renew_card(out)
     return found
