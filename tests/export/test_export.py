@@ -44,3 +44,20 @@ def test_what_fails_leaves_nothing(one_repo, tmp_path):
         export(one_repo, "llama", tmp_path / "full")
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine" and not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_range_of_strengths_is_what_the_sweep_found_inside_its_guards(one_repo, tmp_path):
+    def point(alpha: float, correct: float, kl: float, scope: str = "all") -> dict:
+        return {"alpha": alpha, "scope": scope, "kl": kl, "at": {"correct": {"mean": correct}}}
+
+    points = [point(0, 1, 0), point(2, 0.97, 0.1), point(3, 0.9, 0.1), point(4, 1, 0.5), point(5, 1, 0, "generated")]
+    (one_repo / "sweep.json").write_text(json.dumps({"points": points, "guard": 0.05, "kl_guard": 0.25}))
+    export(one_repo, "llama", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "iti_export.json").read_text())["range"] == [-2, 2]
+
+
+def test_an_adapter_for_vllm_is_not_taken_for_one_of_peft(one_repo, tmp_path):
+    pytest.importorskip("peft")
+    export(one_repo, "vllm", tmp_path / "out")
+    with pytest.raises(ExportError, match="which only vLLM loads"):
+        compare(str(one_repo), str(tmp_path / "out"))

@@ -1,6 +1,9 @@
 """GGUF, run by llama.cpp itself (xllamacpp): the whole model, and the steering added to a file of the base."""
 
 import json
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -127,3 +130,17 @@ def test_a_file_of_another_base_is_seen(files, tmp_path):
     writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
     with pytest.raises(ExportError, match="of its size away from that of iti-llama-demo"):
         check_base_of(source, other)
+
+
+def test_a_file_is_patched_without_torch(files, tmp_path):
+    script = """
+        import sys
+        sys.modules["torch"] = None
+        from pathlib import Path
+        from iti_llama.toolkit.export.gguf_patch import patch_gguf
+        patch_gguf(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), ROOT, files / "plain-q8_0.gguf", tmp_path / "out.gguf"]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "out.gguf").read_bytes() == (files / "patched-q8_0.gguf").read_bytes()

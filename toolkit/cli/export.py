@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from .options import REPO_HELP, DeviceMap, Json, RepoArgument, RepoOption, Revision, console, folder_of, one_repo
@@ -37,10 +38,10 @@ def export(
     from ..export.export import export as export_repo
 
     source = one_repo(repo, model)
-    with console.status("opening"):
+    with Console(stderr=True).status("opening") as status:
         canary, said = export_repo(
             source, to, out, alpha=alpha, top_k=top_k, scope=scope, into=into, quantisation=quantisation,
-            prompts=canary_prompt or (), revision=revision, device_map=device_map,
+            prompts=canary_prompt or (), revision=revision, device_map=device_map, progress=status.update,
         )  # fmt: skip
     if json_:
         print(json.dumps({"out": str(out), "to": to, "said": said, "canary": canary and asdict(canary)}))
@@ -49,7 +50,9 @@ def export(
         console.print(f"[yellow]note:[/yellow] {escape(line)}", soft_wrap=True, highlight=False)
     console.print(f"{to}: written to {out}", soft_wrap=True, highlight=False)
     if canary is not None:
-        console.print(f"alpha {canary.alpha:g}, {canary.heads} heads; next: iti-llama canary {out}", highlight=False)
+        place = {"vllm": f"http://SERVER --model NAME --canary {out}/iti_canary.json", "peft": f"{out} --base BASE"}
+        said = f"alpha {canary.alpha:g}, {canary.heads} heads; next: iti-llama canary {place.get(to, out)}"
+        console.print(said, highlight=False, soft_wrap=True)
 
 
 def canary(

@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import save_file
 
 from ..foundation.files import write_text
-from ..repo.folder import new_folder
 from .llama import copy_beside
 from .source import Source
 
@@ -16,21 +15,22 @@ ITI_INPUTS = 16
 """Inputs of the plugin's `iti` layer, all constant 1: what vLLM's kernels want at least."""
 
 
-def export_peft(source: Source, out: Path) -> Path:
+def export_peft(source: Source, folder: Path) -> None:
     """A LoRA of rank 1 on the steered o_proj, A = B = 0, whose bias is the shift: alpha is its scale, so that
     `set_scale` is a strength relative to it. For PEFT 0.14 or later."""
     tensors, prefix = {}, "base_model.model.model.layers"
     hidden = source.config.hidden_size
     width = source.directions.num_attention_heads * source.directions.head_dim
-    for layer, shift in source.shifts().items():
+    shifts = source.shifts()
+    for layer, shift in shifts.items():
         name = f"{prefix}.{layer}.self_attn.o_proj"
         tensors[f"{name}.lora_A.weight"] = torch.zeros(1, width)
         tensors[f"{name}.lora_B.weight"] = torch.zeros(hidden, 1)
         tensors[f"{name}.lora_B.bias"] = shift
-    return _write(source, out, tensors, [f"{layer}.self_attn.o_proj" for layer in source.shifts()], True)
+    _write(source, folder, tensors, [f"{layer}.self_attn.o_proj" for layer in shifts], True)
 
 
-def export_vllm(source: Source, out: Path) -> Path:
+def export_vllm(source: Source, folder: Path) -> None:
     """A LoRA of rank 1 on the plugin's `iti` layer, whose inputs are all 1: A picks one of them, B is the shift."""
     tensors, prefix = {}, "base_model.model.model.layers"
     pick = torch.zeros(1, ITI_INPUTS)
@@ -39,10 +39,10 @@ def export_vllm(source: Source, out: Path) -> Path:
         name = f"{prefix}.{layer}.self_attn.iti"
         tensors[f"{name}.lora_A.weight"] = pick.clone()
         tensors[f"{name}.lora_B.weight"] = shift[:, None].contiguous()
-    return _write(source, out, tensors, ["iti"], False)
+    _write(source, folder, tensors, ["iti"], False)
 
 
-def _write(source: Source, out: Path, tensors: dict[str, torch.Tensor], targets: list[str], bias: bool) -> Path:
+def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targets: list[str], bias: bool) -> None:
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -57,8 +57,7 @@ def _write(source: Source, out: Path, tensors: dict[str, torch.Tensor], targets:
         "inference_mode": True,
         "target_modules": targets,
     }
-    with new_folder(out) as folder:
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
-        copy_beside(source, folder)
-    return out
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_text(folder / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+    copy_beside(source, folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .canary import PROMPTS
-from .forms import Form, InTransformers, load_form
+from .forms import InTransformers, load_form
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
     if hasattr(getattr(first, "model", None), "iti_directions"):
         steering = _largest(logs[0], [first.next_token(one, iti_alpha=0.0) for one in ids])
     if isinstance(first, InTransformers):
-        other: Form = load_form(a, base, attn_implementation="eager")
-        rounding = _largest(logs[0], [other.next_token(one) for one in ids])
+        first.model.set_attn_implementation("eager")
+        rounding = _largest(logs[0], [first.next_token(one) for one in ids])
     return Difference(_largest(*logs), steering, rounding, len(ids))
 
 

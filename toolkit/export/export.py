@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +11,8 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.files import write_text
 from ..foundation.package import __version__
+from ..repo.folder import new_folder
+from ..repo.state import state_of
 from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card
@@ -24,6 +24,9 @@ from .vllm_plugin import EXPORT
 
 
 FORMATS = ("llama", "gguf", "peft", "vllm")
+
+ADAPTERS = ("peft", "vllm")
+"""Those that need the base beside them."""
 
 
 def export(
@@ -54,42 +57,34 @@ def export(
         raise ExportError(f"--into is for --to gguf, not {to}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; choose another --out")
-    source = open_source(repo, alpha, top_k, scope, revision)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    said: list[str] = []
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as holder:
-        folder = Path(holder, "new")
+    source, said = open_source(repo, alpha, top_k, scope, revision), []
+    with new_folder(out) as folder:
         progress(f"writing {to}")
-        if to == "gguf":
-            folder.mkdir()
-            name = f"{source.base_name.split('/')[-1]}-steered"
-            if into is not None:
-                check_base_of(source, into)
-                patch_gguf(
-                    source.folder, into, folder / f"{into.stem}-steered.gguf", source.config.iti_alpha,
-                    source.config.iti_top_k, "all",
-                )  # fmt: skip
-            else:
-                said += export_gguf(source, folder / f"{name}-{quantisation}.gguf", quantisation)
+        if into is not None:
+            check_base_of(source, into)
+            used = source.config
+            patch_gguf(
+                source.folder, into, folder / f"{into.stem}-steered.gguf", used.iti_alpha, used.iti_top_k, "all"
+            )
+        elif to == "gguf":
+            name = source.base_name.split("/")[-1]
+            said += export_gguf(source, folder / f"{name}-steered-{quantisation}.gguf", quantisation)
         else:
             {"llama": export_llama, "peft": export_peft, "vllm": export_vllm}[to](source, folder)
-            if to != "llama" and source.config.base_model_name_or_path is None:
-                said.append(
-                    f"the base is inside {source.repo}: `iti-llama export {source.repo} --alpha 0 --out BASE` writes "
-                    "it as a plain checkpoint, which the adapter needs"
-                )
+        if to in ADAPTERS and source.config.base_model_name_or_path is None:
+            said.append(
+                f"the base is inside {source.repo}: `iti-llama export {source.repo} --alpha 0 --out BASE` writes it "
+                "as a plain checkpoint, which the adapter needs"
+            )
         write_text(folder / EXPORT, json.dumps(_said_of(source, to), indent=1) + "\n")
         canary = None
         if source.config.iti_alpha == 0:
             said.append("alpha is 0: this is the plain base, and there is no canary that could tell it apart")
         else:
-            progress("canary")
+            progress("making the canary")
             canary = canary_of(source, prompts, device_map)
             canary.write(folder)
-        (folder / "README.md").write_text(export_card(source, to, canary, said), encoding="utf-8")
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(folder, out)
+        write_text(folder / "README.md", export_card(source, to, canary, said))
     return canary, said
 
 
@@ -113,10 +108,7 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
 
 def _said_of(source: Source, to: str) -> dict:
     """`iti_export.json`: what was exported, and the strengths that were measured for it."""
-    sweep = source.folder / "sweep.json"
-    points = json.loads(sweep.read_text(encoding="utf-8")).get("points", []) if sweep.is_file() else []
-    tried = [abs(point["alpha"]) for point in points if point["scope"] == "all"]
-    most = max([abs(source.config.iti_alpha), *tried])
+    most = max([abs(source.config.iti_alpha), *_inside_the_guard(state_of(source.folder).sweep)])
     return {
         "form": to,
         "alpha": source.config.iti_alpha,
@@ -126,11 +118,22 @@ def _said_of(source: Source, to: str) -> dict:
     }
 
 
+def _inside_the_guard(sweep: dict) -> list[float]:
+    """The strengths of a sweep that lost no more than its guards allow."""
+    points = sweep.get("points", ())
+    plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 0.0)
+    return [
+        abs(point["alpha"])
+        for point in points
+        if point["scope"] == "all"
+        and point["at"]["correct"]["mean"] >= plain - sweep["guard"]
+        and (sweep["kl_guard"] is None or point["kl"] <= sweep["kl_guard"])
+    ]
+
+
 def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto") -> Canary:
     """The canary of what is exported: from the steered model, loaded as a user loads it."""
     from transformers import AutoTokenizer
-
-    from ..repo.state import state_of
 
     known = [shown for _, shown in state_of(source.folder).prompts[:20]]
     model = ITILlamaForCausalLM.from_pretrained(source.folder, dtype="auto", device_map=device_map).eval()

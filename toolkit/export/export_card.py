@@ -32,10 +32,12 @@ for module in model.modules():
 ```
 
 vLLM and llama.cpp refuse it (`lora_bias`): export to `vllm` or `gguf` for them.""",
-    "vllm": """With the package in vLLM's environment (`pip install "iti-llama[vllm]"`), on the unmodified base:
+    "vllm": """With the package in vLLM's environment (`pip install "iti-llama[vllm]"`), on the unmodified base; a
+request's model is then `steered`, or a strength of its own, as `steered@0.5`:
 
 ```
-VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve {base} --hf-overrides '{{"architectures": ["ITILlamaForCausalLM"]}}' \\
+export ITI_ADAPTERS=steered=. VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
+vllm serve {base} --hf-overrides '{{"architectures": ["ITILlamaForCausalLM"]}}' \\
     --enable-lora --max-lora-rank 8 --lora-target-modules iti --lora-modules steered=.
 ```
 

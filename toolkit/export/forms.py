@@ -111,8 +111,13 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     if not adapter.is_file():
         model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
         return InTransformers(model.eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+    said = json.loads(adapter.read_text(encoding="utf-8"))
+    if said["target_modules"] == ["iti"]:
+        raise ExportError(
+            f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/serve.md)"
+        )
+    named = base or said["base_model_name_or_path"]
     from peft import PeftModel
 
-    named = base or json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named, **kwargs), path)
     return InTransformers(model.eval(), AutoTokenizer.from_pretrained(named, trust_remote_code=False))

@@ -12,7 +12,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from iti_llama.configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS
 
 from ..foundation.files import write_text
-from ..repo.folder import TOKENIZER_FILES, new_folder
+from ..repo.folder import TOKENIZER_FILES
 from .source import Source, o_proj
 
 
@@ -36,37 +36,30 @@ def plain_config(source: Source) -> dict:
     }
 
 
-def export_llama(source: Source, out: Path) -> Path:
+def export_llama(source: Source, folder: Path) -> None:
     """Write the checkpoint: shard by shard, in the memory of one. The biases are alpha * shift, computed in float32
     and rounded once to the projection's dtype; those of q, k and v are zero, for engines that switch all four at once.
-
-    Raises:
-        FileExistsError: see `new_folder`.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     shifts, weight_map, total = source.shifts(), {}, 0
-    with new_folder(out) as folder:
-        for shard in source.shards:
-            tensors = {}
-            for name, tensor in source.tensors(shard):
-                tensors[name] = tensor
-                module, _, part = name.rpartition(".")
-                if part == "weight" and module.endswith(PROJECTIONS):
-                    tensors.setdefault(f"{module}.bias", torch.zeros(tensor.shape[0], dtype=tensor.dtype))
-            for name, tensor in source.tensors(shard):  # biases of the base's own, after the zeros
-                tensors[name] = tensor
-            for layer, shift in shifts.items():
-                if o_proj(layer) in tensors:
-                    bias = tensors[o_proj(layer, "bias")]
-                    tensors[o_proj(layer, "bias")] = (bias.float() + source.config.iti_alpha * shift).to(bias.dtype)
-            save_file(tensors, folder / shard, metadata={"format": "pt"})
-            weight_map |= dict.fromkeys(tensors, shard)
-            total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        if len(source.shards) > 1:
-            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-            write_text(folder / SAFE_WEIGHTS_INDEX_NAME, json.dumps(index, indent=2) + "\n")
-        write_text(folder / "config.json", json.dumps(plain_config(source), indent=2, sort_keys=True) + "\n")
-        copy_beside(source, folder)
-    return out
+    for shard in source.shards:
+        tensors = dict(source.tensors(shard))
+        for name in list(tensors):
+            module, _, part = name.rpartition(".")
+            if part == "weight" and module.endswith(PROJECTIONS) and f"{module}.bias" not in tensors:
+                tensors[f"{module}.bias"] = torch.zeros_like(tensors[name][:, 0])
+        for layer, shift in shifts.items():
+            if o_proj(layer) in tensors:
+                bias = tensors[o_proj(layer, "bias")]
+                tensors[o_proj(layer, "bias")] = (bias.float() + source.config.iti_alpha * shift).to(bias.dtype)
+        save_file(tensors, folder / shard, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, shard)
+        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if len(source.shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        write_text(folder / SAFE_WEIGHTS_INDEX_NAME, json.dumps(index, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(plain_config(source), indent=2, sort_keys=True) + "\n")
+    copy_beside(source, folder)
 
 
 def copy_beside(source: Source, folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from iti_llama import ITIDirections, ITILlamaConfig
 from iti_llama.configuration_iti_llama import check_harmless
+from iti_llama.iti_directions import project
 
 from ..repo.folder import TOKENIZER_FILES
 from .gguf_patch import ExportError
@@ -47,19 +48,15 @@ class Source:
                 yield name, file.get_tensor(name)
 
     def shifts(self) -> dict[int, torch.Tensor]:
-        """What is added to each steered layer's attention output at alpha 1: {layer: float32 [hidden_size]}."""
-        offsets, shifts = self.directions.top(self.config.iti_top_k).offsets(), {}
-        for layer, offset in sorted(offsets.items()):
-            if self.directions.site == "residual":
-                shifts[layer] = offset
-                continue
-            weight = self.tensor(o_proj(layer))
-            columns = offset.nonzero()[:, 0]
-            shifts[layer] = weight[:, columns].float() @ offset[columns]
+        """What is added to each steered layer's attention output at alpha 1, as the model itself computes it: {layer:
+        float32 [hidden_size]}. One output projection is read at a time."""
+        shifts, linear = {}, torch.nn.Linear(1, 1, bias=False)
+        for layer, offset in sorted(self.directions.top(self.config.iti_top_k).offsets().items()):
+            if self.directions.site == "head":
+                linear.weight = torch.nn.Parameter(self.tensor(o_proj(layer)), requires_grad=False)
+                offset = project(linear, offset, linear.weight.dtype)
+            shifts[layer] = offset
         return shifts
-
-    def canary_file(self) -> Path:
-        return self.folder / "iti_canary.json"
 
 
 def o_proj(layer: int, part: str = "weight") -> str:
