@@ -98,15 +98,12 @@ def sweep(
     if apply_ and not folder:
         raise ValueError(f"--apply writes a config.json, but {repo} is no folder")
     asked = Asked(tasks, target, header, n, seed, folder, source, max_new_tokens=max_new_tokens)
-    name = asked.name("validation")
-    budget_alone = kl_budget is not None and target is None and not name.startswith(("corpus:", "neocoder"))
+    asked.name("validation")  # refuses before anything is loaded
     model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
     with progress_bar() as advance:
         chosen = task_set_of(asked, "validation", tokenizer, sandbox, advance)
         checked = confirm and task_set_of(replace(asked, tasks=confirm, n=2 * n), "test", tokenizer, sandbox, advance)
-    budget_alone = budget_alone and chosen.sound != "correct"
-    if chosen.pairs and kl_guard is None:
-        grid = replace(grid, kl_guard=0.25)
+    budget_alone = kl_budget is not None and target is None and chosen.sound != "correct"
     tried = 1 if kl_budget is not None else len(grid.alphas)
     each = 2 if chosen.asked is None else 3
     rows = each * len(chosen) * (1 + tried * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * len(chosen) * tried

@@ -1,7 +1,7 @@
 """The whole of a sweep: a grid or a divergence budget, a choice by rule, the control, and one confirmation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, Context
 
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +15,11 @@ from .evaluate import Measured, evaluate
 from .saved_completions import SavedCompletions
 from .sweep import Point, Rates, alpha_of_kl, beats_control, choose, control, sweep
 from .tasks import TaskSet
+
+
+PAIRS_KL_GUARD = 0.25
+"""Largest mean KL, in nats a token, of a choice on labelled pairs where no other is given: nothing is generated then,
+so that there is no answer whose damage could be seen."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ def choose_strength(
             f"{task_set.name}: the tasks say nothing of what is wanted; pass --target or --kl-budget alone"
         )
     before = (model.iti_top_k, model.iti_scope)
+    if task_set.pairs and grid.kl_guard is None:
+        grid = replace(grid, kl_guard=PAIRS_KL_GUARD)
     ks = grid.top_ks or [len(model.iti_directions.top(model.iti_top_k))]
     alphas = list(grid.alphas)
     try:
