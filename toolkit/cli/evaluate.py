@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from .options import (
     CardFile,
@@ -27,7 +28,6 @@ from .options import (
     Unsandboxed,
     command_line,
     console,
-    folder_of,
     load,
     progress_bar,
 )
@@ -78,7 +78,7 @@ def evaluate(
     from ..repo.card import renew_card, replace_section, write_results
     from .task_sets import Asked, task_set_of
 
-    folder = folder_of(repo)
+    folder = str(folder_of(repo) or "")
     asked = Asked(tasks, target, header, n, seed, folder, source, stronger, max_new_tokens)
     if tasks is None:
         asked.name("test")  # refuses before anything is loaded

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .options import REPO_HELP, DeviceMap, Json, RepoArgument, RepoOption, Revision, console, folder_of, one_repo
+from ..foundation.files import folder_of
+from .options import REPO_HELP, DeviceMap, Json, RepoArgument, RepoOption, Revision, console, one_repo
 
 
 def export(
@@ -99,4 +100,4 @@ def serve(
     `iti_alpha`."""
     from ..export.serve import serve as run_server
 
-    run_server(folder_of(repo) or repo, context.args)
+    run_server(str(folder_of(repo) or repo), context.args)

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..foundation.files import folder_of
+
 
 console = Console()
 
@@ -128,15 +130,6 @@ def _recorded(option: str, word: str) -> str:
         return f"{Path(path).name}:{function}"
     is_path = os.path.isabs(word) or word.startswith(("./", "../", "~"))
     return Path(word).name if is_path and option != "--target" else word
-
-
-def folder_of(repo: str) -> str:
-    """The folder that a repo is, "" for one on the Hub. Raises `FileNotFoundError` for a path that is no folder."""
-    if os.path.isdir(repo):
-        return repo
-    if os.path.isabs(repo) or repo.startswith((".", "~")) or repo.count("/") > 1:
-        raise FileNotFoundError(f"{repo}: no such folder")
-    return ""
 
 
 def load(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from .options import (
     DeviceMap,
@@ -25,7 +26,6 @@ from .options import (
     Unsandboxed,
     command_line,
     console,
-    folder_of,
     load,
     numbers,
     progress_bar,
@@ -94,7 +94,7 @@ def sweep(
         kl_guard=kl_guard,
         kl_budget=kl_budget,
     )
-    folder = folder_of(repo)
+    folder = str(folder_of(repo) or "")
     if apply_ and not folder:
         raise ValueError(f"--apply writes a config.json, but {repo} is no folder")
     asked = Asked(tasks, target, header, n, seed, folder, source, max_new_tokens=max_new_tokens)

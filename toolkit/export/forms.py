@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..foundation.files import folder_of
 from .gguf_patch import ExportError
 
 
@@ -103,8 +104,7 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file")
         return InLlamaCpp(Path(path))
-    if not os.path.isdir(path) and (os.path.isabs(path) or path.startswith(".")):
-        raise FileNotFoundError(f"{path}: no such folder or file")
+    folder_of(path)
     iti_llama.register()
     kwargs = {"dtype": "auto", "device_map": "auto", "trust_remote_code": False} | kwargs
     adapter = Path(path, "adapter_config.json")

@@ -15,6 +15,7 @@ from iti_llama import ITIDirections, ITILlamaConfig
 from iti_llama.configuration_iti_llama import check_harmless
 from iti_llama.iti_directions import project
 
+from ..foundation.files import folder_of
 from ..repo.folder import TOKENIZER_FILES
 from .gguf_patch import ExportError
 
@@ -109,11 +110,7 @@ def open_source(
 
 
 def _folder(repo: str | os.PathLike, revision: str | None) -> Path:
-    if os.path.isdir(repo):
-        return Path(repo)
-    if os.path.isabs(repo) or str(repo).startswith("."):
-        raise FileNotFoundError(f"{repo}: no such folder")
-    return Path(snapshot_download(str(repo), revision=revision, allow_patterns=PATTERNS))
+    return folder_of(repo) or Path(snapshot_download(str(repo), revision=revision, allow_patterns=PATTERNS))
 
 
 def _shards(base: Path) -> dict[str, list[str]]:

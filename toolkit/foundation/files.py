@@ -2,12 +2,27 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from iti_llama.iti_directions import write_whole
 
 
-__all__ = ["read_rows", "write_text", "write_whole"]
+__all__ = ["folder_of", "read_rows", "write_text", "write_whole"]
+
+
+def folder_of(name: str | os.PathLike, what: str = "") -> Path | None:
+    """The folder that a name is, None for the name of a Hub repo (name, owner/name). `what` it is begins the error.
+
+    Raises:
+        FileNotFoundError: for a path that is no folder, before the Hub is asked for a repo of that name.
+    """
+    text = os.fspath(name)
+    if os.path.isdir(text):
+        return Path(text)
+    if text.startswith((".", "~")) or os.path.exists(text) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text):
+        raise FileNotFoundError(f"{what}{text}: no such folder, and no name of a Hub repo (owner/name)")
+    return None
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

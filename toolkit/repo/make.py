@@ -1,7 +1,6 @@
 """Make a steered repo from a Llama checkpoint and a labelled set: record activations, fit, write."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from ..fit.positions import Policy, fits
 from ..fit.record_activations import capture
 from ..fit.report import report, write_report
 from ..fit.settings import FitSettings
+from ..foundation.files import folder_of
 from ..foundation.tokenize import chat_prompt
 from ..measure.parts import keep
 from .card import base_license, write_card
@@ -55,18 +55,10 @@ def read_for(base: str | os.PathLike, data: str | os.PathLike, revision: str | N
     """
     if not Path(data).is_file():
         raise FileNotFoundError(f"{data}: no such file; expected a labelled set, JSON Lines")
-    check_base(base)
+    folder_of(base, "base ")
     hub = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
     return read_examples(data, partial(chat_prompt, tokenizer))
-
-
-def check_base(base: str | os.PathLike) -> None:
-    """Raises `FileNotFoundError` for a folder that is not there, before the Hub is asked for a repo of that name."""
-    text = os.fspath(base)
-    named = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text) and not text.startswith((".", "~"))
-    if not os.path.isdir(text) and not named:
-        raise FileNotFoundError(f"base {text}: no such folder, and no name of a Hub repo (owner/name)")
 
 
 def readable(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
 
+from ..foundation.files import folder_of
+
 
 @dataclass(frozen=True)
 class OpenRepo:
@@ -45,9 +47,7 @@ class OpenRepo:
 
 def open_repo(repo: str | os.PathLike, revision: str | None = None) -> OpenRepo:
     """Look into a folder or a Hub repo. Raises `OSError` if it cannot be found."""
-    if os.path.isdir(repo):
+    if folder_of(repo) is not None:
         return OpenRepo(os.fspath(repo), None)
-    if os.path.exists(repo) or os.path.isabs(repo) or str(repo).startswith("."):
-        raise FileNotFoundError(f"{repo}: no such folder")
     info = HfApi().model_info(os.fspath(repo), revision=revision)
     return OpenRepo(os.fspath(repo), info.sha, tuple(sorted(sibling.rfilename for sibling in info.siblings)))
