@@ -63,6 +63,7 @@ class ITILlamaConfig(LlamaConfig):
             "AutoConfig": "configuration_iti_llama.ITILlamaConfig",
             "AutoModel": "modeling_iti_llama.ITILlamaModel",
             "AutoModelForCausalLM": "modeling_iti_llama.ITILlamaForCausalLM",
+            "AutoModelForSequenceClassification": "loading_iti_llama.ITILlamaForSequenceClassification",
         }
         super().__init__(**kwargs)
         self.iti_alpha = iti_alpha

@@ -74,8 +74,7 @@ class ITIDirections:
         seen = set()
         for row, (direction, (layer, head)) in enumerate(zip(self.directions, self.heads.tolist(), strict=True)):
             length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])
-            right = abs(length - 1) <= 1e-3
-            _expect(right, name, f"the direction in row {row} has length {length:.4f}", "1 within 0.001")
+            _expect(abs(length - 1) <= 1e-3, name, f"direction in row {row} has length {length:.4f}", "1 within 0.001")
             _expect(sigma >= 0, name, f"sigma in row {row} is {sigma:.4g}", "0 or more")
             inside = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
             wanted = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
@@ -124,9 +123,7 @@ class ITIDirections:
         model = {"num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads}
         for key, value in (model | {"head_dim": head_dim}).items():
             if getattr(self, key) != value:
-                advice = (
-                    f"Use the base they were made for ({self.base_model or 'not recorded'}) or fit new directions."
-                )
+                advice = f"Use the base they were made for ({self.base_model or 'not recorded'}) or fit new ones."
                 made = f"made for a model with {key}={getattr(self, key)}, but this model has {key}={value}"
                 raise ITIDirectionsError(f"{name}: {made}. {advice}")
         width, found = self.num_attention_heads * self.head_dim, config.hidden_size
@@ -148,8 +145,7 @@ class ITIDirections:
         for key in _METADATA:
             _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
         for key, known in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
-            found = metadata[key]
-            _expect(found == known, path, f"{key} is '{found}'", f"'{known}', which this version reads")
+            _expect(metadata[key] == known, path, f"{key} is '{metadata[key]}'", f"'{known}', as this version reads")
         missing, extra = _REQUIRED.keys() - tensors.keys(), tensors.keys() - _REQUIRED.keys() - _OPTIONAL.keys()
         found = f"missing tensors {sorted(missing)}, unknown tensors {sorted(extra)}"
         _expect(not missing | extra, path, found, f"{list(_REQUIRED)} and optionally {list(_OPTIONAL)}")
@@ -160,8 +156,7 @@ class ITIDirections:
             return cls(
                 **tensors,
                 **{key: int(metadata[key]) for key in _GEOMETRY},
-                site=metadata["site"],
-                base_model=metadata["base_model"],
+                **{key: metadata[key] for key in ("site", "base_model")},
                 provenance={key: value for key, value in metadata.items() if key not in _METADATA},
             )
         except ITIDirectionsError as error:

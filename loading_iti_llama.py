@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, LlamaConfig, PretrainedConfig
+from transformers import GenerationConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
@@ -35,16 +35,13 @@ class ITILlamaLoadingMixin:
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         if not isinstance(config, PretrainedConfig):
             kept = {key: kwargs.pop(key) for key in ("dtype", "torch_dtype", "quantization_config") if key in kwargs}
-            source = repo if config is None else config
-            config, kwargs = ITILlamaConfig.from_pretrained(source, return_unused_kwargs=True, **hub, **kwargs)
+            config, kwargs = ITILlamaConfig.from_pretrained(config or repo, return_unused_kwargs=True, **hub, **kwargs)
             kwargs |= kept
         config.validate_iti()
         if repo is None:  # weights as `state_dict=`: there is no repo to read directions from
             if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
                 advice = "pass the repo, or iti_directions_file=None, and then set_iti_directions"
-                raise ValueError(
-                    f"config.json names {config.iti_directions_file}, but there is no repo to read it from: {advice}"
-                )
+                raise ValueError(f"the config names {config.iti_directions_file}, but there is no repo: {advice}")
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
         commit = getattr(config, "_commit_hash", None)
         hub |= {"revision": commit} if commit else {}  # what belongs together comes from one commit
@@ -68,7 +65,7 @@ class ITILlamaLoadingMixin:
         `from_pretrained`, for the base. Raises as `from_pretrained`."""
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         revision, subfolder = hub.pop("revision", None), hub.pop("subfolder", "")
-        base = os.path.join(base_model_name_or_path, *filter(None, [subfolder]))
+        base = os.path.join(base_model_name_or_path, subfolder) if subfolder else os.fspath(base_model_name_or_path)
         if os.path.isdir(base):
             base = os.path.abspath(base)
         elif subfolder:
@@ -77,9 +74,7 @@ class ITILlamaLoadingMixin:
             directions = ITIDirections.load(directions)
         config = ITILlamaConfig(
             **_read_base_config(base, revision, hub)[0],
-            iti_alpha=alpha,
-            iti_top_k=top_k,
-            iti_scope=scope,
+            **{"iti_alpha": alpha, "iti_top_k": top_k, "iti_scope": scope},
             iti_directions_file=None if directions is None else "iti_directions.safetensors",
             base_model_name_or_path=base,
             base_model_revision=revision,
@@ -158,6 +153,16 @@ class ITILlamaLoadingMixin:
     def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
         """Refuses, also for a local base, where transformers 4.57 would not ask; `OSError` means "there is none"."""
         raise OSError(f"{pretrained_model_name_or_path}: custom_generate would replace the steering; not supported")
+
+
+class ITILlamaForSequenceClassification(PreTrainedModel):
+    """There is none: says so in a sentence, where transformers would list every model that it knows."""
+
+    config_class = ITILlamaConfig
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        raise ValueError("an ITI-Llama has no head for classification: load it by AutoModelForCausalLM")
 
 
 def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict, str | None]:

@@ -236,7 +236,8 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
         super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key != "iti_alpha"})
 
     def _prepare_generation_config(self, *args, **kwargs):
-        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)  # of a file, a request to a server
+        # A strength may come in a GenerationConfig: generation_config.json's, or that of a request to a server.
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
         alpha, told = config.__dict__.pop("iti_alpha", None), "iti_alpha" in kwargs
         if alpha is not None and (told or not self._iti_disabled()):
             model_kwargs["iti_alpha"] = alpha
@@ -318,9 +319,7 @@ def _from_last_token(inputs: torch.Tensor, call: dict) -> torch.Tensor:
     if call.get("cu_seq_lens_q") is not None:
         raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
     if not torch.compiler.is_compiling():
-        said = (
-            "iti_scope is 'generated' and forward got several tokens without iti_start: only the last one is shifted"
-        )
+        said = "iti_scope is 'generated' and forward got several tokens without iti_start: only the last is shifted"
         logger.warning_once(f"{said}, as for a prompt. To score an answer, pass iti_start, or use scope 'all'.")
     columns, mask = torch.arange(inputs.shape[1], device=inputs.device), call.get("attention_mask")
     padded = isinstance(mask, torch.Tensor) and mask.ndim == 2

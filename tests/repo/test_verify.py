@@ -96,6 +96,18 @@ def test_verify_asks_the_hub_and_runs_nothing(folder, hub, client, tmp_path):
 
 
 @ADAPTER
+def test_a_snapshot_in_the_cache_of_the_hub_is_made_of_links_to_its_own_blobs(clean, tmp_path):
+    snapshot, blobs = tmp_path / "models--me--x" / "snapshots" / "c0ffee", tmp_path / "models--me--x" / "blobs"
+    snapshot.mkdir(parents=True), blobs.mkdir()
+    for number, path in enumerate(path for path in clean.iterdir() if path.is_file()):
+        shutil.copy(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(blobs / str(number))
+    assert verify(str(snapshot)).problems == ()
+    (snapshot / "stray.txt").symlink_to(tmp_path / "elsewhere")
+    assert verify(str(snapshot)).problems == ("stray.txt is a link to somewhere else",)
+
+
+@ADAPTER
 def test_the_command_exits_with_2_where_there_are_problems(clean, monkeypatch, capsys):
     for problems in (False, True):
         if problems:

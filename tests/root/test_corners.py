@@ -253,7 +253,7 @@ def test_a_lora_on_o_proj_neither_makes_the_shift_random_nor_stale(base, directi
 
 def test_a_state_dict_alone_is_not_loaded_unsteered_in_silence(base, directions, ids):
     kept = {k: v for k, v in base.config.to_dict().items() if k not in ("model_type", "architectures")}
-    with pytest.raises(ValueError, match="no repo to read it from"):
+    with pytest.raises(ValueError, match="but there is no repo"):
         ITILlamaForCausalLM.from_pretrained(None, config=ITILlamaConfig(**kept), state_dict=base.state_dict())
     config = ITILlamaConfig(**kept, iti_directions_file=None)
     model = ITILlamaForCausalLM.from_pretrained(None, config=config, state_dict=base.state_dict())

@@ -111,7 +111,7 @@ def nan(like):
         ({"heads": torch.tensor([[0, 0], [0, -1], [2, 0], [1, 1]])}, "row 1 names layer 0, head -1"),
         ({"heads": torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])}, "row 2 names layer 0, head 0 a second time"),
         ({"metadata": {"format": "other"}}, "format is 'other'; expected 'iti_directions'"),
-        ({"metadata": {"format_version": "2"}}, "format_version is '2'; expected '1', which this version reads"),
+        ({"metadata": {"format_version": "2"}}, "format_version is '2'; expected '1', as this version reads"),
         ({"metadata": {"site": "mlp"}}, "site is 'mlp'; expected one of head, residual"),
         ({"metadata": {"site": None}}, "metadata has no 'site'"),
         ({"metadata": {"head_dim": "x"}}, "head_dim is 'x'; expected a positive integer"),

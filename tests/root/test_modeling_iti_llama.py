@@ -170,7 +170,7 @@ def test_a_prompt_scored_outside_generate_is_shifted_at_its_last_token_and_says_
         assert_close(logits(model, ids, attention_mask=mask)[mask.bool()], reference[mask.bool()])
     finally:
         model_logger.removeHandler(caplog.handler)
-    assert "only the last one is shifted" in caplog.text
+    assert "only the last is shifted" in caplog.text
 
 
 def test_wrong_arguments_of_forward_are_refused(base, directions, ids):

@@ -18,8 +18,7 @@ from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.make import fit_repo
 
 
-def quick_start(card: str, folder) -> str:
-    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+def run_without_the_package(code: str, folder) -> subprocess.CompletedProcess:
     terminal, other_end = pty.openpty()
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     found = subprocess.run(
@@ -27,6 +26,11 @@ def quick_start(card: str, folder) -> str:
         cwd=folder, stdin=other_end, capture_output=True, text=True, env=environment, timeout=120,
     )  # fmt: skip
     os.close(terminal), os.close(other_end)
+    return found
+
+
+def quick_start(card: str, folder) -> str:
+    found = run_without_the_package(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], folder)
     assert found.returncode == 0, found.stderr
     assert "[y/N]" not in found.stdout + found.stderr
     return found.stdout
@@ -59,3 +63,16 @@ def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
     card = (tmp_path / "repo" / "README.md").read_text()
     assert ("apply_chat_template" in card) == chat
     assert "say " in quick_start(card, tmp_path / "repo")
+
+
+CLASSIFY = """
+from transformers import AutoModelForSequenceClassification
+AutoModelForSequenceClassification.from_pretrained(".", trust_remote_code=True)
+"""
+
+
+@pytest.mark.parametrize("package", [False, True], ids=["without the package", "with it"])
+def test_a_classifier_is_refused_in_one_sentence(package):
+    found = run_without_the_package(("del sys.modules['iti_llama']\n" if package else "") + CLASSIFY, ROOT)
+    said = found.stderr.strip().splitlines()[-1]
+    assert said == "ValueError: an ITI-Llama has no head for classification: load it by AutoModelForCausalLM"

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
 
 from iti_llama import ITILlamaConfig
 
 from ..fit.report_table import report_table
 from ..foundation.files import write_text
+from ..foundation.intervals import Estimate
 from ..measure.summary import Summary, summary_table
+from .licence import base_license, link_of
 from .state import State, state_of
 
 
@@ -33,23 +34,6 @@ LIVE = ("what", "example", "start", "receipt", "made", "limits", "licence")
 NOT_MEASURED = (
     "Not measured: alpha was not chosen on any data. `iti-llama sweep` chooses it, `iti-llama evaluate` measures it."
 )
-
-LICENSES = {
-    r"llama-?3\.1": "llama3.1",
-    r"llama-?3\.2": "llama3.2",
-    r"llama-?3\.3": "llama3.3",
-    r"llama-?3": "llama3",
-    r"llama-?2": "llama2",
-}
-"""Licences by the name of a base model, where its own card does not say."""
-
-LICENSE_LINKS = {
-    "llama3.1": "https://www.llama.com/llama3_1/license/",
-    "llama3.2": "https://www.llama.com/llama3_2/license/",
-    "llama3.3": "https://www.llama.com/llama3_3/license/",
-    "llama3": "https://www.llama.com/llama3/license/",
-    "llama2": "https://ai.meta.com/llama/license/",
-}
 
 CITATION = """```bibtex
 @inproceedings{li2023inference,
@@ -83,19 +67,6 @@ def replace_section(path: Path, name: str, text: str) -> None:
     if new is None:
         raise ValueError(f"{path}: has no part between '<!-- {name}: begin -->' and '<!-- {name}: end -->'")
     write_text(path, new)
-
-
-def base_license(base: str | None) -> str | None:
-    """The licence that the card of a base model, on the Hub or in a folder, names, or else its name suggests; None if
-    neither does."""
-    if base is None or (Path(base).is_dir() and not Path(base, "README.md").is_file()):
-        return None
-    try:
-        found = ModelCard.load(Path(base, "README.md") if Path(base).is_dir() else base).data.license
-    except (OSError, ValueError, HfHubHTTPError):
-        found = None
-    named = (license_ for pattern, license_ in LICENSES.items() if re.search(pattern, base, re.IGNORECASE))
-    return found or next(named, None)
 
 
 def write_card(folder: Path, base: str | None = None, origin: str = "") -> Path:
@@ -152,7 +123,7 @@ def renewed_card(folder: Path, repo: str = "") -> str | None:
     for name, part in live_parts(state, repo).items():
         text = replaced(text, f"iti-{name}", part) or text
     card, fresh = ModelCard(text), _metadata(state)
-    if _license_of(state) is None and card.data.license not in (None, "other"):
+    if state.license is None and card.data.license not in (None, "other"):
         fresh.license, fresh["license_name"] = card.data.license, None  # its owner knows
     for key in ("base_model", "base_model_relation", "license", "license_name", "license_link"):
         card.data[key] = fresh.get(key) or (None if key == "license_name" else card.data.get(key))
@@ -183,31 +154,22 @@ def live_parts(state: State, repo: str) -> dict[str, str]:
 
 def _metadata(state: State) -> ModelCardData:
     """The YAML that the Hub reads."""
-    license_, made = _license_of(state), state.directions.provenance
+    license_, made = state.license, state.directions.provenance
     other = {} if license_ else {"license_name": "license-of-the-base-model"}
     results = []
     if state.measured:
-        tasks, target = state.evaluation["tasks"], state.evaluation["target"]
-        for row in _summary(state):
-            for kind, name, value in (
-                ("target-share", f"share: {target}", row.target),
-                (state.evaluation["sound"], f"share: {state.evaluation['sound']}", row.sound),
-            ):
-                if value is not None and row.name in ("plain", "steered"):
-                    results.append(
-                        EvalResult(
-                            task_type="text-generation",
-                            dataset_type=f"iti-llama/{tasks}",
-                            dataset_name=f"{tasks}, {value.n} answers",
-                            metric_type=kind,
-                            metric_name=f"{name}, {row.name} (alpha {row.alpha:g})",
-                            metric_value=round(value.mean, 4),
-                        )
-                    )
+        tasks, sound = state.evaluation["tasks"], state.evaluation["sound"]
+        shares = [("target-share", state.evaluation["target"], "target"), (sound, sound, "sound")]
+        results = [
+            _result(tasks, kind, f"share: {name}", row.name, row.alpha, value)
+            for row in _summary(state)
+            for kind, name, field in shares
+            if row.name in ("plain", "steered") and (value := getattr(row, field)) is not None
+        ]
     return ModelCardData(
         license=license_ or "other",
         **other,
-        **({"license_link": LICENSE_LINKS[license_]} if license_ in LICENSE_LINKS else {}),
+        license_link=link_of(license_, state.base),
         language=made.get("language") or None,
         base_model=state.base,
         **({"base_model_relation": "adapter" if state.adapter else "finetune"} if state.base else {}),
@@ -218,10 +180,6 @@ def _metadata(state: State) -> ModelCardData:
         model_name=_title(state),
         eval_results=results or None,
     )
-
-
-def _license_of(state: State) -> str | None:
-    return base_license(state.base) or state.report.get("base_license")
 
 
 def _title(state: State) -> str:
@@ -245,7 +203,7 @@ def _what(state: State) -> str:
     weights = (
         f"The weights come from {base}; this repo holds the directions and the code that adds them."
         if state.adapter
-        else f"The weights, unchanged from {base}, are in this repo."
+        else "The weights are in this repo."
     )
     return f"""# {_title(state)}
 
@@ -377,11 +335,12 @@ def _limits(state: State) -> str:
 
 
 def _licence(state: State) -> str:
-    license_ = _license_of(state)
+    license_ = state.license
     if license_ is None:
         return "That of the base model, which holds for what is made of it as well."
-    link = LICENSE_LINKS.get(license_, f"https://choosealicense.com/licenses/{license_}/")
-    return f"The base is under [{license_}]({link}), and so is what is made of it, this repo."
+    link = link_of(license_, state.base)
+    named = f"[{license_}]({link})" if link else license_
+    return f"The base is under {named}, and so is what is made of it, this repo."
 
 
 def converted_origin(said: Sequence[str], source: str) -> str:
@@ -414,16 +373,20 @@ def write_results(path: Path, tasks: str, target: str, rows: Sequence["Measured"
     card = ModelCard.load(path)
     card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.MULTILINE)[1]
     card.data.eval_results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=f"iti-llama/{tasks}",
-            dataset_name=f"{tasks}, {row.correct.n} answers",
-            metric_type=kind,
-            metric_name=f"{name}, {row.condition} (alpha {row.alpha:g})",
-            metric_value=round(getattr(row, field).mean, 4),
-        )
+        _result(tasks, kind, name, row.condition, row.alpha, getattr(row, field))
         for row in rows
         if row.condition in ("plain", "steered")
         for kind, name, field in (("pass@1", "pass@1", "correct"), ("target-share", f"share of {target}", "target"))
     ]
     write_text(path, str(card))
+
+
+def _result(tasks: str, kind: str, name: str, condition: str, alpha: float, value: Estimate) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=f"iti-llama/{tasks}",
+        dataset_name=f"{tasks}, {value.n} answers",
+        metric_type=kind,
+        metric_name=f"{name}, {condition} (alpha {alpha:g})",
+        metric_value=round(value.mean, 4),
+    )

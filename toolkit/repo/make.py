@@ -21,8 +21,9 @@ from ..fit.settings import FitSettings
 from ..foundation.files import folder_of
 from ..foundation.tokenize import chat_prompt
 from ..measure.parts import keep
-from .card import base_license, write_card
+from .card import write_card
 from .folder import check_out, copy_tokenizer, new_folder
+from .licence import base_license
 
 
 def load_base(

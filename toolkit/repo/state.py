@@ -10,6 +10,7 @@ from iti_llama import ITIDirections, ITILlamaConfig
 
 from ..foundation.hashing import fingerprint_of
 from ..measure.parts import FILE, read_part
+from .licence import base_license
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class State:
     def name(self) -> str:
         """What the base is called."""
         return (self.base or self.directions.base_model or "A Llama").split("/")[-1]
+
+    @property
+    def license(self) -> str | None:
+        return base_license(self.base) or self.report.get("base_license")
 
     @property
     def adapter(self) -> bool:

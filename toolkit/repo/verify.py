@@ -21,6 +21,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_iti_llama.ITILlamaConfig",
     "AutoModel": "modeling_iti_llama.ITILlamaModel",
     "AutoModelForCausalLM": "modeling_iti_llama.ITILlamaForCausalLM",
+    "AutoModelForSequenceClassification": "loading_iti_llama.ITILlamaForSequenceClassification",
 }
 
 
@@ -62,7 +63,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if opened.commit is None and Path(repo).resolve() == ROOT:  # a checkout of the project: only what a repo holds
         names = [name for name in names if "/" not in name]
     root = Path(repo).resolve() if opened.commit is None else None
-    links = [name for name in names if root is not None and root not in (root / name).resolve().parents]
+    links = [name for name in names if root is not None and _leads_out(root, name)]
     problems, notes = [f"{name} is a link to somewhere else" for name in links], []
     files = [name for name in names if root is None or (root / name).is_file()]  # not links to folders, or to nothing
     code = tuple(_code(name, get(name)) for name in files if name.endswith(".py"))
@@ -90,7 +91,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     wrong, unknown = _manifest(opened, names)
     problems, notes = problems + wrong, notes + unknown
 
-    missing = sorted({f"{target.split('.')[0]}.py" for target in AUTO_MAP.values()} - set(names))
+    missing = sorted({"configuration_iti_llama.py", "modeling_iti_llama.py"} - set(names))
     if missing:
         notes.append(f"{', '.join(missing)} not in the repo: it loads through the installed package alone")
     ran = [file.name for file in code if file.name in CODE]
@@ -104,6 +105,12 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if commit:
         notes.append(f'to load exactly this: revision="{commit}", code_revision="{commit}"')
     return Verdict(repo, commit, code, tuple(problems), tuple(notes))
+
+
+def _leads_out(root: Path, name: str) -> bool:
+    """Whether a file is a link to somewhere else. A snapshot in the Hub's cache is made of links to its own blobs."""
+    target, blobs = (root / name).resolve(), root.parent.parent / "blobs"
+    return root not in target.parents and not (root.parent.name == "snapshots" and target.parent == blobs)
 
 
 def _card(config: dict, names: list[str], get) -> list[str]:
