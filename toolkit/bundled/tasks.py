@@ -6,6 +6,14 @@ from ..measure.tasks import TaskSet
 from .corpus import HEADERS, Task, classics, sample_tasks
 
 
+PHRASINGS = (
+    ("in lower case", lambda task: task.prompt.replace(task.docstring, task.docstring.lower())),
+    ("without a full stop", lambda task: task.prompt.replace(task.docstring, task.docstring.rstrip("."))),
+    ("under a comment", lambda task: f"# part of a larger module\n{task.prompt}"),
+    ("as a function called f", lambda task: task.prompt.replace(f"def {task.name}(", "def f(")),
+)
+
+
 def classic(name: str, docstring: str) -> Task:
     """A named classic in one of its wordings."""
     return next(task for task in classics() if task.group == f"classic:{name}" and task.docstring == docstring)
@@ -27,4 +35,6 @@ def corpus_set(split: str, n: int, seed: int = 0) -> TaskSet:
         for style in ("plain", "idiomatic")
     }
     texts["prompts"] = [Text("", task.prompt, task.group) for task in tasks]
-    return TaskSet(f"corpus:{split}", tasks, "idiomatic", lambda task: header + task.prompt, grade, texts)
+    return TaskSet(
+        f"corpus:{split}", tasks, "idiomatic", lambda task: header + task.prompt, grade, texts, phrasings=PHRASINGS
+    )

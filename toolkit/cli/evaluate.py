@@ -42,6 +42,7 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    guard: Annotated[float, typer.Option(help="utility: share of correct or intact answers that may be lost")] = 0.05,
     max_new_tokens: MaxNewTokens = None,
     out: Annotated[
         Path | None,
@@ -72,8 +73,9 @@ def evaluate(
     from ..foundation.files import write_text
     from ..foundation.sandbox import LateSandbox
     from ..measure.conditions import standard_conditions
+    from ..measure.gates import TASKS
     from ..measure.receipt import receipt
-    from ..measure.summary import Summary, summary_table
+    from ..measure.summary import Summary, gates_table, summary_table
     from ..measure.tables import divergence_table, evaluation_table
     from ..repo.card import renew_card, replace_section, write_results
     from .task_sets import Asked, task_set_of
@@ -91,6 +93,7 @@ def evaluate(
         chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
     conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
     rows = len(chosen) * samples * len(conditions)
+    rows += 8 * min(len(chosen), TASKS)
     rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
         done = receipt(
@@ -101,6 +104,7 @@ def evaluate(
             alpha=alpha,
             samples=samples,
             temperature=temperature,
+            guard=guard,
             completions=out and out / "completions.jsonl",
             seed=seed,
             progress=advance,
@@ -113,7 +117,7 @@ def evaluate(
     first = next(iter(chosen.texts))
     summary = summary_table([Summary.from_dict(row) for row in found["summary"]], chosen.target, chosen.sound)
     if card_file is not None:
-        replace_section(card_file, "evaluation", f"{summary}\n\n{found['how']}")
+        replace_section(card_file, "evaluation", f"{summary}\n\n{found['how']}\n\n{gates_table(found['gates'])}")
         write_results(card_file, chosen.name, chosen.target, done.rows)
     if tables is not None:
         table = evaluation_table(done.rows, chosen.target, done.divergence[first], chosen.sound)
@@ -125,8 +129,12 @@ def evaluate(
     console.print(found["how"], highlight=False)
     if chosen.note:
         console.print(chosen.note, highlight=False)
+    for gate in done.gates:
+        verdict = "[green]pass[/green]" if gate.passed else "[red]fail[/red]"
+        console.print(f"{gate.name}: {verdict}: {gate.why}", highlight=False)
     for row in done.rows[1:]:
-        moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {len(row.wrong_way)} out of the target"
+        wrong = f"{len(row.wrong_way)} out of the target ({len(row.wrong_way) / len(chosen):.1%} the wrong way)"
+        moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {wrong}"
         console.print(f"{row.condition}: {moved}, against plain")
 
 

@@ -122,12 +122,14 @@ def run(
     else:
         say(f"2 of 3, strength chosen on {choice['n']} tasks: alpha {choice['chosen']['alpha']:g}")
     with progress_bar() as advance:
-        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance)
+        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guard)
     if json_:
         print(json.dumps({"sweep": choice, "evaluation": found}, indent=1))
     else:
         say(f"3 of 3, measured on {found['n']} other tasks:")
         console.print(short_summary(found))
+        for gate in found["gates"]:
+            say(f"{gate['name']}: {'pass' if gate['passed'] else 'FAIL'}: {gate['why']}")
         say(f"the repo with its card: {out}")
     if push is not None and choice["why"]:
         raise ValueError(f"not pushed to {push}: no strength was chosen ({choice['why']})")

@@ -39,6 +39,7 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     for example in examples:
         by_prompt[example.prompt, example.group][example.label].append(example)
     texts = {"label 0 texts": [Text(e.prompt, e.completion, e.group) for e in examples if e.label == 0]}
+    texts["prompts"] = [Text("", prompt, group) for prompt, group in by_prompt]
     tasks = []
     for (prompt, group), own in by_prompt.items():
         meta = (own[0] + own[1])[0].meta

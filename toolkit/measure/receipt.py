@@ -1,7 +1,7 @@
 """The receipt of a steered model: every condition on one task set, side effects on held-out texts, a few answers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from .conditions import standard_conditions
 from .degenerate import degenerate
 from .divergence import Divergence
 from .evaluate import Answers, Measured, divergence_of, evaluate, settings_of
+from .gates import Gate, Phrasing, controllability, robustness, utility
 from .saved_completions import SavedCompletions
 from .tables import summarise
 from .tasks import TaskSet
@@ -28,12 +29,15 @@ EXAMPLE_TOKENS = 160
 
 @dataclass(frozen=True)
 class Receipt:
-    """found: `evaluation.json`, as JSON types. divergence: {texts: {condition: divergence}}."""
+    """found: `evaluation.json`, as JSON types. divergence: {texts: {condition: divergence}}. gates, phrasings: see
+    `gates`."""
 
     found: dict
     rows: list[Measured]
     answers: dict[str, Answers]
     divergence: dict[str, dict[str, Divergence]]
+    gates: list[Gate]
+    phrasings: list[Phrasing]
 
 
 def receipt(
@@ -45,11 +49,13 @@ def receipt(
     alpha: float | None = None,
     samples: int = 1,
     temperature: float = 1.0,
+    guard: float = 0.05,
     completions: Path | None = None,
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Receipt:
-    """Measure. `alpha` is the model's own by default; `completions` is a file that a killed run goes on from.
+    """Measure. `alpha` is the model's own by default; `guard` is the share of correct answers that may be lost;
+    `completions` is a file that a killed run goes on from.
 
     Raises:
         ValueError: if the tasks have no target, or one answer of a pair is to be sampled.
@@ -68,7 +74,13 @@ def receipt(
         name: divergence_of(model, tokenizer, own, conditions, partial(progress, f"divergence to {name}"))
         for name, own in task_set.texts.items()
     }
-    texts = next(iter(task_set.texts))
+    texts, neutral = next(iter(task_set.texts)), list(task_set.texts)[-1]
+    robust, phrasings = robustness(
+        model, tokenizer, task_set, conditions[1].alpha, sandbox, guard, store, seed,
+        progress=partial(progress, "other phrasings"),
+    )  # fmt: skip
+    useful = utility(answers, task_set, divergence[neutral]["steered"], guard) if conditions[1].alpha else None
+    gates = [gate for gate in (controllability(answers, task_set), useful, robust) if gate is not None]
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"
@@ -81,12 +93,15 @@ def receipt(
         f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}.",
         "conditions": [row.to_dict() for row in rows],
         "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},
+        "gates": [asdict(gate) for gate in gates],
+        "guard": guard,
+        "phrasings": [one.to_dict() for one in phrasings],
         "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[texts])],
         "example_tokens": EXAMPLE_TOKENS,
         "examples": (examples := _examples(model, tokenizer, task_set, conditions[1].alpha)),
         "intact": sum(not degenerate(one["steered"]) for one in examples),
     }
-    return Receipt(found, rows, answers, divergence)
+    return Receipt(found, rows, answers, divergence, gates, phrasings)
 
 
 def _examples(

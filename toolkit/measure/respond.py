@@ -24,7 +24,9 @@ def respond(
 ) -> list[str]:
     """The answer to each of `tasks`, some of the set's, at the strength beside it; `asked` in words or not. Of a set
     of pairs an answer is the log-odds of the first completion against the second, in nats, as a text."""
-    prompts = [task_set.asked(task) if ask else task.prompt for task, ask in zip(tasks, asked, strict=True)]
+    prompts = [
+        task_set.asked(task) if ask else task_set.prompt_of(task) for task, ask in zip(tasks, asked, strict=True)
+    ]
     if not task_set.pairs:
         kwargs = {"max_new_tokens": task_set.max_new_tokens, "batch_size": batch_size, "progress": progress} | sampling
         return complete(model, tokenizer, prompts, alphas, **kwargs)

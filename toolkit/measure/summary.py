@@ -39,3 +39,12 @@ def summary_table(rows: Sequence[Summary], target: str, sound: str) -> str:
         cells += ["" if row.kl is None else f"{row.kl:.3f}", str(row.target.n)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def gates_table(gates: Sequence[dict]) -> str:
+    """The gates of an evaluation, as `evaluation.json` holds them, as a table for a card; "" if there are none."""
+    rows = [
+        f"| {gate['name']} | {'pass' if gate['passed'] else '**fail**'} | {gate['why'].replace('|', chr(92) + '|')} |"
+        for gate in gates
+    ]
+    return "\n".join(["| gate | | |", "|---|---|---|", *rows]) if rows else ""

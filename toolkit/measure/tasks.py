@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from ..data.run_solutions import extract_code, run_samples
@@ -19,7 +20,9 @@ from .grade import Grade, all_equal, call_values
 class TaskSet:
     """tasks: each has a `prompt` and a `group`. target: what `Grade.target` means, in a few words; "" if the set has
     none of its own. asked: the prompt of a task that asks for the target in words, None if there is no such. grade:
-    grades of completions, one beside each task. texts: held-out texts by name. max_new_tokens: enough for an answer.
+    grades of completions, one beside each task. texts: held-out texts by name; the first are what KL is told of, the
+    last say nothing of the behaviour. max_new_tokens: enough for an answer. phrasings: (name, prompt of a task), the
+    same tasks put another way; four general ones by default. prompt_of: the prompt of a task, its own by default.
     sound: what `Grade.correct` means: "correct" (passes its tests), "intact" (see `degenerate`), or "" (always so).
     pairs: an answer is which of a task's two `completions` the model prefers, see `respond`. note: for a reader."""
 
@@ -33,6 +36,8 @@ class TaskSet:
     sound: str = "correct"
     pairs: bool = False
     note: str = ""
+    phrasings: tuple[tuple[str, Callable[[object], str]], ...] = ()
+    prompt_of: Callable[[object], str] = attrgetter("prompt")
 
     def __len__(self) -> int:
         return len(self.tasks)

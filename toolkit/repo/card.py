@@ -17,7 +17,7 @@ from iti_llama import ITILlamaConfig
 from ..fit.report_table import report_table
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate
-from ..measure.summary import Summary, summary_table
+from ..measure.summary import Summary, gates_table, summary_table
 from .licence import base_license, link_of
 from .state import State, state_of
 
@@ -205,9 +205,11 @@ def _what(state: State) -> str:
         if state.adapter
         else "The weights are in this repo."
     )
+    failed = f"**It did not pass when it was measured: {', '.join(state.failed)} (see below).**\n\n"
     return f"""# {_title(state)}
 
-{base}{does} while it generates, without any training: {_strength(state)} (Inference-Time Intervention, Li et al. 2023,
+{failed if state.failed else ""}{base}{does} while it generates, without any training:
+{_strength(state)} (Inference-Time Intervention, Li et al. 2023,
 [arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{found} {weights}
 `model.iti_alpha = 0` is the base model, bit by bit."""
 
@@ -284,7 +286,8 @@ def _receipt(state: State) -> str:
         chosen, shipped = state.sweep.get("chosen") or {}, (config.iti_alpha, state.heads, config.iti_scope)
         how = chosen and (chosen["alpha"], chosen["top_k"], chosen["scope"]) == shipped
         how = how and f"The strength was chosen on {state.sweep['n']} other tasks, {state.sweep['tasks']}."
-        return "\n\n".join(part for part in (why, table, found["how"], how, found.get("note", "")) if part)
+        parts = (why, table, found["how"], how, found.get("note", ""), gates_table(found.get("gates", ())))
+        return "\n\n".join(part for part in parts if part)
     if state.budgeted:
         budget = state.sweep["budget"]
         return (

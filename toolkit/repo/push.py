@@ -100,13 +100,15 @@ def push(
     commit_message: str | None = None,
     revision: str | None = None,
     token: str | None = None,
+    anyway: bool = False,
 ) -> Pushed:
     """Publish a steered repo, a folder or a model in memory, whole and in one commit: code, config, directions,
     tokenizer, card and, in self-contained form, the weights. The repo is created if there is none. A folder without
     card gets one, without tokenizer its base's; `tokenizer` is that of a model in memory.
 
-    Raises: as `files_to_push`; `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a
-    token that may write; what huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
+    Raises: as `files_to_push`; `ValueError` if the steering failed a gate when it was measured, unless `anyway`;
+    `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; what
+    huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
     """
     with tempfile.TemporaryDirectory() as holder:
         folder = (
@@ -115,6 +117,9 @@ def push(
             else _saved(what, tokenizer, Path(holder, "repo"), token)
         )
         names, api = files_to_push(folder), HfApi(token=token)
+        if not anyway and (failed := state_of(folder).failed):
+            advice = "see its card; pass --anyway (anyway=True) to publish it as it is"
+            raise ValueError(f"{folder}: the steering failed {', '.join(failed)} when it was measured: {advice}")
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
         if not set(TOKENIZER_FILES) & content.keys():
             content |= _base_tokenizer(folder, Path(holder, "tokenizer"), token)

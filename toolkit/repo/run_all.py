@@ -132,16 +132,18 @@ def chosen(out: Path, model, tokenizer, tasks: TaskSet, grid: Grid, sandbox: San
     return found
 
 
-def measured(out: Path, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, asked: dict, progress) -> dict:
+def measured(
+    out: Path, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, asked: dict, progress, guard: float = 0.05
+) -> dict:
     """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made."""
-    state = state_of(out)
+    asked, state = asked | {"guard": guard}, state_of(out)
     if state.measured and state.evaluation.get("asked") == asked:
         return state.evaluation
     model.iti_top_k, model.iti_scope = state.config.iti_top_k, state.config.iti_scope
     model.iti_alpha = state.config.iti_alpha
     shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
     name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
-    done = receipt(model, tokenizer, tasks, sandbox, completions=out / name, progress=progress)
+    done = receipt(model, tokenizer, tasks, sandbox, guard=guard, completions=out / name, progress=progress)
     found = done.found | {"asked": asked}
     write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     renew_card(out)

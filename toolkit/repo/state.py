@@ -58,6 +58,13 @@ class State:
         return same and found["directions"] == fingerprint_of(self.directions.top(config.iti_top_k))[:16]
 
     @property
+    def failed(self) -> list[str]:
+        """The gates that the steering as it is shipped did not pass, see `measure.gates`; none where it was not
+        measured."""
+        gates = self.evaluation.get("gates", ()) if self.measured else ()
+        return [gate["name"] for gate in gates if not gate["passed"]]
+
+    @property
     def budgeted(self) -> bool:
         """Whether alpha was chosen by a divergence budget alone, and is still that alpha."""
         found = self.sweep.get("budget")

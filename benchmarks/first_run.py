@@ -1,0 +1,65 @@
+"""A first run, as a new user has it: an empty environment, `pip install`, and one command from a labelled file to a
+repo on a Hub. The Hub is the one on loopback that the tests use, the base is the bundled model's own, un-steered.
+
+    python benchmarks/first_run.py
+
+Prints the commands, what they print, and the seconds that each took.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
+
+from hub import TOKEN, Hub, Repo  # noqa: E402
+from make_labels import early_return, rows  # noqa: E402
+
+from iti_llama import ITILlamaConfig  # noqa: E402
+from iti_llama.toolkit.data.labelled_set import write_examples  # noqa: E402
+
+
+RUN = [
+    *("iti-llama", "run", "early_return.jsonl", "--base", "meta/demo", "--behaviour", "returns early"),
+    *("--target", "^ {8,}return", "--alphas", "1,2,3,4,5,6", "--kl-guard", "0.6", "--self-contained"),
+    *("--out", "early", "--push", "me/early"),
+]
+
+
+def plain_base() -> dict[str, bytes]:
+    """The files of a repo with the bundled model's base, as a plain Llama."""
+    config = ITILlamaConfig.from_pretrained(ROOT).to_llama(architectures=["LlamaForCausalLM"])
+    names = ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+    return {name: (ROOT / name).read_bytes() for name in names} | {"config.json": config.to_json_string().encode()}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, Hub() as hub:
+        home = Path(folder)
+        venv.create(home / "env", with_pip=True)
+        write_examples(rows(early_return), home / "early_return.jsonl")
+        hub.repos["meta/demo"] = Repo()
+        hub.repos["meta/demo"].commit(plain_base())
+        environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hub")}
+        environment |= {"HF_HUB_DISABLE_XET": "1"}  # the loopback Hub speaks LFS only
+        environment |= {"PATH": f"{home / 'env' / 'bin'}:{os.environ['PATH']}", "COLUMNS": "80"}
+        environment = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        started = time.perf_counter()
+        for command in (["pip", "install", "-q", "torch==2.13.0", str(ROOT)], RUN):
+            shown = " ".join(repr(word) if " " in word else word for word in command).replace(str(ROOT), "iti-llama")
+            print(f"$ {shown}", flush=True)
+            found = subprocess.run(command, cwd=home, env=environment, text=True, capture_output=True)
+            print(found.stdout.strip())
+            if found.returncode:
+                sys.exit(found.stderr)
+            print(f"# {time.perf_counter() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Three gates that a steering passes or fails at the strength that is shipped: does it do what it says, does it leave
+the rest alone, and does it hold where the prompts are put another way."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.intervals import Estimate, estimate, paired
+from ..foundation.sandbox import Sandbox
+from .divergence import Divergence
+from .evaluate import Answers
+from .labelled_tasks import LOG_ODDS
+from .respond import respond
+from .saved_completions import SavedCompletions
+from .tasks import TaskSet, with_header
+
+
+PHRASINGS = ("\n", "Next:\n\n", "---\n", "# 2\n")
+"""What stands before a prompt in its four phrasings, where a task set has none of its own."""
+
+TEMPERATURE = 0.8
+
+TASKS = 100
+"""Most tasks that robustness is measured on."""
+
+PERPLEXITY_GUARD = 1.1
+"""Largest perplexity of texts that say nothing of the behaviour, as a multiple of the plain model's."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """why: the numbers that it was decided on, in words."""
+
+    name: str
+    passed: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """Prompts put another way, sampled at temperature 0.8 (of labelled pairs: scored). change: what the share of
+    correct answers in the target gains on plain, task by task; of pairs, the log-odds. lost: what the share of correct
+    answers loses."""
+
+    name: str
+    plain: Estimate
+    steered: Estimate
+    change: Estimate
+    lost: float
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def wanted(answers: Answers, pairs: bool) -> list[float]:
+    """What the gates want more of, of each answer: correct and in the target; of a pair, its log-odds."""
+    if pairs:
+        return [grade.measures[LOG_ODDS] for grade in answers.grades]
+    return [grade.correct * grade.target for grade in answers.grades]
+
+
+def controllability(answers: dict[str, Answers], task_set: TaskSet) -> Gate:
+    """Whether the interval of the steered share lies above plain's and above that of every draw of random directions;
+    of pairs, whether the log-odds gain on each, pair by pair."""
+    steered = answers["steered"]
+    groups = [task.group for task in task_set.tasks for _ in range(steered.samples)]
+    ours = wanted(steered, task_set.pairs)
+    others = {name: wanted(own, task_set.pairs) for name, own in answers.items() if name.startswith(("plain", "rand"))}
+    if task_set.pairs:
+        gains = {name: paired(ours, values, groups) for name, values in others.items()}
+        least = min(gains, key=lambda name: gains[name].low)
+        why = f"log-odds {gains[least].plain()} nats above {least}, the nearest"
+        return Gate("controllability", bool(gains[least].low > 0), why)
+    own, shares = estimate(ours, groups), {name: estimate(values, groups) for name, values in others.items()}
+    best = max(shares, key=lambda name: shares[name].high)
+    what = "correct and " if task_set.sound == "correct" else ""
+    why = f"{what}in the target: {own.percent()}, against {shares[best].percent()} of {best}, the nearest"
+    return Gate("controllability", bool(own.low > shares[best].high), why)
+
+
+def utility(answers: dict[str, Answers], task_set: TaskSet, neutral: Divergence, guard: float) -> Gate:
+    """Whether the share of correct (or intact) answers, and the perplexity of texts that say nothing of the behaviour,
+    stay within their guards."""
+    ratio = math.exp(neutral.nll_change.mean)
+    right = ratio <= PERPLEXITY_GUARD
+    why = f"perplexity {ratio:.3f} times plain's, at most {PERPLEXITY_GUARD:g}"
+    if task_set.sound:
+        steered, plain = answers["steered"], answers["plain"]
+        groups = [task.group for task in task_set.tasks for _ in range(steered.samples)]
+        change = paired(steered.correct, plain.correct, groups)
+        right = right and change.mean >= -guard - 1e-9
+        why = f"{task_set.sound}: {change.points()} points, at most {100 * guard:g} may be lost; {why}"
+    return Gate("utility", bool(right), why)
+
+
+def phrased(task_set: TaskSet) -> list[tuple[str, TaskSet]]:
+    """The task set in four other phrasings."""
+    ways = task_set.phrasings or tuple(
+        (repr(before), lambda task, before=before: with_header(task, before)) for before in PHRASINGS
+    )
+    tasks = task_set.tasks[:TASKS]
+    return [
+        (name, replace(task_set, tasks=tasks, prompt_of=way, asked=None, name=f"{task_set.name}, {name}"))
+        for name, way in ways
+    ]
+
+
+def robustness(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    alpha: float,
+    sandbox: Sandbox,
+    guard: float,
+    store: SavedCompletions | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> tuple[Gate, list[Phrasing]]:
+    """Whether the steering gains on plain in each of four phrasings, at temperature 0.8, and loses no more than
+    `guard` of the correct answers over all of them. Plain and steered answers of a task are rows of one batch."""
+    store, found = store or SavedCompletions(None, {}), []
+    for number, (name, own) in enumerate(phrased(task_set)):
+        answers = {}
+        tasks = own.tasks
+        half = max(1, batch_size // 2)
+        for at in range(0, len(tasks), half):
+            batch = list(range(at, min(at + half, len(tasks))))
+            if any(store.get(f"{name}, {strength:g}", i, 0) is None for i in batch for strength in (0.0, alpha)):
+                torch.manual_seed(1_000_003 * seed + 1009 * number + at)
+                sampling = {} if own.pairs else {"do_sample": True, "temperature": TEMPERATURE}
+                both = [tasks[i] for i in batch] * 2
+                alphas = [0.0] * len(batch) + [alpha] * len(batch)
+                texts = respond(
+                    model, tokenizer, own, both, [False] * len(both), alphas, batch_size=batch_size, **sampling
+                )
+                keys = [(f"{name}, {strength:g}", i, 0) for strength in (0.0, alpha) for i in batch]
+                store.add([(*key, text) for key, text in zip(keys, texts, strict=True)])
+            progress(2 * len(batch))
+        for condition, strength in (("plain", 0.0), ("steered", alpha)):
+            texts = [store.get(f"{name}, {strength:g}", i, 0) for i in range(len(tasks))]
+            answers[condition] = Answers(condition, 1, texts, own.grade(tasks, texts, sandbox))
+        groups = [task.group for task in tasks]
+        plain, steered = (wanted(answers[condition], own.pairs) for condition in ("plain", "steered"))
+        lost = sum(answers["plain"].correct) - sum(answers["steered"].correct)
+        found.append(
+            Phrasing(
+                name,
+                estimate(plain, groups),
+                estimate(steered, groups),
+                paired(steered, plain, groups),
+                lost / len(tasks),
+            )
+        )
+    worst = min(found, key=lambda one: one.change.low)
+    lost = sum(one.lost for one in found) / len(found)
+    unit = f"{worst.change.plain()} nats" if task_set.pairs else f"{worst.change.points()} points"
+    why = f"gains at least {unit} in {len(found)} phrasings of {len(task_set.tasks[:TASKS])} tasks"
+    if task_set.sound:
+        why += f" at temperature {TEMPERATURE:g}; {task_set.sound}: {-100 * lost:+.1f} points over all"
+    return Gate("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), found
