@@ -34,8 +34,9 @@ def test_without_pairs_each_prompt_is_a_task_once_and_has_no_target_yet():
 
 def test_divergence_is_measured_on_the_texts_of_label_0():
     for pairs in (False, True):
-        ((_, texts),) = labelled_set("x", ROWS, pairs=pairs).texts.items()
+        (_, texts), (neutral, prompts) = labelled_set("x", ROWS, pairs=pairs).texts.items()
         assert [text.completion for text in texts] == ["bad", "bad r", "of another group"]
+        assert neutral == "prompts" and {text.completion for text in prompts} == {row.prompt for row in ROWS}
 
 
 def test_a_set_without_a_pair_is_refused_and_what_to_pass_is_said():

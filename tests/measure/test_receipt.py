@@ -28,7 +28,7 @@ def test_every_condition_is_measured_on_every_pair(of_pairs):
         assert row.measures["log-odds"].mean == pytest.approx(np.mean(odds[row.condition]))
         assert row.target.mean == np.mean(np.array(odds[row.condition]) > 0)
     assert np.mean(odds["steered"]) > np.mean(odds["plain"]) > np.mean(odds["minus alpha"])
-    assert list(of_pairs.divergence) == ["label 0 texts"]
+    assert list(of_pairs.divergence) == ["label 0 texts", "prompts"]
     assert set(of_pairs.divergence["label 0 texts"]) == {"steered", "minus alpha", "random 1", "random 2", "random 3"}
 
 

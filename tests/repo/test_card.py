@@ -49,7 +49,7 @@ def part(text: str, name: str) -> str:
 def evaluation(fitted_dir) -> dict:
     model = ITILlamaForCausalLM.from_pretrained(fitted_dir).eval()
     pairs = labelled_set("held-out:test", read_part(fitted_dir, "test"), pairs=True)
-    return json.loads(json.dumps(receipt(model, tiny_tokenizer(), pairs, None).found))
+    return json.loads(json.dumps(receipt(model, tiny_tokenizer(), pairs, None, gates=True).found))
 
 
 @pytest.fixture
@@ -199,8 +199,10 @@ def test_whatever_the_behaviour_is_called_the_card_can_be_read(measured, evaluat
         assert card.data.model_name == f"taught, steered: {behaviour}" and len(card.data.eval_results) == 2
         (title,) = re.findall("^# .*$", card.text, re.MULTILINE)
         assert title == f"# taught, steered: {behaviour}"
-        table = [line for line in part(card.text, "receipt").splitlines() if line.startswith("|")]
-        assert len(table) == 6 and len({line.count("|") for line in table}) == 1
+        tables = part(card.text, "receipt").split("| gate |")
+        for text, rows in zip(tables, (6, 4), strict=True):
+            table = [line for line in text.splitlines() if line.startswith("|") and line != "| | |"]
+            assert len(table) == rows and len({line.count("|") for line in table}) == 1
 
 
 def test_marks_of_parts_in_an_answer_do_not_end_a_part(measured, evaluation):
@@ -245,3 +247,41 @@ def test_a_report_that_does_not_support_the_directions_comes_first_among_the_lim
     found = fit_repo(taught_dir, rows, tmp_path / "repo", policy=Policy("last"), settings=settings)
     limits = part(text_of(tmp_path / "repo"), "limits")
     assert found["supported"] is False and limits.startswith("- **The data do not support these directions")
+
+
+def failing(folder) -> None:
+    """The evaluation of a folder says that utility was not passed."""
+    path = folder / "evaluation.json"
+    found = json.loads(path.read_text())
+    for gate in found["gates"]:
+        gate["passed"] &= gate["name"] != "utility"
+    path.write_text(json.dumps(found))
+
+
+def test_the_gates_are_on_the_card_and_one_that_fails_is_in_its_first_lines(measured, evaluation):
+    receipt_of = part(text_of(measured), "receipt")
+    for gate in evaluation["gates"]:
+        assert f"| {gate['name']} | {'pass' if gate['passed'] else '**fail**'} | {gate['why']} |" in receipt_of
+    failing(measured)
+    renew_card(measured)
+    what = part(text_of(measured), "what").splitlines()
+    assert what[0].startswith("# ") and "**It did not pass when it was measured: " in what[2] and "utility" in what[2]
+    edit(measured, iti_alpha=0.25)  # another strength: not measured, so nothing is said of gates
+    renew_card(measured)
+    assert "did not pass" not in text_of(measured)
+
+
+def test_what_failed_a_gate_is_pushed_on_demand_only(measured, hub, client):
+    edit(measured, base_model_name_or_path="meta/base")
+    failing(measured)
+    command = """
+        del sys.modules["iti_llama"]
+        sys.argv = ["iti-llama", *sys.argv[1:]]
+        from iti_llama.toolkit.cli import main
+        main()
+    """
+    said = client(command, "push", measured, "me/poor", fails=True)
+    assert "me/poor" not in hub.repos
+    client(command, "push", measured, "me/poor", "--anyway")
+    assert b"did not pass when it was measured" in hub.repos["me/poor"].at("main")[1]["README.md"]
+    assert said is None or "utility" in said

@@ -15,6 +15,7 @@ from .options import (
     CardFile,
     DeviceMap,
     Dtype,
+    Gates,
     Header,
     Json,
     MaxNewTokens,
@@ -42,7 +43,8 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
-    guard: Annotated[float, typer.Option(help="utility: share of correct or intact answers that may be lost")] = 0.05,
+    gates: Gates = False,
+    guard: Annotated[float, typer.Option(help="gates: share of correct or intact answers that may be lost")] = 0.05,
     max_new_tokens: MaxNewTokens = None,
     out: Annotated[
         Path | None,
@@ -93,7 +95,7 @@ def evaluate(
         chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
     conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
     rows = len(chosen) * samples * len(conditions)
-    rows += 8 * min(len(chosen), TASKS)
+    rows += 8 * min(len(chosen), TASKS) if gates else 0
     rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
         done = receipt(
@@ -104,6 +106,7 @@ def evaluate(
             alpha=alpha,
             samples=samples,
             temperature=temperature,
+            gates=gates,
             guard=guard,
             completions=out and out / "completions.jsonl",
             seed=seed,
@@ -117,7 +120,8 @@ def evaluate(
     first = next(iter(chosen.texts))
     summary = summary_table([Summary.from_dict(row) for row in found["summary"]], chosen.target, chosen.sound)
     if card_file is not None:
-        replace_section(card_file, "evaluation", f"{summary}\n\n{found['how']}\n\n{gates_table(found['gates'])}")
+        parts = (summary, found["how"], gates_table(found.get("gates", ())))
+        replace_section(card_file, "evaluation", "\n\n".join(part for part in parts if part))
         write_results(card_file, chosen.name, chosen.target, done.rows)
     if tables is not None:
         table = evaluation_table(done.rows, chosen.target, done.divergence[first], chosen.sound)

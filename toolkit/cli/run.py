@@ -12,6 +12,7 @@ from .options import (
     Behaviour,
     DeviceMap,
     Dtype,
+    Gates,
     Header,
     Json,
     MaxNewTokens,
@@ -41,6 +42,7 @@ def run(
     alphas: Annotated[str, typer.Option(help="strengths that are tried")] = "0.5,1,1.5,2,3,4",
     kl_guard: Annotated[float, typer.Option(help="largest mean KL from the plain model, in nats a token")] = 0.25,
     guard: Annotated[float, typer.Option(help="share of correct or intact answers that may be lost")] = 0.05,
+    gates: Gates = False,
     top_k: Annotated[str, typer.Option(help="heads to steer, or 'cv' to choose by cross-validation")] = "48",
     policy: Annotated[
         str, typer.Option(help="where activations are read: last, completion-mean or 'fraction F'")
@@ -122,13 +124,13 @@ def run(
     else:
         say(f"2 of 3, strength chosen on {choice['n']} tasks: alpha {choice['chosen']['alpha']:g}")
     with progress_bar() as advance:
-        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guard)
+        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guard if gates else None)
     if json_:
         print(json.dumps({"sweep": choice, "evaluation": found}, indent=1))
     else:
         say(f"3 of 3, measured on {found['n']} other tasks:")
         console.print(short_summary(found))
-        for gate in found["gates"]:
+        for gate in found.get("gates", ()):
             say(f"{gate['name']}: {'pass' if gate['passed'] else 'FAIL'}: {gate['why']}")
         say(f"the repo with its card: {out}")
     if push is not None and choice["why"]:

@@ -49,13 +49,15 @@ def receipt(
     alpha: float | None = None,
     samples: int = 1,
     temperature: float = 1.0,
+    gates: bool = False,
     guard: float = 0.05,
     completions: Path | None = None,
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Receipt:
-    """Measure. `alpha` is the model's own by default; `guard` is the share of correct answers that may be lost;
-    `completions` is a file that a killed run goes on from.
+    """Measure. `alpha` is the model's own by default; `gates`: whether the three gates are tried as well, which
+    asks every task in four other phrasings, with `guard` the share of correct answers that may be lost; `completions`
+    is a file that a killed run goes on from.
 
     Raises:
         ValueError: if the tasks have no target, or one answer of a pair is to be sampled.
@@ -75,12 +77,14 @@ def receipt(
         for name, own in task_set.texts.items()
     }
     texts, neutral = next(iter(task_set.texts)), list(task_set.texts)[-1]
-    robust, phrasings = robustness(
-        model, tokenizer, task_set, conditions[1].alpha, sandbox, guard, store, seed,
-        progress=partial(progress, "other phrasings"),
-    )  # fmt: skip
-    useful = utility(answers, task_set, divergence[neutral]["steered"], guard) if conditions[1].alpha else None
-    gates = [gate for gate in (controllability(answers, task_set), useful, robust) if gate is not None]
+    passed, phrasings = [], []
+    if gates and conditions[1].alpha != 0:
+        robust, phrasings = robustness(
+            model, tokenizer, task_set, conditions[1].alpha, sandbox, guard, store, seed,
+            progress=partial(progress, "other phrasings"),
+        )  # fmt: skip
+        useful = utility(answers, task_set, divergence[neutral]["steered"], guard)
+        passed = [controllability(answers, task_set), useful, robust]
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"
@@ -93,15 +97,14 @@ def receipt(
         f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}.",
         "conditions": [row.to_dict() for row in rows],
         "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},
-        "gates": [asdict(gate) for gate in gates],
-        "guard": guard,
-        "phrasings": [one.to_dict() for one in phrasings],
+        **({"gates": [asdict(gate) for gate in passed], "guard": guard} if passed else {}),
+        **({"phrasings": [one.to_dict() for one in phrasings]} if passed else {}),
         "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[texts])],
         "example_tokens": EXAMPLE_TOKENS,
         "examples": (examples := _examples(model, tokenizer, task_set, conditions[1].alpha)),
         "intact": sum(not degenerate(one["steered"]) for one in examples),
     }
-    return Receipt(found, rows, answers, divergence, gates, phrasings)
+    return Receipt(found, rows, answers, divergence, passed, phrasings)
 
 
 def _examples(

@@ -2,10 +2,11 @@
 
 A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
 in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
-of intact answers) at alpha is at most `guard` below alpha 0's, whose KL from the plain model is at most `kl_guard`
-(where one is given), and whose share of answers that are correct and in the target is above alpha 0's, the one with
-the largest such share; of several, the one that diverges least from the plain model, then the smallest alpha, then the
-fewest heads. What minus alpha does is told, and decides nothing.
+of intact answers) at alpha, and at minus alpha when asked, is at most `guard` below alpha 0, whose KL from the plain
+model is at most `kl_guard` (where one is given), and whose share of correct answers in the target is above alpha 0's,
+the one with the largest *reach*: that share at alpha plus what minus alpha takes from the target share of the prompts
+that ask, averaged with the next smaller and the next larger alpha of the grid (same K and scope), so that the choice
+keeps off the edges of a plateau. Of several, the smallest alpha, then the fewest heads.
 
 Of labelled pairs the share is replaced by the mean log-odds of label 1 against label 0, which also moves where no
 preference tips over, and is compared pair by pair.
@@ -165,15 +166,23 @@ def choose(points: Sequence[Point], guard: float = 0.05, kl_guard: float | None 
 
     def inside(point: Point) -> bool:
         kept = point.at.correct.mean >= plain.at.correct.mean - guard
+        kept_against = plain.against is None or point.against.correct.mean >= plain.against.correct.mean - guard
         mild = kl_guard is None or point.kl <= kl_guard
-        return kept and mild and point.at.value > plain.at.value
+        return kept and kept_against and mild and point.at.value > plain.at.value
+
+    def reach(point: Point) -> float:
+        line = sorted((p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha)
+        at = line.index(point)
+        near = line[max(0, at - 1) : at + 2]
+        pairs = [(plain.against, p.against) for p in near if p.against is not None]
+        taken = [
+            before.target.mean - now.target.mean if now.odds is None else before.value - now.value
+            for before, now in pairs
+        ]
+        return (sum(p.at.value for p in near) + sum(taken)) / len(near)
 
     candidates = [point for point in points if point.alpha != 0 and inside(point)]
-    return min(
-        candidates,
-        key=lambda p: (-round(p.at.value, 6), float(f"{p.kl:.2g}"), abs(p.alpha), p.top_k),
-        default=None,
-    )
+    return min(candidates, key=lambda p: (-round(reach(p), 6), abs(p.alpha), p.top_k), default=None)
 
 
 def control(

@@ -133,17 +133,26 @@ def chosen(out: Path, model, tokenizer, tasks: TaskSet, grid: Grid, sandbox: San
 
 
 def measured(
-    out: Path, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, asked: dict, progress, guard: float = 0.05
+    out: Path,
+    model,
+    tokenizer,
+    tasks: TaskSet,
+    sandbox: Sandbox,
+    asked: dict,
+    progress,
+    gate_guard: float | None = None,
 ) -> dict:
-    """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made."""
-    asked, state = asked | {"guard": guard}, state_of(out)
+    """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made, with
+    the gates at `gate_guard` where one is given."""
+    asked, state = asked | ({} if gate_guard is None else {"gate_guard": gate_guard}), state_of(out)
     if state.measured and state.evaluation.get("asked") == asked:
         return state.evaluation
     model.iti_top_k, model.iti_scope = state.config.iti_top_k, state.config.iti_scope
     model.iti_alpha = state.config.iti_alpha
     shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
     name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
-    done = receipt(model, tokenizer, tasks, sandbox, guard=guard, completions=out / name, progress=progress)
+    gates = {} if gate_guard is None else {"gates": True, "guard": gate_guard}
+    done = receipt(model, tokenizer, tasks, sandbox, **gates, completions=out / name, progress=progress)
     found = done.found | {"asked": asked}
     write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     renew_card(out)

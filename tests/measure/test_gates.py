@@ -1,0 +1,143 @@
+"""The three gates: they pass what works, and fail what does not."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from reference import tiny_tokenizer
+
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.bundled.tasks import corpus_set
+from iti_llama.toolkit.data.labelled_set import Example
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.measure.divergence import Divergence
+from iti_llama.toolkit.measure.evaluate import Answers
+from iti_llama.toolkit.measure.gates import controllability, phrased, robustness, utility
+from iti_llama.toolkit.measure.grade import Grade
+from iti_llama.toolkit.measure.labelled_tasks import labelled_set
+from iti_llama.toolkit.measure.parts import read_part
+from iti_llama.toolkit.measure.receipt import receipt
+from iti_llama.toolkit.measure.saved_completions import SavedCompletions
+from iti_llama.toolkit.measure.target import matches, with_target
+from iti_llama.toolkit.measure.tasks import FileTask, TaskSet
+from iti_llama.toolkit.repo.make import fit_repo
+
+
+def answered(name: str, correct: list[bool], target: list[bool]) -> Answers:
+    return Answers(name, 1, [""] * len(correct), [Grade(c, "", t) for c, t in zip(correct, target, strict=True)])
+
+
+def tasks(n: int, sound: str = "correct") -> TaskSet:
+    own = [FileTask(f"task {i}\n", f"g{i}") for i in range(n)]
+    return TaskSet("t", own, "x", None, lambda *_: [], {"prompts": []}, sound=sound)
+
+
+def neutral(change: float) -> Divergence:
+    own = Estimate(change, change, change, 40, 40)
+    return Divergence(1.0, own, 0.0, 2.0, 2.0 * math.exp(change), own, 100)
+
+
+def test_controllability_wants_the_interval_above_plain_s_and_every_random_draw_s():
+    n, right = 100, [True] * 100
+    answers = {
+        "plain": answered("plain", right, [i < 10 for i in range(n)]),
+        "steered": answered("steered", right, [i < 60 for i in range(n)]),
+        "random 1": answered("random 1", right, [i < 12 for i in range(n)]),
+        "asked in words": answered("asked in words", right, right),
+    }
+    assert controllability(answers, tasks(n)).passed
+    answers["random 2"] = answered("random 2", right, [i < 55 for i in range(n)])
+    gate = controllability(answers, tasks(n))
+    assert not gate.passed and "of random 2, the nearest" in gate.why
+    wrong = answers | {"steered": answered("steered", [False] * n, [i < 60 for i in range(n)])}
+    del wrong["random 2"]
+    assert not controllability(wrong, tasks(n)).passed  # in the target, and wrong
+
+
+@pytest.mark.parametrize(
+    "lost,change,passed",
+    [(0, 0.0, True), (5, 0.05, True), (6, 0.0, False), (0, 0.12, False), (0, math.log(1.1), True)],
+)
+def test_utility_counts_what_is_lost_and_the_perplexity_of_neutral_texts(lost, change, passed):
+    n = 100
+    answers = {
+        "plain": answered("plain", [True] * n, [False] * n),
+        "steered": answered("steered", [i >= lost for i in range(n)], [True] * n),
+    }
+    gate = utility(answers, tasks(n), neutral(change), 0.05)
+    assert gate.passed == passed
+    assert f"{-lost:+.1f}" in gate.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in gate.why
+
+
+def test_a_set_without_a_measure_of_soundness_is_judged_by_perplexity_alone():
+    answers = {"plain": answered("plain", [True], [False]), "steered": answered("steered", [False], [True])}
+    assert utility(answers, tasks(1, sound=""), neutral(0.0), 0.05).passed
+
+
+def test_every_gate_passes_where_the_steering_works(taught, held_out_pairs):
+    found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
+    assert [(gate["name"], gate["passed"]) for gate in found.found["gates"]] == [
+        ("controllability", True),
+        ("utility", True),
+        ("robustness", True),
+    ]
+    assert len(found.phrasings) == 4 and all(one.change.low > 0 for one in found.phrasings)
+
+
+def test_a_strength_far_too_large_fails_utility(taught, held_out_pairs):
+    found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=60.0, gates=True)
+    assert "utility" in [gate.name for gate in found.gates if not gate.passed]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_directions_from_shuffled_labels_fail_a_gate(taught_dir, fitted_dir, held_out_pairs, tmp_path, seed):
+    """In a half of the groups, drawn by chance, the labels are exchanged; what is held out keeps its own."""
+    rows = read_part(fitted_dir, "fit")
+    groups = sorted({row.group for row in rows})
+    exchanged = set(random.Random(seed).sample(groups, len(groups) // 2))
+    rows = [replace(row, label=1 - row.label) if row.group in exchanged else row for row in rows]
+    settings = FitSettings(top_k=6, folds=3, permutations=0)
+    fit_repo(taught_dir, rows, tmp_path / "shuffled", policy=Policy("last"), settings=settings)
+    model = ITILlamaForCausalLM.from_pretrained(tmp_path / "shuffled").eval()
+    found = receipt(model, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
+    assert not all(gate.passed for gate in found.gates)
+
+
+def test_phrasings_stand_where_the_writer_s_own_words_begin():
+    rows = [
+        Example("<user>say 1\n", text, label, "a", meta={"shown": "say 1\n", "shown_at": 6})
+        for label, text in ((0, "x"), (1, "y"))
+    ]
+    own = labelled_set("s", rows, pairs=True)
+    assert [other.prompt_of(own.tasks[0]) for _, other in phrased(own)] == [
+        "<user>\nsay 1\n",
+        "<user>Next:\n\nsay 1\n",
+        "<user>---\nsay 1\n",
+        "<user># 2\nsay 1\n",
+    ]
+
+
+def test_the_phrasings_of_the_bundled_tasks_say_the_same_in_other_words():
+    own = corpus_set("test", 3)
+    for task in own.tasks:
+        prompts = [other.prompt_of(task) for _, other in phrased(own)]
+        assert len({task.prompt, *prompts}) == 5
+        for prompt in prompts:
+            assert task.docstring.rstrip(".").lower() in prompt.lower() and prompt.endswith('"""\n    ')
+
+
+def test_robustness_goes_on_from_saved_answers(taught, held_out_pairs, tmp_path):
+    """Sampled answers of a run that was killed are those of one that was not."""
+    own = with_target(held_out_pairs("test", pairs=False), matches("x"))
+    call = (taught, tiny_tokenizer(), own, 0.5, None, 0.05)
+    whole = SavedCompletions(tmp_path / "whole.jsonl", {})
+    gate, phrasings = robustness(*call, whole, batch_size=6)
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "killed.jsonl").write_text("".join(lines[: len(lines) // 2]))
+    again = robustness(*call, SavedCompletions(tmp_path / "killed.jsonl", {}), batch_size=6)
+    assert again == (gate, phrasings)
+    assert {one.plain.n for one in phrasings} == {8} and np.isfinite([one.change.low for one in phrasings]).all()
