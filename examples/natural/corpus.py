@@ -108,7 +108,7 @@ def _files(package: str) -> Iterator[tuple[str, Path]]:
             yield file.as_posix(), Path(file.locate())
 
 
-def _fit_to_read(name: str, path: Path) -> str | None:
+def fit_to_read(name: str, path: Path) -> str | None:
     """The text of a file that is code as people write it: not generated, no tests, no table."""
     if LEFT_OUT & set(Path(name).parts) or Path(name).name.startswith(("test_", "conftest")):
         return None
@@ -133,7 +133,7 @@ def sources() -> list[Source]:
     seen: set[int] = set()
     found = []
     for package in order:
-        texts = ((name, _fit_to_read(name, path)) for name, path in _files(package))
+        texts = ((name, fit_to_read(name, path)) for name, path in _files(package))
         own = sorted((Source(package, name, text) for name, text in texts if text), key=lambda source: source.digest)
         size = 0
         for source in own:

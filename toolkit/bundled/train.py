@@ -8,29 +8,25 @@ seen.
 
 import json
 import logging
-import os
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    get_cosine_with_min_lr_schedule_with_warmup,
 )
 
 from .corpus import Document, sample_document
+from .train_llama import Schedule, train_llama
 
 
 logger = logging.getLogger(__name__)
@@ -156,14 +152,6 @@ def collate(
     return pad(rows, batch_first=True, padding_value=tokenizer.pad_token_id), pad(weights, batch_first=True)
 
 
-def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean cross-entropy of the next token. No attention mask: the padding is on the right."""
-    logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
-    losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    targets = weights[:, 1:].flatten()
-    return (losses * targets).sum() / targets.sum()
-
-
 @contextmanager
 def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
     """Inside the block, each head's output is zeroed with probability `share` at each token, and scaled up else."""
@@ -187,59 +175,13 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
     checkpoint = out / "checkpoint.pt"
     tokenizer = train_tokenizer(recipe)
     model = new_model(recipe, tokenizer)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    vectors = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.95),
-    )
-    schedule = get_cosine_with_min_lr_schedule_with_warmup(
-        optimizer, recipe.warmup_steps, recipe.steps, min_lr_rate=0.02
-    )
-    first = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        if state["recipe"] != asdict(recipe):
-            raise ValueError(f"{checkpoint} belongs to another recipe: {state['recipe']}; delete it or change --out")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        first = state["step"]
-        logger.info("resuming from step %d of %s", first, checkpoint)
+    schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.weight_decay, checkpoint_every)
 
-    model.train()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    clock = (TimeElapsedColumn(), TimeRemainingColumn())
-    with head_dropout(model, recipe.head_dropout), Progress(*columns, *clock) as progress:
-        bar, average, tokens, started = (
-            progress.add_task("training", total=recipe.steps, completed=first),
-            None,
-            0,
-            time.time(),
-        )
-        for step, documents in zip(range(first, recipe.steps), batches_from(first, recipe), strict=False):
-            ids, weights = collate(documents, tokenizer, recipe.prompt_weight)
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = loss_of(model, ids, weights)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
-            tokens += ids.numel()
-            rate = tokens / (time.time() - started)
-            progress.update(bar, advance=1, description=f"loss {average:.4f}, {rate:,.0f} tokens/s")
-            if (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps:
-                state = {"recipe": asdict(recipe), "step": step + 1}
-                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                state["schedule"] = schedule.state_dict()
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
-                progress.console.print(f"step {step + 1}: loss {average:.4f}, {rate:,.0f} tokens/s")
+    def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return (collate(documents, tokenizer, recipe.prompt_weight) for documents in batches_from(first, recipe))
 
-    model.eval()
+    with head_dropout(model, recipe.head_dropout):
+        train_llama(model, batches, schedule, checkpoint, recipe)
     model.generation_config.update(max_new_tokens=160, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(out)
     save_tokenizer(tokenizer, out)

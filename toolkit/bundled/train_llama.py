@@ -1,5 +1,6 @@
 """The training loop of the models that are made here: AdamW, cosine schedule, checkpoints, resumption."""
 
+import functools
 import logging
 import os
 import time
@@ -36,9 +37,10 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
     return (losses * targets).sum() / targets.sum()
 
 
+@functools.lru_cache
 def faster_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where this machine multiplies matrices faster in it, else float32: on a CPU without instructions for
-    bfloat16 it is twenty times slower."""
+    """bfloat16 where this machine multiplies matrices faster in it, else float32: a CPU without instructions for
+    bfloat16 is many times slower in it. Asked once, so that one process trains in one type."""
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(512, 512, dtype=dtype, device=device)
