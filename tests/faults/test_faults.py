@@ -146,7 +146,8 @@ def test_evaluate(tmp_path):
     tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def arguments(out):
-        return ["evaluate", "--repo", ROOT, "--tasks", tasks, "--n", 6, "--samples", 2, "--out", out]
+        options = ["--n", 6, "--samples", 2, "--max-new-tokens", 64]
+        return ["evaluate", "--repo", ROOT, "--tasks", tasks, *options, "--out", out]
 
     seconds = undisturbed(arguments(tmp_path / "whole"))
     for number, moment in enumerate(moments(seconds, "evaluate")):
