@@ -1,6 +1,5 @@
 """Under which licence a base model is, and where its text is."""
 
-import functools
 import re
 from pathlib import Path
 
@@ -34,14 +33,9 @@ def base_license(base: str | None) -> str | None:
     neither does."""
     if base is None or (Path(base).is_dir() and not Path(base, "README.md").is_file()):
         return None
-    found = _said_by(Path(base, "README.md")) if Path(base).is_dir() else _said_on_the_hub(base)
+    found = _said_by(Path(base, "README.md") if Path(base).is_dir() else base)
     named = (license_ for pattern, license_ in LICENSES.items() if re.search(pattern, base, re.IGNORECASE))
     return found or next(named, None)
-
-
-@functools.lru_cache
-def _said_on_the_hub(base: str) -> str | None:
-    return _said_by(base)
 
 
 def _said_by(card: str | Path) -> str | None:

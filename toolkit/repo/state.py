@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -36,7 +37,7 @@ class State:
         """What the base is called."""
         return (self.base or self.directions.base_model or "A Llama").split("/")[-1]
 
-    @property
+    @cached_property  # the base's own card may be on the Hub
     def license(self) -> str | None:
         return base_license(self.base) or self.report.get("base_license")
 
