@@ -88,6 +88,11 @@ def test_every_gate_passes_where_the_steering_works(taught, held_out_pairs):
     assert len(found.phrasings) == 4 and all(one.change.low > 0 for one in found.phrasings)
 
 
+def test_at_alpha_0_there_is_nothing_to_try(taught, held_out_pairs):
+    with pytest.raises(ValueError, match="iti_alpha is 0: nothing is steered"):
+        receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.0, gates=True)
+
+
 def test_a_strength_far_too_large_fails_utility(taught, held_out_pairs):
     found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=60.0, gates=True)
     assert "utility" in [gate.name for gate in found.gates if not gate.passed]

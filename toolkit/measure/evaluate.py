@@ -115,8 +115,8 @@ def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
 
 
 def prompts_hash(task_set: TaskSet) -> str:
-    asked = task_set.asked or (lambda task: None)
-    own = [(task.prompt, asked(task), *(task.completions if task_set.pairs else ())) for task in task_set.tasks]
+    bare, asked = task_set.prompt_of, task_set.asked or (lambda task: None)
+    own = [(bare(task), asked(task), *(task.completions if task_set.pairs else ())) for task in task_set.tasks]
     return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
 
 
@@ -140,7 +140,7 @@ def answer(
     of one that was never killed.
     """
     store = store or SavedCompletions(None, {})
-    ask = task_set.asked if condition.asked else (lambda task: task.prompt)
+    ask = task_set.asked if condition.asked else task_set.prompt_of
     lengths = [len(ask(task)) for task in task_set.tasks for _ in range(samples)]
     order = sorted(range(len(lengths)), key=lambda unit: lengths[unit])
     sampling = {"do_sample": True, "temperature": temperature} if samples > 1 else {}

@@ -3,7 +3,7 @@ the rest alone, and does it hold where the prompts are put another way."""
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -52,9 +52,6 @@ class Phrasing:
     steered: Estimate
     change: Estimate
     lost: float
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 def wanted(answers: Answers, pairs: bool) -> list[float]:

@@ -60,12 +60,15 @@ def receipt(
     is a file that a killed run goes on from.
 
     Raises:
-        ValueError: if the tasks have no target, or one answer of a pair is to be sampled.
+        ValueError: if the tasks have no target, one answer of a pair is to be sampled, or gates are to be tried at
+            alpha 0.
     """
     if not task_set.target:
         raise ValueError(f"{task_set.name}: the tasks say nothing of what is wanted; pass --target")
     if task_set.pairs and samples > 1:
         raise ValueError(f"{samples} samples, but which of two texts the model prefers is no sample; expected 1")
+    if gates and (model.iti_alpha if alpha is None else alpha) == 0:
+        raise ValueError("iti_alpha is 0: nothing is steered, so there are no gates to try; expected another strength")
     conditions = standard_conditions(model, alpha, asked=task_set.asked is not None)
     settings = settings_of(model, task_set, conditions[1].alpha, samples, temperature, seed)
     store = SavedCompletions(completions, settings)
@@ -77,14 +80,15 @@ def receipt(
         for name, own in task_set.texts.items()
     }
     texts, neutral = next(iter(task_set.texts)), list(task_set.texts)[-1]
-    passed, phrasings = [], []
-    if gates and conditions[1].alpha != 0:
+    tried, phrasings, judged = [], [], {}
+    if gates:
         robust, phrasings = robustness(
             model, tokenizer, task_set, conditions[1].alpha, sandbox, guard, store, seed,
             progress=partial(progress, "other phrasings"),
         )  # fmt: skip
         useful = utility(answers, task_set, divergence[neutral]["steered"], guard)
-        passed = [controllability(answers, task_set), useful, robust]
+        tried = [controllability(answers, task_set), useful, robust]
+        judged = {"gates": list(map(asdict, tried)), "guard": guard, "phrasings": list(map(asdict, phrasings))}
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"
@@ -97,14 +101,13 @@ def receipt(
         f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}.",
         "conditions": [row.to_dict() for row in rows],
         "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},
-        **({"gates": [asdict(gate) for gate in passed], "guard": guard} if passed else {}),
-        **({"phrasings": [one.to_dict() for one in phrasings]} if passed else {}),
+        **judged,
         "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[texts])],
         "example_tokens": EXAMPLE_TOKENS,
         "examples": (examples := _examples(model, tokenizer, task_set, conditions[1].alpha)),
         "intact": sum(not degenerate(one["steered"]) for one in examples),
     }
-    return Receipt(found, rows, answers, divergence, passed, phrasings)
+    return Receipt(found, rows, answers, divergence, tried, phrasings)
 
 
 def _examples(

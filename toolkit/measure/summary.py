@@ -43,8 +43,5 @@ def summary_table(rows: Sequence[Summary], target: str, sound: str) -> str:
 
 def gates_table(gates: Sequence[dict]) -> str:
     """The gates of an evaluation, as `evaluation.json` holds them, as a table for a card; "" if there are none."""
-    rows = [
-        f"| {gate['name']} | {'pass' if gate['passed'] else '**fail**'} | {gate['why'].replace('|', chr(92) + '|')} |"
-        for gate in gates
-    ]
+    rows = [f"| {one['name']} | {'pass' if one['passed'] else '**fail**'} | {one['why']} |" for one in gates]
     return "\n".join(["| gate | | |", "|---|---|---|", *rows]) if rows else ""

@@ -118,7 +118,7 @@ def push(
         )
         names, api = files_to_push(folder), HfApi(token=token)
         if not anyway and (failed := state_of(folder).failed):
-            advice = "see its card; pass --anyway (anyway=True) to publish it as it is"
+            advice = "see its card; `iti-llama push --anyway` (anyway=True) publishes it as it is"
             raise ValueError(f"{folder}: the steering failed {', '.join(failed)} when it was measured: {advice}")
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
         if not set(TOKENIZER_FILES) & content.keys():
