@@ -27,7 +27,7 @@ VALIDATION = ("huggingface_hub", "joblib")
 LICENCES = {
     "standard library": "PSF-2.0",
     "accelerate": "Apache-2.0",
-    "aiohttp": "Apache-2.0",
+    "aiohttp": "Apache-2.0 AND MIT",
     "anyio": "MIT",
     "click": "BSD-3-Clause",
     "datasets": "Apache-2.0",
@@ -41,9 +41,9 @@ LICENCES = {
     "mpmath": "BSD-3-Clause",
     "narwhals": "MIT",
     "networkx": "BSD-3-Clause",
-    "numpy": "BSD-3-Clause",
+    "numpy": "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
     "openai": "Apache-2.0",
-    "packaging": "Apache-2.0 or BSD-2-Clause",
+    "packaging": "Apache-2.0 OR BSD-2-Clause",
     "pandas": "BSD-3-Clause",
     "peft": "Apache-2.0",
     "pydantic": "MIT",
@@ -56,11 +56,11 @@ LICENCES = {
     "setuptools": "MIT",
     "starlette": "BSD-3-Clause",
     "sympy": "BSD-3-Clause",
-    "torch": "BSD-3-Clause",
+    "torch": "BSD-3-Clause AND others, all permissive (its metadata names them)",
     "transformers": "Apache-2.0",
     "uvicorn": "BSD-3-Clause",
 }
-"""The packages taken, all under permissive licences, read from their metadata and licence files."""
+"""The packages taken, all under permissive licences, as their metadata says."""
 
 LEFT_OUT = {"test", "tests", "testing", "_vendor", "vendored", "externals", "extern", "site-packages", "lib2to3"}
 """Folders of tests, and of copies of other packages: a held-out package's text must not be trained on through one."""
@@ -150,10 +150,12 @@ def hash_of(line: str) -> int:
     return int.from_bytes(hashlib.blake2b(line.strip().encode(), digest_size=8).digest(), "big")
 
 
-def listed() -> dict[tuple[str, str], str]:
-    """The committed list: (package, name) -> SHA-256."""
-    rows = (line.split("\t") for line in LIST.read_text(encoding="utf-8").splitlines()[1:])
-    return {(package, name): digest for package, name, _, _, digest, _ in rows}
+def differences(found: list[Source]) -> str:
+    """How the files of this machine differ from the committed list, in words."""
+    lines = LIST.read_text(encoding="utf-8").splitlines()[1:]
+    rows = {(package, name, digest) for package, name, _, _, digest, _ in (line.split("\t") for line in lines)}
+    here = {(source.package, source.name, source.digest) for source in found}
+    return f"{len(here & rows)} of {len(rows)} listed files are here as listed; {len(here - rows)} others are"
 
 
 def write_list(found: list[Source]) -> None:

@@ -1,7 +1,7 @@
 """Train a small Llama on the corpus of `corpus.py`: Python as people write it.
 
-`python -m iti_llama.examples.natural.train --out DIR` writes a plain Llama folder. It runs on two CPU cores in about
-an hour and a half, or on a GPU where there is one, and resumes after a kill.
+`python -m iti_llama.examples.natural.train --out DIR` writes a plain Llama folder. It runs on a GPU where there is
+one, else on the CPU, and resumes after a kill.
 """
 
 import logging
@@ -12,13 +12,18 @@ from typing import Annotated
 
 import torch
 import typer
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from iti_llama.toolkit.bundled.train import BOS, EOS, PAD, save_tokenizer
-from iti_llama.toolkit.bundled.train_llama import Schedule, train_llama
+from iti_llama.toolkit.bundled.train_llama import (
+    Schedule,
+    Shape,
+    bpe_tokenizer,
+    new_llama,
+    save_tokenizer,
+    train_llama,
+)
 
-from .corpus import Source, sources
+from .corpus import Source, differences, sources
 
 
 PIECES = r"\n[ ]*|[ ]{2,}|[ _]?[A-Za-z]+|[ ]?\d| ?[^\sA-Za-z\d_]+|\s|_"
@@ -26,7 +31,7 @@ PIECES = r"\n[ ]*|[ ]{2,}|[ _]?[A-Za-z]+|[ ]?\d| ?[^\sA-Za-z\d_]+|\s|_"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Shape):
     """Everything the training run depends on, besides the files of the corpus."""
 
     vocab_size: int = 4096
@@ -35,59 +40,9 @@ class Recipe:
     num_hidden_layers: int = 6
     num_attention_heads: int = 6
     num_key_value_heads: int = 2
-    context: int = 512
     batch_size: int = 8
     epochs: float = 0.6
     learning_rate: float = 2e-3
-    seed: int = 0
-
-
-def train_tokenizer(recipe: Recipe, texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of its own; it starts every text with BOS."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=recipe.vocab_size,
-        special_tokens=[BOS, EOS, PAD],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        padding_side="left",
-        model_max_length=recipe.context,
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    torch.manual_seed(recipe.seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.num_hidden_layers,
-        num_attention_heads=recipe.num_attention_heads,
-        num_key_value_heads=recipe.num_key_value_heads,
-        max_position_embeddings=recipe.context,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return LlamaForCausalLM(config)
 
 
 def windows(texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int) -> torch.Tensor:
@@ -113,11 +68,11 @@ def train(recipe: Recipe, out: Path, found: list[Source]) -> Path:
     """Train, or go on from `out/checkpoint.pt`, and write model and tokenizer to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     texts = [source.text for source in found if source.part == "train"]
-    tokenizer = train_tokenizer(recipe, texts)
+    tokenizer = bpe_tokenizer(texts, PIECES, recipe)
     data = windows(texts, tokenizer, recipe.context)
     steps = int(recipe.epochs * (len(data) // recipe.batch_size))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = new_model(recipe, tokenizer).to(device)
+    model = new_llama(recipe, tokenizer).to(device)
     size = sum(p.numel() for p in model.parameters())
     typer.echo(f"{size:,} parameters, {data.numel():,} tokens, {steps:,} steps on {device}")
     schedule = Schedule(steps, recipe.learning_rate, warmup_steps=100, checkpoint_every=100)
@@ -135,7 +90,9 @@ def main(
 ) -> None:
     """Train a small Llama from scratch on Python as people write it."""
     logging.basicConfig(level=logging.INFO)
-    train(Recipe(epochs=epochs, seed=seed), out, sources())
+    found = sources()
+    typer.echo(differences(found))
+    train(Recipe(epochs=epochs, seed=seed), out, found)
 
 
 if __name__ == "__main__":

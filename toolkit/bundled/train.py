@@ -6,7 +6,6 @@ documents of a step depend on the seed and the step alone, so a resumed run sees
 seen.
 """
 
-import json
 import logging
 import random
 from collections.abc import Iterator
@@ -18,20 +17,13 @@ from typing import Annotated
 
 import torch
 import typer
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .corpus import Document, sample_document
-from .train_llama import Schedule, train_llama
+from .train_llama import Schedule, Shape, bpe_tokenizer, new_llama, save_tokenizer, train_llama
 
 
 logger = logging.getLogger(__name__)
-
-BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
 
 PIECES = r"\n| {2,}|[ _]?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d_]+|\s|_"
 """What the tokenizer never merges across: newlines, indentation, words, digits, punctuation. A prompt may thus end at
@@ -43,7 +35,7 @@ CHUNK = 8
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Shape):
     """Everything the training run depends on."""
 
     vocab_size: int = 768
@@ -62,68 +54,19 @@ class Recipe:
     alone."""
     prompt_weight: float = 0.1
     """Weight of a prompt token's loss; a completion token counts 1."""
-    seed: int = 0
 
 
 def train_tokenizer(recipe: Recipe, documents: int = 20_000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer fitted on the first documents of the corpus; it starts every text with BOS."""
+    """A byte-level BPE tokenizer fitted on the first documents of the corpus."""
     rng = random.Random(f"tokenizer:{recipe.seed}")
-    texts = [document.prompt + document.completion for document in (sample_document(rng) for _ in range(documents))]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=recipe.vocab_size,
-            special_tokens=[BOS, EOS, PAD],
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        ),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        padding_side="left",
-        model_max_length=512,
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save so that transformers 4.57 and 5 load it: 5 writes a class name that 4.57 does not know."""
-    tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    texts = (document.prompt + document.completion for document in (sample_document(rng) for _ in range(documents)))
+    return bpe_tokenizer(texts, PIECES, recipe)
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    torch.manual_seed(recipe.seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.num_hidden_layers,
-        num_attention_heads=recipe.num_attention_heads,
-        num_key_value_heads=recipe.num_key_value_heads,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config._attn_implementation = "eager"  # twice as fast as sdpa on CPU at this size
-    return LlamaForCausalLM(config)
+    model = new_llama(recipe, tokenizer)
+    model.set_attn_implementation("eager")  # twice as fast as sdpa on CPU at this size
+    return model
 
 
 def batches_from(first: int, recipe: Recipe) -> Iterator[list[Document]]:

@@ -1,20 +1,43 @@
-"""The training loop of the models that are made here: AdamW, cosine schedule, checkpoints, resumption."""
+"""How the models that are made here are trained from scratch: a tokenizer, a new Llama, and a loop that resumes."""
 
-import functools
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import LlamaForCausalLM, get_cosine_with_min_lr_schedule_with_warmup
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    get_cosine_with_min_lr_schedule_with_warmup,
+)
 
 
 logger = logging.getLogger(__name__)
+
+
+BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a small Llama; the names are those of `LlamaConfig`. context: the longest text."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    context: int = field(default=512, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -28,6 +51,66 @@ class Schedule:
     checkpoint_every: int = 200
 
 
+def bpe_tokenizer(texts: Iterable[str], pieces: str, shape: Shape) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer fitted on `texts`, which never merges across `pieces`, a regular expression; it
+    starts every text with BOS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pieces), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=shape.vocab_size,
+            special_tokens=[BOS, EOS, PAD],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        padding_side="left",
+        model_max_length=shape.context,
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save so that transformers 4.57 and 5 load it: 5 writes a class name that 4.57 does not know."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def new_llama(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """With random weights, of the shape's seed, and tied embeddings."""
+    torch.manual_seed(shape.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted mean cross-entropy of the next token. No attention mask: padding, where there is any, is on the
     right."""
@@ -37,10 +120,9 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
     return (losses * targets).sum() / targets.sum()
 
 
-@functools.lru_cache
 def faster_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where this machine multiplies matrices faster in it, else float32: a CPU without instructions for
-    bfloat16 is many times slower in it. Asked once, so that one process trains in one type."""
+    bfloat16 is many times slower in it."""
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(512, 512, dtype=dtype, device=device)
@@ -61,7 +143,7 @@ def train_llama(
     """Train, or go on from `checkpoint`. `batches_from(step)` gives the token ids and loss weights, each [batch,
     length], of that step and of every one after it: they depend on the step alone, so that a resumed run sees what an
     uninterrupted one would have seen. `recipe` is a dataclass, everything that the run depends on. Runs where the
-    model is, under autocast in the faster of float32 and bfloat16.
+    model is, under autocast in the faster of float32 and bfloat16; a resumed run in that of its beginning.
 
     Raises:
         ValueError: if the checkpoint is another recipe's.
@@ -76,7 +158,7 @@ def train_llama(
     rates = get_cosine_with_min_lr_schedule_with_warmup(
         optimizer, schedule.warmup_steps, schedule.steps, min_lr_rate=0.02
     )
-    first = 0
+    first, dtype = 0, faster_dtype(model.device)
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=model.device)
         if state["recipe"] != asdict(recipe):
@@ -84,10 +166,9 @@ def train_llama(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rates.load_state_dict(state["schedule"])
-        first = state["step"]
+        first, dtype = state["step"], getattr(torch, state["dtype"])
         logger.info("resuming from step %d of %s", first, checkpoint)
 
-    dtype = faster_dtype(model.device)
     model.train()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
@@ -107,7 +188,7 @@ def train_llama(
             rate = tokens / (time.time() - started)
             progress.update(bar, advance=1, description=f"loss {average:.4f}, {rate:,.0f} tokens/s")
             if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
-                state = {"recipe": asdict(recipe), "step": step + 1}
+                state = {"recipe": asdict(recipe), "step": step + 1, "dtype": str(dtype).removeprefix("torch.")}
                 state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 state["schedule"] = rates.state_dict()
                 torch.save(state, checkpoint.with_suffix(".tmp"))
