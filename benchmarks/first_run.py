@@ -3,7 +3,7 @@ repo on a Hub. The Hub is the one on loopback that the tests use, the base is th
 
     python benchmarks/first_run.py
 
-Prints the commands, what they print, and the seconds that each took.
+Prints the commands, what they print, and after each the seconds since the start.
 """
 
 import os
