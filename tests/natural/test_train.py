@@ -17,7 +17,8 @@ CODE = "def place(name):\n    return name.strip()\n\n\n" * 12
 
 def test_a_plain_llama_comes_out_that_never_saw_a_held_out_package(tmp_path):
     train(RECIPE, tmp_path, [Source("click", "a.py", CODE), Source("rich", "b.py", "zebra = 1\n" * 50)])
-    model, tokenizer = LlamaForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path, dtype="auto")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert model.config.max_position_embeddings == 32 and model.dtype == torch.bfloat16
     assert "name" in tokenizer.get_vocab() and "zebra" not in tokenizer.get_vocab()
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
