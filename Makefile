@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines fuzz faults lint train-base refit sweep evaluate examples bench clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines fuzz faults lint train-base train-natural natural refit sweep evaluate examples bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -57,13 +57,13 @@ sweep: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 32 --permutations 0 --behaviour "" --out build/all-heads --overwrite
-	.venv/bin/iti-llama sweep --repo build/all-heads --tasks corpus:validation --n 150 --top-ks 8,12,16 --alphas 0.6,0.7,0.8,0.9,1.0,1.1,1.2 \
+	.venv/bin/iti-llama sweep --repo build/all-heads --tasks corpus:validation --n 150 --top-ks 8,12,16 --alphas 0.2,0.4,0.6,0.8,1.0,1.2,1.4 \
 	    --guard 0.03 --out .
 
 # What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep
 	rm -rf build/evaluation
-	.venv/bin/iti-llama evaluate --out build/evaluation --card README.md --tables docs/evaluation.md
+	.venv/bin/iti-llama evaluate --gates --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
 
 # Three behaviours of one's own on the bundled model, each from 400 labelled rows to a card: what docs/your-behaviour.md shows.
@@ -80,6 +80,14 @@ examples: .venv/.run
 	for name in snake_case early_return single_quotes; do \
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
+
+# A Llama of code as people write it, from scratch (an hour on two cores), and what ITI does to it: examples/natural/README.md.
+train-natural: .venv/.test
+	.venv/bin/python -m iti_llama.examples.natural.train --out build/natural
+
+natural: .venv/.test
+	.venv/bin/python -m iti_llama.examples.natural.measure --model examples/natural/model --out build/natural-out \
+	    --readme examples/natural/README.md --figure examples/natural/curves.png
 
 bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.data.splits import fold_ids, split_groups
-from iti_llama.toolkit.fit.fit_directions import directions_of, fit
+from iti_llama.toolkit.fit.fit_directions import agreement_of, directions_of, fit
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import Activations
 from iti_llama.toolkit.fit.report import verdict
@@ -43,6 +43,25 @@ def activations_of(examples, strength: float, seed: int = 0) -> tuple[Activation
     for (layer, head), direction in zip(PLANTED, planted, strict=True):
         heads[:, layer, head] += strength * (y - 0.5)[:, None] * direction
     return Activations(heads, heads.flatten(2)[..., :40]), planted
+
+
+def test_agreement_is_the_mean_cosine_between_the_differences_of_pairs():
+    examples = examples_of(30)
+    activations, _ = activations_of(examples, 3.0)
+    x, y = activations.heads.flatten(1, 2), np.array([e.label for e in examples])
+    groups = np.array([e.group for e in examples])
+    found = agreement_of(x, y, groups)
+    for head in (0, 1 * HEADS + 2):
+        rows = x[:, head].double().numpy()
+        own = [rows[(groups == g) & (y == 1)].mean(0) - rows[(groups == g) & (y == 0)].mean(0) for g in set(groups)]
+        unit = [one / np.linalg.norm(one) for one in own]
+        cosines = [a @ b for i, a in enumerate(unit) for b in unit[:i]]
+        assert found[head] == pytest.approx(np.mean(cosines))
+    planted = [layer * HEADS + head for layer, head in PLANTED]
+    others = np.delete(found, planted)
+    assert found[planted].min() > 0.15 > 3 * np.abs(others).max() - 0.15 and abs(others.mean()) < 0.02
+    apart = np.array([f"{group}{label}" for group, label in zip(groups, y, strict=True)])
+    assert agreement_of(x, y, apart) is None
 
 
 def test_planted_heads_and_directions_are_recovered():

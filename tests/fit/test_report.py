@@ -35,6 +35,8 @@ def test_the_report_holds_what_the_table_says(found, tmp_path):
     assert (told["heads"][0]["layer"], told["heads"][0]["head"]) == (1, 2) and told["supported"] is True
     table = report_table(told)
     assert "| top head | layer 1, head 2 |" in table and f"{told['heads'][0]['auc']:.3f}" in table
+    assert told["heads"][0]["agreement"] > 0.5
+    assert f"{told['heads'][0]['agreement']:.2f} in the top head" in table
     assert verdict(fitted) in table and "beyond chance" in verdict(fitted)
 
 

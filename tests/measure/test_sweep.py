@@ -43,15 +43,23 @@ def point(alpha, correct, target, against=1.0, against_correct=1.0, kl=0.0):
     return Point(8, alpha, "all", rates(correct, target), rates(1, 0), rates(against_correct, against), kl, kl)
 
 
-def test_the_rule_takes_the_middle_of_a_plateau_inside_the_guard():
-    line = [point(0, 1, 0), point(1, 1, 0.5), point(2, 1, 1), point(3, 1, 1), point(4, 1, 1), point(5, 0.9, 1)]
+def test_the_rule_takes_the_most_correct_answers_in_the_target_then_the_least_divergence():
+    line = [point(0, 1, 0), point(1, 1, 0.5), point(2, 1, 1, kl=0.2), point(3, 1, 1, kl=0.1), point(4, 0.98, 1)]
     assert choose(line).alpha == 3
-    assert choose(line, guard=0.2).alpha in (3, 4)
+    assert choose([*line, point(5, 1, 1, kl=0.1001)]).alpha == 3
+    assert choose([*line, point(2.5, 1, 1, kl=0.1001)]).alpha == 2.5
+    assert choose([point(0, 1, 0), point(1, 1, 0.9), point(2, 0.94, 1)]).alpha == 1
+    assert choose([point(0, 1, 0), point(1, 1, 0.8), point(2, 0.94, 0.94)]).alpha == 1
+    assert choose([point(0, 1, 0), point(1, 1, 0.8), point(2, 0.94, 0.94)], guard=0.1).alpha == 2
     assert choose([point(0, 1, 0), point(1, 0.9, 1)]) is None
     assert choose([point(0, 1, 0.5), point(1, 1, 0.2)]) is None
     assert choose([point(0, 1, 0), point(1, 1, 0.8, kl=0.3)], kl_guard=0.1) is None
-    both_ways = [point(0, 1, 0), point(1, 1, 0.9), point(2, 1, 0.9, against=0.2)]
-    assert choose(both_ways).alpha == 2
+
+
+def test_what_minus_alpha_does_decides_nothing():
+    milder = [point(0, 1, 0), point(1, 1, 0.9, kl=0.1), point(2, 1, 0.9, against=0.2, kl=0.2)]
+    assert choose(milder).alpha == 1
+    assert choose([milder[0], point(2, 1, 0.9, against_correct=0.1)]).alpha == 2
 
 
 def test_a_point_that_random_directions_reach_is_not_chosen():
@@ -92,8 +100,8 @@ def test_of_pairs_the_largest_log_odds_inside_the_kl_guard_are_chosen():
     assert choose(line).alpha == 3
     assert choose(line, kl_guard=0.05) is None
     assert choose([line[0], odd_point(1, [-2, -1])]) is None
-    taken = [odd_point(0, [0, 0], against=[4, 4]), odd_point(1, [1, 1], against=[4, 4])]
-    assert choose([*taken, odd_point(2, [1, 1], against=[-4, -4])]).alpha == 2
+    alike = [odd_point(0, [0, 0]), odd_point(1, [1, 1], 0.2), odd_point(2, [1, 1], 0.1, against=[4, 4])]
+    assert choose(alike).alpha == 2
 
 
 def test_of_pairs_the_control_is_beaten_pair_by_pair():
@@ -126,3 +134,8 @@ def test_a_sweep_of_pairs_has_log_odds_at_every_point_of_both_signs(taught, held
     bare = sweep(taught, tiny_tokenizer(), replace(tasks, asked=None), [6], [1.0], ["all"], sandbox)
     assert all(p.against is None and p.to_dict()["against"] is None for p in bare)
     assert bare[1].at.odds_by_task == pytest.approx(points[3].at.odds_by_task, abs=2e-4)
+    one_way = sweep(taught, tiny_tokenizer(), tasks, [6], [1.0, 2.0], ["all"], sandbox, one_way=True)
+    for own, both in zip(one_way, (points[0], *points[3:5]), strict=True):
+        assert own.at.odds_by_task == pytest.approx(both.at.odds_by_task, abs=2e-4)
+        assert own.kl == pytest.approx(both.kl, abs=1e-5) and (own.minus, own.against, own.kl_minus) == (None,) * 3
+    json.dumps([p.to_dict() for p in one_way])

@@ -19,7 +19,9 @@ from .export import canary, export, serve
 from .fit import fit
 from .generate import generate
 from .info import info
+from .lm_eval import lm_eval
 from .publish import convert, push, verify
+from .reproduce import reproduce
 from .run import run
 from .sweep import sweep
 
@@ -50,8 +52,10 @@ def of_all(
 
 
 app.add_typer(dataset, name="dataset")
+app.add_typer(reproduce, name="reproduce")
 for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, push, verify):
     app.command()(command)
+app.command("lm-eval")(lm_eval)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 

@@ -61,12 +61,10 @@ TargetOption = Annotated[
     ),
 ]
 
-Gates = Annotated[
-    bool,
-    typer.Option(
-        "--gates", help="try three gates too: control against chance, side effects, and the same in four phrasings"
-    ),
-]
+GATES_HELP = "try three gates too: control against chance, side effects, and the same in four phrasings"
+
+Gates = Annotated[bool, typer.Option("--gates", help=GATES_HELP)]
+
 Header = Annotated[
     str | None, typer.Option(help="a line before the prompt that asks for the behaviour in words; compared with it")
 ]

@@ -9,10 +9,10 @@ import typer
 from ..fit.settings import FitSettings
 from .evaluate import short_summary
 from .options import (
+    GATES_HELP,
     Behaviour,
     DeviceMap,
     Dtype,
-    Gates,
     Header,
     Json,
     MaxNewTokens,
@@ -42,7 +42,7 @@ def run(
     alphas: Annotated[str, typer.Option(help="strengths that are tried")] = "0.5,1,1.5,2,3,4",
     kl_guard: Annotated[float, typer.Option(help="largest mean KL from the plain model, in nats a token")] = 0.25,
     guard: Annotated[float, typer.Option(help="share of correct or intact answers that may be lost")] = 0.05,
-    gates: Gates = False,
+    gates: Annotated[bool, typer.Option("--gates/--no-gates", help=GATES_HELP)] = True,
     top_k: Annotated[str, typer.Option(help="heads to steer, or 'cv' to choose by cross-validation")] = "48",
     policy: Annotated[
         str, typer.Option(help="where activations are read: last, completion-mean or 'fraction F'")

@@ -34,7 +34,8 @@ class Fit:
     sigma [heads]. null: [permutations], the largest out-of-fold AUC over heads with permuted labels.
     stability: mean Jaccard overlap of the top K between pairs of folds. top_k_auc: {K: out-of-fold AUC} where K was
     chosen by cross-validation. layer_*: [layers], of probes on the residual stream after each layer.
-    text_auc: out-of-fold AUC of the texts alone. fitting, test: row indices. test_scores: [test rows, heads].
+    text_auc: out-of-fold AUC of the texts alone. agreement: [heads], see `agreement_of`; None where no fitting group
+    has both labels. fitting, test: row indices. test_scores: [test rows, heads].
     """
 
     settings: FitSettings
@@ -55,6 +56,7 @@ class Fit:
     layer_accuracy: np.ndarray
     layer_test_accuracy: np.ndarray
     text_auc: float
+    agreement: np.ndarray | None
     fitting: np.ndarray
     test: np.ndarray
 
@@ -83,6 +85,19 @@ def directions_of(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> tupl
         directions = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
     directions = torch.nn.functional.normalize(directions, dim=-1)
     return directions, torch.einsum("nhd,hd->nh", x, directions).std(0, correction=0)
+
+
+def agreement_of(x: torch.Tensor, y: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """How far the differences of pairs agree, [heads]: the mean cosine between those of two groups, each the mean of a
+    group's rows of label 1 minus that of its rows of label 0. Near 0 they have no direction in common, and no one
+    vector steers all of them (Braun et al. 2025, arXiv 2505.22637). None if fewer than two groups have both labels."""
+    pairs = [(groups == group) for group in np.unique(groups) if len(np.unique(y[groups == group])) == 2]
+    if len(pairs) < 2:
+        return None
+    of = [x[rows & (y == 1)].double().mean(0) - x[rows & (y == 0)].double().mean(0) for rows in pairs]
+    unit = torch.nn.functional.normalize(torch.stack(of), dim=-1)  # [pairs, heads, head_dim]
+    n = len(unit)
+    return ((unit.sum(0).square().sum(-1) - n) / (n * (n - 1))).numpy()
 
 
 def choose_top_k(x: torch.Tensor, y: np.ndarray, groups: np.ndarray, folds: np.ndarray, settings: FitSettings):
@@ -170,6 +185,7 @@ def fit(
         layer_accuracy=accuracy(layer_scores, y_fit),
         layer_test_accuracy=accuracy(layer_probes.decision(residual[test]).numpy(), y[test]),
         text_auc=float(fold_auc_of(text_scores[:, None], y_fit, folds).mean()),
+        agreement=agreement_of(x_fit, y_fit, groups_fit),
         fitting=fitting,
         test=test,
     )

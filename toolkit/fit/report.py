@@ -96,6 +96,7 @@ def report(
                 "auc": float(fit.out_of_fold_auc[index]),
                 "accuracy": float(fit.out_of_fold_accuracy[index]),
                 "separation": float(fit.separation[index]),
+                "agreement": None if fit.agreement is None else float(fit.agreement[index]),
                 "test_auc": float(fit.test_auc[index]),
                 "test_accuracy": float(fit.test_accuracy[index]),
                 "sigma": float(fit.sigma[index]),

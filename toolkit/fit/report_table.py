@@ -31,5 +31,10 @@ def report_table(found: dict) -> str:
         f"test accuracy {100 * found['layers']['test_accuracy'][layer]:.1f}%",
         "AUC of the text alone (TF-IDF, length)": f"{found['text_baseline_auc']:.3f}",
     }
+    agreements = [head["agreement"] for head in found["heads"] if head.get("agreement") is not None]
+    if agreements:
+        mean = sum(agreements) / len(agreements)
+        said = f"{best['agreement']:.2f} in the top head, {mean:.2f} on average over the heads kept"
+        table["agreement of the pair differences (mean cosine)"] = said
     lines = ["| fit | |", "|---|---|", *(f"| {name} | {value} |" for name, value in table.items())]
     return "\n".join(lines) + f"\n\n{found['verdict']}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -111,6 +112,35 @@ def answer_scores(
     return picked.sum(-1).view(many, len(answers)).cpu()
 
 
+def question_shares(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    alphas: Sequence[float],
+    primer: str = "",
+    progress: Callable[[int], None] = lambda questions: None,
+) -> list[np.ndarray]:
+    """[MC1, MC2], each [1 + alphas, questions], at alpha 0 and at each of `alphas`, which are rows of one batch."""
+    alphas = [0.0, *alphas]
+    mc1, mc2 = np.empty((len(alphas), len(questions))), np.empty((len(alphas), len(questions)))
+    for number, question in enumerate(questions):
+        for i, scores in enumerate(answer_scores(model, tokenizer, question, alphas, primer)):
+            true, false = scores[: len(question.true)], scores[len(question.true) :]
+            mc1[i, number] = float(true[0] > false.max())
+            mc2[i, number] = float(scores.double().softmax(0)[: len(true)].sum())
+        progress(1)
+    return [mc1, mc2]
+
+
+def choices_of(alphas: Sequence[float], mc1: np.ndarray, mc2: np.ndarray, groups: Sequence[str]) -> list[Choice]:
+    """MC1 and MC2, each [alphas, questions], as means with intervals; the first alpha is what others are compared
+    with."""
+    return [
+        Choice(alpha, *(estimate(m[i], groups) for m in (mc1, mc2)), *(paired(m[i], m[0], groups) for m in (mc1, mc2)))
+        for i, alpha in enumerate(alphas)
+    ]
+
+
 def multiple_choice(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -119,18 +149,6 @@ def multiple_choice(
     primer: str = "",
     progress: Callable[[int], None] = lambda questions: None,
 ) -> list[Choice]:
-    """MC1 and MC2 at alpha 0 and at each of `alphas`, which are rows of one batch."""
-    alphas = [0.0, *alphas]
-    mc1: list[list[float]] = [[] for _ in alphas]
-    mc2: list[list[float]] = [[] for _ in alphas]
-    for question in questions:
-        for i, scores in enumerate(answer_scores(model, tokenizer, question, alphas, primer)):
-            true, false = scores[: len(question.true)], scores[len(question.true) :]
-            mc1[i].append(float(true[0] > false.max()))
-            mc2[i].append(float(scores.double().softmax(0)[: len(true)].sum()))
-        progress(1)
-    groups = [question.text for question in questions]
-    return [
-        Choice(alpha, *(estimate(m[i], groups) for m in (mc1, mc2)), *(paired(m[i], m[0], groups) for m in (mc1, mc2)))
-        for i, alpha in enumerate(alphas)
-    ]
+    """MC1 and MC2 at alpha 0 and at each of `alphas`."""
+    shares = question_shares(model, tokenizer, questions, alphas, primer, progress)
+    return choices_of([0.0, *alphas], *shares, [question.text for question in questions])

@@ -20,7 +20,15 @@ class Given:
     alpha: float = 0.0
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Scored:
+    """log_probability: the sum of those of the completion's tokens. likeliest: whether each of them is the one that
+    greedy decoding takes."""
+
+    log_probability: float
+    likeliest: bool
+
+
 def log_probabilities(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -39,8 +47,24 @@ def log_probabilities(
     over = sum(len(prompt) + len(completion) > longest for prompt, completion in tokens)
     if over:
         raise ValueError(f"{over} of {len(rows)} texts are longer than the model's {longest} tokens")
-    order = sorted(range(len(rows)), key=lambda index: -sum(map(len, tokens[index])))
-    device, found = model.get_input_embeddings().weight.device, [0.0] * len(rows)
+    starts = [len(prompt) - 1 for prompt, _ in tokens] if model.iti_scope == "generated" else None
+    scored = score_tokens(model, tokens, [row.alpha for row in rows], starts, batch_size, progress)
+    return [one.log_probability for one in scored]
+
+
+@torch.no_grad()
+def score_tokens(
+    model: ITILlamaForCausalLM,
+    tokens: Sequence[tuple[Sequence[int], Sequence[int]]],
+    alphas: Sequence[float],
+    starts: Sequence[int] | None = None,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Scored]:
+    """Score each completion after its prompt, both as token ids, at its own alpha. starts: the first shifted position
+    of each row, whatever the model's scope; None shifts all."""
+    order = sorted(range(len(tokens)), key=lambda index: -sum(map(len, tokens[index])))
+    device, found = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
     for at in range(0, len(order), batch_size):
         batch = order[at : at + batch_size]
         length = max(sum(map(len, tokens[index])) for index in batch)
@@ -49,16 +73,18 @@ def log_probabilities(
         for row, index in enumerate(batch):
             prompt, completion = tokens[index]
             end = len(prompt) + len(completion)
-            ids[row, :end] = torch.tensor(prompt + completion)
+            ids[row, :end] = torch.tensor([*prompt, *completion])
             mask[row, :end] = 1
             scored[row, len(prompt) : end] = True
-        call = {"input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False}
-        call["iti_alpha"] = torch.tensor([rows[index].alpha for index in batch], device=device)
-        if model.iti_scope == "generated":
-            call["iti_start"] = torch.tensor([len(tokens[index][0]) - 1 for index in batch], device=device)
-        logs = model(**call).logits[:, :-1].float().log_softmax(-1)
-        picked = logs.gather(-1, call["input_ids"][:, 1:, None])[..., 0] * scored[:, 1:].to(device)
-        for index, value in zip(batch, picked.sum(-1).tolist(), strict=True):
-            found[index] = value
+        ids, mask, scored = ids.to(device), mask.to(device), scored[:, 1:].to(device)
+        call = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1], "use_cache": False}
+        call["iti_alpha"] = torch.tensor([float(alphas[index]) for index in batch], device=device)
+        if starts is not None:
+            call["iti_start"] = torch.tensor([starts[index] for index in batch], device=device)
+        logits = model(**call).logits
+        picked = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0] * scored
+        likeliest = ((logits.argmax(-1) == ids[:, 1:]) | ~scored).all(-1)
+        for index, value, sure in zip(batch, picked.sum(-1).tolist(), likeliest.tolist(), strict=True):
+            found[index] = Scored(value, sure)
         progress(len(batch))
     return found

@@ -2,11 +2,10 @@
 
 A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
 in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
-of intact answers) at alpha, and at minus alpha when asked, is at most `guard` below alpha 0, whose KL from the plain
-model is at most `kl_guard` (where one is given), and whose share of correct answers in the target is above alpha 0's,
-the one with the largest *reach*: that share at alpha plus what minus alpha takes from the target share of the prompts
-that ask, averaged with the next smaller and the next larger alpha of the grid (same K and scope), so that the choice
-keeps off the edges of a plateau. Of several, the smallest alpha, then the fewest heads.
+of intact answers) at alpha is at most `guard` below alpha 0's, whose KL from the plain model is at most `kl_guard`
+(where one is given), and whose share of answers that are correct and in the target is above alpha 0's, the one with
+the largest such share; of several, the one that diverges least from the plain model, then the smallest alpha, then the
+fewest heads. What minus alpha does is told, and decides nothing.
 
 Of labelled pairs the share is replaced by the mean log-odds of label 1 against label 0, which also moves where no
 preference tips over, and is compared pair by pair.
@@ -62,16 +61,16 @@ class Rates:
 class Point:
     """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
     for the target, at minus alpha, if there are such. kl, kl_minus: mean KL from the plain model at alpha and minus
-    alpha, on held-out texts."""
+    alpha, on held-out texts. minus, against and kl_minus are None where the sweep went one way."""
 
     top_k: int
     alpha: float
     scope: str
     at: Rates
-    minus: Rates
+    minus: Rates | None
     against: Rates | None
     kl: float
-    kl_minus: float
+    kl_minus: float | None
 
     def to_dict(self) -> dict:
         """As JSON types."""
@@ -131,9 +130,10 @@ def sweep(
     batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
+    one_way: bool = False,
 ) -> list[Point]:
-    """Answer every task at every point; the first point is alpha 0, which every K and scope share. The model's own K
-    and scope are put back."""
+    """Answer every task at every point; the first point is alpha 0, which every K and scope share. `one_way`: nothing
+    is answered at minus alpha. The model's own K and scope are put back."""
     before = (model.iti_top_k, model.iti_scope)
     texts = next(iter(task_set.texts.values()))
     points: list[Point] = []
@@ -141,16 +141,17 @@ def sweep(
         for k, scope in [(k, scope) for scope in scopes for k in top_ks]:
             model.iti_top_k, model.iti_scope = k, scope
             strengths = [0.0, *alphas] if not points else list(alphas)
-            tries = ((False, 1), (False, -1)) if task_set.asked is None else ((False, 1), (False, -1), (True, -1))
+            tries = [(False, 1)] if one_way else [(False, 1), (False, -1)]
+            tries += [] if one_way or task_set.asked is None else [(True, -1)]
             wanted = [(asked, sign * alpha) for alpha in strengths for asked, sign in tries]
             name = f"{k} heads, scope {scope}"
             rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
-            kls = [
-                divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, both_signs(strengths))
-            ]
+            signed = strengths if one_way else both_signs(strengths)
+            kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, signed)]
+            each = len(signed) // len(strengths)
             for i, alpha in enumerate(strengths):
-                at, minus, *against = rates[len(tries) * i : len(tries) * (i + 1)]
-                points.append(Point(k, alpha, scope, at, minus, *(against or [None]), *kls[2 * i : 2 * i + 2]))
+                own, kl = rates[len(tries) * i : len(tries) * (i + 1)], kls[each * i : each * (i + 1)]
+                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2]))
     finally:
         model.iti_top_k, model.iti_scope = before
     return points
@@ -166,23 +167,16 @@ def choose(points: Sequence[Point], guard: float = 0.05, kl_guard: float | None 
 
     def inside(point: Point) -> bool:
         kept = point.at.correct.mean >= plain.at.correct.mean - guard
-        kept_against = plain.against is None or point.against.correct.mean >= plain.against.correct.mean - guard
         mild = kl_guard is None or point.kl <= kl_guard
-        return kept and kept_against and mild and point.at.value > plain.at.value
+        return kept and mild and point.at.value > plain.at.value
 
-    def reach(point: Point) -> float:
-        line = sorted((p for p in points if (p.top_k, p.scope) == (point.top_k, point.scope)), key=lambda p: p.alpha)
-        at = line.index(point)
-        near = line[max(0, at - 1) : at + 2]
-        pairs = [(plain.against, p.against) for p in near if p.against is not None]
-        taken = [
-            before.target.mean - now.target.mean if now.odds is None else before.value - now.value
-            for before, now in pairs
-        ]
-        return (sum(p.at.value for p in near) + sum(taken)) / len(near)
+    return min((point for point in points if point.alpha != 0 and inside(point)), key=worse, default=None)
 
-    candidates = [point for point in points if point.alpha != 0 and inside(point)]
-    return min(candidates, key=lambda p: (-round(reach(p), 6), abs(p.alpha), p.top_k), default=None)
+
+def worse(point: Point) -> tuple:
+    """The order of the rule: of two points the better one has the smaller value. A divergence has two digits: further
+    ones differ between machines."""
+    return -round(point.at.value, 6), float(f"{point.kl:.2g}"), abs(point.alpha), point.top_k
 
 
 def control(

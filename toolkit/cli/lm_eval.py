@@ -1,0 +1,76 @@
+"""`iti-llama lm-eval`"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..foundation.package import ROOT
+from .options import DeviceMap, Dtype, Json, Repo, Revision, console, numbers
+
+
+def lm_eval(
+    repo: Repo = str(ROOT),
+    tasks: Annotated[str, typer.Option(help="tasks of lm-evaluation-harness, separated by commas")] = "",
+    alphas: Annotated[
+        str | None, typer.Option(help="strengths, separated by commas; 0 and the repo's own by default")
+    ] = None,
+    include_path: Annotated[Path | None, typer.Option(help="folder with tasks of one's own")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="examples before each question; the task's own by default")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--n", "--limit", min=1, help="first questions of each task alone")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 16,
+    out: Annotated[Path | None, typer.Option(help="JSON file for all that the harness says")] = None,
+    revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
+    json_: Json = False,
+) -> None:
+    """Tasks of lm-evaluation-harness (pip install lm_eval) at several strengths: a likelihood is shifted from the
+    answer's first token on."""
+    from ..foundation.files import folder_of, write_text
+
+    if not tasks:
+        raise ValueError("--tasks is missing; expected names of tasks, as in --tasks truthfulqa_mc1,truthfulqa_mc2")
+    folder_of(repo)
+    try:
+        from ..measure.harness import ITILlamaLM, evaluate_at
+    except ImportError as error:
+        raise ValueError(f"lm-evaluation-harness cannot be loaded ({error}); pip install lm_eval") from None
+
+    lm = ITILlamaLM(repo, revision=revision, dtype=dtype, device_map=device_map, batch_size=batch_size)
+    strengths = [0.0, lm.model.iti_alpha] if alphas is None else numbers(alphas, float, "--alphas")
+    found = evaluate_at(
+        lm, tasks.split(","), strengths, include_path and str(include_path), num_fewshot=num_fewshot, limit=limit
+    )
+    said = {
+        "tasks": tasks,
+        "limit": limit,
+        "num_fewshot": num_fewshot,
+        "results": {f"{a:g}": r for a, r in found.items()},
+    }
+    if out is not None:
+        write_text(out, json.dumps(said, indent=1, default=str) + "\n")
+    if json_:
+        print(json.dumps(said, indent=1, default=str))
+        return
+    table = Table(padding=(0, 0))
+    for title in ("task", "metric", *(f"alpha {alpha:g}" for alpha in found)):
+        table.add_column(title, overflow="fold")
+    first = next(iter(found.values()))
+    for task, results in first.items():
+        for key in results:
+            name, _, kind = key.partition(",")
+            error = f"{name}_stderr,{kind}"
+            if error in results:
+                table.add_row(task, name, *(with_error(own[task][key], own[task][error]) for own in found.values()))
+    console.print(table)
+
+
+def with_error(value: float, error: float | str) -> str:
+    return f"{value:.4f} ± {error:.4f}" if isinstance(error, float) else f"{value:.4f}"

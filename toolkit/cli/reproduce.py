@@ -1,0 +1,80 @@
+"""`iti-llama reproduce`"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .options import DeviceMap, Dtype, Json, Revision, Seed, console, progress_bar
+
+
+reproduce = typer.Typer(help="Published results again, with the weights and data that you have.", no_args_is_help=True)
+
+
+@reproduce.callback()
+def of_all() -> None:
+    """Published results again, with the weights and data that you have."""
+
+
+@reproduce.command()
+def truthfulqa(
+    base: Annotated[str, typer.Option("--model", "--base", help="Hub repo or folder of a Llama")],
+    data: Annotated[Path, typer.Option(help="TruthfulQA.csv of https://github.com/sylinrl/TruthfulQA")],
+    out: Annotated[Path, typer.Option(help="folder for the labelled set, directions and results")],
+    top_k: Annotated[int, typer.Option(min=1, help="heads")] = 48,
+    alpha: Annotated[float, typer.Option(help="strength")] = 15.0,
+    primer: Annotated[
+        Path | None,
+        typer.Option(help="text before every question (the paper: the QA prompt); none by default"),
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON Lines of {"text"} for CE and KL (the paper: OpenWebText); the questions with their best '
+            "answers by default"
+        ),
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", "--limit", min=20, help="first questions alone")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 32,
+    revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Li et al. (2023) on TruthfulQA: 2 folds by question, MC1, MC2, CE and KL beside the paper's."""
+    from iti_llama.configuration_iti_llama import check_alpha
+
+    from ..measure.multiple_choice import read_questions
+    from ..repo.make import load_base
+    from ..repo.truthfulqa import comparison, read_texts
+    from ..repo.truthfulqa import reproduce as again
+
+    check_alpha(alpha)
+    questions = read_questions(data)[:n]
+    own = read_texts(texts) if texts else None
+    before = primer.read_text(encoding="utf-8") if primer else ""
+    model, tokenizer = load_base(base, revision, dtype, device_map=device_map)
+    with progress_bar() as advance:
+        found = again(
+            model, tokenizer, questions, out, top_k=top_k, alpha=alpha, primer=before, texts=own, base=base,
+            batch_size=batch_size, seed=seed, progress=advance,
+        )  # fmt: skip
+    if json_:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    table = Table(padding=(0, 0))
+    for title in ("", "MC1", "MC2", "CE", "KL"):
+        table.add_column(title, overflow="fold")
+    for row in comparison(found, Path(base).name):
+        table.add_row(*row)
+    console.print(table)
+    best = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds)
+    console.print(
+        f"{found.questions} questions, {found.top_k} heads, alpha {found.alpha:g}; in brackets 95% intervals, "
+        f"bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: 83.3%). "
+        f"CE and KL of each fold on {found.texts}.",
+        highlight=False,
+    )

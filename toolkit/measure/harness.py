@@ -1,0 +1,95 @@
+"""lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness) on a steered model.
+
+Importing this module registers the model type `iti-llama` there. Answers whose likelihood is asked for are shifted
+from their first token on, whatever the model's scope: the question is read by the plain model, as in Li et al.'s
+evaluation and in `multiple_choice`. What is generated is shifted where the model's scope says.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lm_eval
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoTokenizer
+
+from iti_llama import ITILlamaForCausalLM
+
+from .score import score_tokens
+
+
+@register_model("iti-llama")
+class ITILlamaLM(HFLM):
+    """The model type `iti-llama`.
+
+    Args:
+        pretrained: a steered repo (Hub name or folder), or a loaded `ITILlamaForCausalLM`.
+        iti_alpha: strength; the repo's own by default. `lm.model.iti_alpha` changes it, nothing is reloaded.
+        revision, dtype, device_map: as in `from_pretrained`.
+        tokenizer: the repo's own by default.
+        kwargs: of `HFLM`.
+
+    Raises:
+        ValueError: if it is no steered model.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | ITILlamaForCausalLM,
+        iti_alpha: float | None = None,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device_map: str = "auto",
+        tokenizer: Any = None,
+        batch_size: int | str = 16,
+        device: str | None = None,
+        **kwargs,
+    ):
+        if isinstance(pretrained, str):
+            hub = {"revision": revision} if revision else {}
+            where = {"device_map": device or device_map, "dtype": dtype}
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False, **hub)
+            pretrained = ITILlamaForCausalLM.from_pretrained(pretrained, **where, **hub).eval()
+        if getattr(pretrained, "iti_directions", None) is None:
+            raise ValueError("the model holds no directions; expected a steered model (model type hf takes others)")
+        if iti_alpha is not None:
+            pretrained.iti_alpha = float(iti_alpha)
+        super().__init__(pretrained, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        tokens = []
+        for _, context, answer in requests:
+            if len(answer) > self.max_length:
+                raise ValueError(f"an answer has {len(answer)} tokens; the model reads {self.max_length}")
+            whole = (context + answer)[-self.max_length - 1 :]  # the last token is scored, not read
+            tokens.append((whole[: -len(answer)], answer))
+        size = override_bs or (self.batch_size if isinstance(self.batch_size, int) else 16)
+        alphas, starts = [self.model.iti_alpha] * len(tokens), [len(context) for context, _ in tokens]
+        scored = score_tokens(self.model, tokens, alphas, starts, size)
+        found = [(one.log_probability, one.likeliest) for one in scored]
+        for (request, *_), answer in zip(requests, found, strict=True):
+            if request is not None:
+                self.cache_hook.add_partial("loglikelihood", request, answer)
+        return found
+
+
+def evaluate_at(
+    lm: ITILlamaLM, tasks: Sequence[str], alphas: Sequence[float], include_path: str | None = None, **kwargs
+) -> dict[float, dict]:
+    """{alpha: {task: {metric: value}}}: the harness's results at each strength, of one loaded model, whose own is put
+    back. `kwargs` are those of `lm_eval.simple_evaluate`."""
+    manager, before, found = TaskManager(include_path=include_path), lm.model.iti_alpha, {}
+    try:
+        for alpha in alphas:
+            lm.model.iti_alpha = alpha
+            result = lm_eval.simple_evaluate(lm, tasks=list(tasks), task_manager=manager, **kwargs)
+            found[alpha] = result["results"]
+    finally:
+        lm.model.iti_alpha = before
+    return found
