@@ -19,6 +19,7 @@ from iti_llama.toolkit.measure.conditions import Condition
 from iti_llama.toolkit.measure.evaluate import Answers, answer
 from iti_llama.toolkit.measure.grade import Grade
 from iti_llama.toolkit.measure.saved_completions import SavedCompletions
+from iti_llama.toolkit.measure.score import Given, log_probabilities
 
 
 def test_pass_at_k_is_the_mean_over_all_choices_of_k_samples():
@@ -74,7 +75,8 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(bundled, sandbox, tmp_pa
     assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 13
 
 
-def test_lm_evaluation_harness_steers_the_repo_as_it_is(tmp_path):
+def test_lm_evaluation_harness_steers_the_repo_as_it_is(bundled, tmp_path):
+    """The harness's own model type, with remote code, prefers the completions that this repo's own scores do."""
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
     import os
     import subprocess
@@ -97,24 +99,17 @@ def test_lm_evaluation_harness_steers_the_repo_as_it_is(tmp_path):
               - metric: acc
         """)
     )
-    found = {}
-    for alpha in ("0.0", "1.0"):
-        command = [
-            sys.executable,
-            "-m",
-            "lm_eval",
-            "--model",
-            "hf",
-            "--tasks",
-            "iti_style",
-            "--include_path",
-            str(tmp_path),
-        ]
-        command += ["--model_args", f"pretrained={ROOT},trust_remote_code=True,iti_alpha={alpha}", "--device", "cpu"]
-        command += ["--output_path", str(tmp_path / alpha)]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-        run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert run.returncode == 0, run.stderr[-3000:]
-        (result,) = (tmp_path / alpha).rglob("results*.json")
-        found[alpha] = json.loads(result.read_text())["results"]["iti_style"]["acc,none"]
-    assert found["1.0"] > found["0.0"] + 0.5
+    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "iti_style", "--device", "cpu"]
+    command += ["--model_args", f"pretrained={ROOT},trust_remote_code=True,iti_alpha=1.0"]
+    command += ["--include_path", str(tmp_path), "--output_path", str(tmp_path / "out")]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    (result,) = (tmp_path / "out").rglob("results*.json")
+    share = json.loads(result.read_text())["results"]["iti_style"]["acc,none"]
+    ours = {}
+    for alpha in (0.0, 1.0):
+        rows = [Given(task.prompt, text, alpha) for task in tasks for text in ("for", "return")]
+        scores = log_probabilities(*bundled, rows)
+        ours[alpha] = sum(b > a for a, b in zip(scores[::2], scores[1::2], strict=True)) / len(tasks)
+    assert share == ours[1.0] > ours[0.0] + 0.5
