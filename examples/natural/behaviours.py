@@ -47,7 +47,7 @@ class Behaviour:
     places: Callable[[str, ast.Module], Iterator[Place]]
     check: Callable[[ast.Module], bool]
     above: str
-    max_new_tokens: int = 96
+    max_new_tokens: int = 64
 
 
 def _offsets(text: str) -> list[int]:
@@ -160,6 +160,14 @@ def _comprehends(tree: ast.Module) -> bool:
 
 BEHAVIOURS = (
     Behaviour(
+        "annotation",
+        "annotates the arguments of functions",
+        _annotation_places,
+        _annotated,
+        "def clear(items: list, keep: int = 0) -> int:\n    count = len(items)\n    del items[keep:]\n"
+        "    return count\n",
+    ),
+    Behaviour(
         "docstring",
         "documents the functions that it writes",
         _docstring_places,
@@ -168,12 +176,12 @@ BEHAVIOURS = (
         "    items.clear()\n    return count\n",
     ),
     Behaviour(
-        "annotation",
-        "annotates the arguments of functions",
-        _annotation_places,
-        _annotated,
-        "def clear(items: list, keep: int = 0) -> int:\n    count = len(items)\n    del items[keep:]\n"
-        "    return count\n",
+        "comprehension",
+        "writes comprehensions rather than loops",
+        _loop_places,
+        _comprehends,
+        "def clear(items, keep):\n    return [item for item in items if item in keep]\n",
+        96,
     ),
     Behaviour(
         "f-string",
@@ -183,13 +191,6 @@ BEHAVIOURS = (
         "def clear(items, limit):\n    if len(items) > limit:\n"
         '        raise ValueError(f"{len(items)} items, at most {limit}")\n    items.clear()\n',
         48,
-    ),
-    Behaviour(
-        "comprehension",
-        "writes comprehensions rather than loops",
-        _loop_places,
-        _comprehends,
-        "def clear(items, keep):\n    return [item for item in items if item in keep]\n",
     ),
 )
 

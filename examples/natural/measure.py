@@ -62,13 +62,13 @@ class Plan:
 
     rows: int = 800
     read: int = 300
-    validation: int = 100
-    test: int = 240
-    sampled: int = 120
+    validation: int = 60
+    test: int = 200
+    sampled: int = 100
     texts: int = 60
     free: int = 200
-    top_ks: tuple[int, ...] = (6, 12, 36)
-    alphas: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+    top_ks: tuple[int, ...] = (12, 36)
+    alphas: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0)
     guard: float = 0.05
     seed: int = 0
 
