@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 import typer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +29,7 @@ from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.data.text_baseline import text_baseline
 from iti_llama.toolkit.fit.fit_directions import fit, to_directions
 from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.probes import auc
 from iti_llama.toolkit.fit.rank_heads import solve_probes
 from iti_llama.toolkit.fit.record_activations import Activations, capture
 from iti_llama.toolkit.fit.settings import FitSettings
@@ -153,8 +153,10 @@ def auc_of(scores: np.ndarray, y: np.ndarray, groups: Sequence[str], baseline: n
     """The AUC with its interval, bootstrapped by group; with `baseline`, how much it is above that one's."""
 
     def value(rows: np.ndarray) -> float:
-        own = roc_auc_score(y[rows], scores[rows])
-        return own - roc_auc_score(y[rows], baseline[rows]) if baseline is not None else own
+        own = auc(columns[rows], y[rows])
+        return float(own[0] - own[1] if baseline is not None else own[0])
+
+    columns = np.column_stack([scores] if baseline is None else [scores, baseline])
 
     members = defaultdict(list)
     for row, group in enumerate(groups):
@@ -165,7 +167,7 @@ def auc_of(scores: np.ndarray, y: np.ndarray, groups: Sequence[str], baseline: n
         if 0 < y[rows].sum() < len(rows):
             drawn.append(value(rows))
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(float(value(np.arange(len(y)))), float(low), float(high), len(y), len(names))
+    return Estimate(value(np.arange(len(y))), float(low), float(high), len(y), len(names))
 
 
 def reading(

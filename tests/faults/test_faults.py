@@ -28,7 +28,8 @@ COMMAND = [sys.executable, "-m", "iti_llama.toolkit.cli"]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [f"iti_llama.toolkit.{name}" for name in ("cli.task_sets", "measure.choose_strength", "measure.sweep_figure")]
-    + ["iti_llama.toolkit.repo.convert", "iti_llama.modeling_iti_llama"]
+    + ["iti_llama.toolkit.measure.receipt", "iti_llama.toolkit.repo.make", "iti_llama.toolkit.repo.convert"]
+    + ["iti_llama.modeling_iti_llama"]
 )
 
 
@@ -112,35 +113,28 @@ def undisturbed_fork(forked, arguments) -> float:
     return time.monotonic() - started
 
 
-def undisturbed(arguments) -> float:
-    started = time.monotonic()
-    found = run(arguments)
-    assert found.returncode == 0, found.stderr
-    return time.monotonic() - started
-
-
-def test_fit(base_folder, data, tmp_path):
+def test_fit(forked, base_folder, data, tmp_path):
     def arguments(out):
         return [
             "fit", "--base", base_folder, "--data", data, "--out", out, "--permutations", 3, "--folds", 3,
             "--cache", tmp_path / "cache", "--batch-size", 4, "--top-k", 3,
         ]  # fmt: skip
 
-    seconds = undisturbed(arguments(tmp_path / "whole"))
+    seconds = undisturbed_fork(forked, arguments(tmp_path / "whole"))
     expected = sums(tmp_path / "whole")
-    for number, moment in enumerate(moments(seconds, "fit")):
+    for number, moment in enumerate(moments(seconds, "fit", imports=0)):
         out = tmp_path / f"out{number}"
         for file in (tmp_path / "cache").glob("*.safetensors"):
             file.unlink()
-        if run(arguments(out), kill_after=moment) is None and out.exists():
+        if forked(arguments(out), kill_after=moment) is None and out.exists():
             assert sums(out) == expected  # it was there whole already
             continue
         if not out.exists():
-            assert run(arguments(out)).returncode == 0
+            assert forked(arguments(out)) == 0
         assert sums(out) == expected
 
 
-def test_evaluate(tmp_path):
+def test_evaluate(forked, tmp_path):
     tasks = tmp_path / "tasks.jsonl"
     rows = [{"prompt": f"def f{n}(n):\n", "tests": [{"call": f"f{n}(2)", "value": 2}]} for n in range(6)]
     tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -149,12 +143,11 @@ def test_evaluate(tmp_path):
         options = ["--n", 6, "--samples", 2, "--max-new-tokens", 64]
         return ["evaluate", "--repo", ROOT, "--tasks", tasks, *options, "--out", out]
 
-    seconds = undisturbed(arguments(tmp_path / "whole"))
-    for number, moment in enumerate(moments(seconds, "evaluate")):
+    seconds = undisturbed_fork(forked, arguments(tmp_path / "whole"))
+    for number, moment in enumerate(moments(seconds, "evaluate", imports=0)):
         out = tmp_path / f"out{number}"
-        run(arguments(out), kill_after=moment)
-        again = run(arguments(out))
-        assert again.returncode == 0, again.stderr
+        forked(arguments(out), kill_after=moment)
+        assert forked(arguments(out)) == 0
         assert (out / "evaluation.json").read_text() == (tmp_path / "whole" / "evaluation.json").read_text()
         assert sums(out) == sums(tmp_path / "whole")
 
