@@ -318,6 +318,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for results, directions and answers")] = Path("build/natural-out"),
     readme: Annotated[Path | None, typer.Option(help="document whose part 'natural' is replaced")] = None,
     figure: Annotated[Path | None, typer.Option(help="PNG of the validation curves")] = None,
+    summary: Annotated[Path | None, typer.Option(help="document whose part 'natural' gets the short table")] = None,
 ) -> None:
     """Fit, choose, and measure once, every behaviour; a killed run does not answer again what it answered."""
     out.mkdir(parents=True, exist_ok=True)
@@ -336,7 +337,7 @@ def main(
     for behaviour in BEHAVIOURS:
         results["behaviours"][behaviour.name] = measured(bench, behaviour)
         write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
-    typer.echo(show(results, readme, figure))
+    typer.echo(show(results, readme, figure, summary))
 
 
 if __name__ == "__main__":

@@ -95,8 +95,25 @@ def chosen_table(results: dict) -> str:
     return table(["behaviour", "directions", "heads", "alpha", "answers steered the wrong way"], rows)
 
 
-def show(results: dict, readme: Path | None = None, figure: Path | None = None) -> str:
-    """All tables, which also replace the part "natural" of `readme`."""
+def short_table(results: dict) -> str:
+    """One row a behaviour: what greedy answers do, on the held-out packages."""
+    rows = []
+    for name, one in results["behaviours"].items():
+        if one["chosen"] is None:
+            rows.append([name, "", "nothing chosen", "", "", "", "", ""])
+            continue
+        own = {row["condition"]: row for row in one["greedy"]["conditions"]}
+        randoms = [own[condition] for condition in own if condition.startswith("random")]
+        best = max(randoms, key=lambda row: row["target"]["mean"])
+        cells = [own["plain"], own["steered"], own["minus alpha"], best, own["asked in words"]]
+        sound = f"{percent(own['plain']['correct'])} to {percent(own['steered']['correct'])}"
+        rows.append([name, *(percent(row["target"]) for row in cells), sound, str(one["greedy"]["n"])])
+    heads = ["behaviour", "plain", "steered", "minus alpha", "best of 3 random directions", "asked by example"]
+    return table([*heads, "parses, plain to steered", "n"], rows)
+
+
+def show(results: dict, readme: Path | None = None, figure: Path | None = None, summary: Path | None = None) -> str:
+    """All tables, which also replace the part "natural" of `readme`; the short one that of `summary`."""
     plan, behaviours = results["plan"], results["behaviours"]
     chosen = {name: one for name, one in behaviours.items() if one["chosen"] is not None}
     sizes = {
@@ -113,6 +130,8 @@ def show(results: dict, readme: Path | None = None, figure: Path | None = None) 
     text = "\n\n".join(parts)
     if readme is not None:
         replace_section(readme, "natural", text)
+    if summary is not None:
+        replace_section(summary, "natural", short_table(results))
     if figure is not None:
         curves(results, figure)
     return text

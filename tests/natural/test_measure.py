@@ -3,6 +3,7 @@ small, on a model that knows nothing."""
 
 import json
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -116,7 +117,9 @@ def test_a_behaviour_is_measured_from_rows_to_tables(bench, tmp_path):
         "behaviours": json.loads(json.dumps(behaviours)),
     }
     (tmp_path / "README.md").write_text("# x\n<!-- natural: begin -->\n<!-- natural: end -->\n")
-    text = show(results, tmp_path / "README.md", tmp_path / "curves.png")
+    shutil.copy(tmp_path / "README.md", tmp_path / "short.md")
+    text = show(results, tmp_path / "README.md", tmp_path / "curves.png", tmp_path / "short.md")
+    assert "| f-string |" in (tmp_path / "short.md").read_text()
     assert text in (tmp_path / "README.md").read_text() and (tmp_path / "curves.png").stat().st_size > 1000
     for name, one in results["behaviours"].items():
         assert 0.4 < one["reading"]["held out"]["words"]["mean"] <= 1
