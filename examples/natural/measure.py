@@ -28,7 +28,7 @@ from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.data.text_baseline import text_baseline
 from iti_llama.toolkit.fit.fit_directions import fit, to_directions
-from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.positions import Policy, fits
 from iti_llama.toolkit.fit.probes import auc
 from iti_llama.toolkit.fit.rank_heads import solve_probes
 from iti_llama.toolkit.fit.record_activations import Activations, capture
@@ -236,7 +236,11 @@ def fitted_variants(
 ) -> tuple[dict[tuple[str, str], ITIDirections], dict[str, object]]:
     """({(method, policy): directions of all heads, best first}, what is read where)."""
     plan, model, tokenizer = bench.plan, bench.model, bench.tokenizer
-    rows = balanced(bench.rows(behaviour, "train"), plan.rows, plan.seed)
+    drawn, longest = (
+        balanced(bench.rows(behaviour, "train"), plan.rows, plan.seed),
+        model.config.max_position_embeddings,
+    )
+    rows = [row for row in drawn if fits(row, Policy.parse("completion-mean"), tokenizer, longest)]
     held_out = balanced(bench.rows(behaviour, "test"), plan.read, plan.seed)
     heads, found, said = model.config.num_hidden_layers * model.config.num_attention_heads, {}, {}
     for policy in dict.fromkeys(variant.policy for variant in VARIANTS):
