@@ -88,6 +88,7 @@ train-natural: .venv/.test
 natural: .venv/.test
 	.venv/bin/python -m iti_llama.examples.natural.measure --model examples/natural/model --out build/natural-out \
 	    --readme examples/natural/README.md --figure examples/natural/curves.png --summary README.md
+	cp build/natural-out/*.safetensors examples/natural/
 
 bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py

@@ -79,12 +79,22 @@ class ITILlamaLM(HFLM):
         return found
 
 
+def manager_of(tasks: Sequence[str], include_path: str | None) -> TaskManager:
+    """One that knows the tasks. The harness's own thousands are not read where `include_path` has all that are asked
+    for."""
+    if include_path is not None:
+        own = TaskManager(include_path=include_path, include_defaults=False)
+        if set(tasks) <= set(own.all_tasks):
+            return own
+    return TaskManager(include_path=include_path)
+
+
 def evaluate_at(
     lm: ITILlamaLM, tasks: Sequence[str], alphas: Sequence[float], include_path: str | None = None, **kwargs
 ) -> dict[float, dict]:
     """{alpha: {task: {metric: value}}}: the harness's results at each strength, of one loaded model, whose own is put
     back. `kwargs` are those of `lm_eval.simple_evaluate`."""
-    manager, before, found = TaskManager(include_path=include_path), lm.model.iti_alpha, {}
+    manager, before, found = manager_of(tasks, include_path), lm.model.iti_alpha, {}
     try:
         for alpha in alphas:
             lm.model.iti_alpha = alpha
