@@ -157,7 +157,7 @@ def curves(results: dict, path: Path) -> Path:
     panels[0].set(ylabel="parses and does it", ylim=(-0.03, 1.03))
     handles, labels = panels[0].get_legend_handles_labels()
     labels = [label.rpartition(" (")[0] for label in labels]
-    drawing.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
+    drawing.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, -0.26), ncols=2, frameon=False)
     picture = io.BytesIO()
     drawing.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     return write_whole(path, picture.getvalue())
