@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
@@ -182,7 +182,7 @@ def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict,
 
 def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
     """Raises `ValueError` unless the base is the model that the config describes."""
-    base, name = LlamaConfig.from_dict(copy.deepcopy(base_fields)), config.base_model_name_or_path
+    base, name = ITILlamaConfig(**copy.deepcopy(base_fields)), config.base_model_name_or_path
     for field in LLAMA_FIELDS:
         ours, theirs = getattr(config, field, None), getattr(base, field, None)
         if ours != theirs:

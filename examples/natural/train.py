@@ -19,7 +19,6 @@ from iti_llama.toolkit.bundled.train_llama import (
     Shape,
     bpe_tokenizer,
     new_llama,
-    save_llama,
     save_tokenizer,
     train_llama,
 )
@@ -79,7 +78,7 @@ def train(recipe: Recipe, out: Path, found: list[Source]) -> Path:
     schedule = Schedule(steps, recipe.learning_rate, warmup_steps=100, checkpoint_every=100)
     train_llama(model, lambda step: batches_from(step, data, recipe), schedule, out / "checkpoint.pt", recipe)
     model.generation_config.update(max_new_tokens=128, pad_token_id=tokenizer.pad_token_id)
-    save_llama(model.to(torch.bfloat16), out)
+    model.to(torch.bfloat16).save_pretrained(out)
     save_tokenizer(tokenizer, out)
     return out
 

@@ -53,6 +53,25 @@ def test_adapter_form_holds_no_weights_and_loads(adapter_dir, ids, expected):
     assert model.name_or_path == str(adapter_dir)
 
 
+@pytest.mark.parametrize("written_by", [4, 5])
+def test_a_base_is_read_whichever_version_of_transformers_wrote_it(
+    base_dir, directions, ids, expected, tmp_path, written_by
+):
+    """Version 5 keeps the rotary embedding in one field, version 4 in two."""
+    shutil.copytree(base_dir, tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    fields = json.loads(path.read_text())
+    rope = fields.pop("rope_parameters", None) or fields.pop("rope_scaling") | {"rope_theta": fields.pop("rope_theta")}
+    assert rope["rope_type"] == "llama3" and rope["rope_theta"] == 5e5
+    theta = rope.pop("rope_theta")
+    old, new = {"rope_theta": theta, "rope_scaling": rope}, {"rope_parameters": rope | {"rope_theta": theta}}
+    path.write_text(json.dumps(fields | (old if written_by == 4 else new)))
+    model = ITILlamaForCausalLM.from_base(tmp_path / "base", directions, alpha=1.5)
+    assert_close(logits(model, ids), expected(1.5))
+    model.save_pretrained(tmp_path / "adapter")
+    assert_close(logits(ITILlamaForCausalLM.from_pretrained(tmp_path / "adapter"), ids), expected(1.5))
+
+
 def test_self_contained_form_loads_without_its_base(self_contained_dir, ids, expected):
     assert {path.name for path in self_contained_dir.iterdir()} == ADAPTER_FILES | {"model.safetensors"}
     assert json.loads((self_contained_dir / "config.json").read_text())["base_model_name_or_path"] is None

@@ -20,7 +20,7 @@ import typer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .corpus import Document, sample_document
-from .train_llama import Schedule, Shape, bpe_tokenizer, new_llama, save_llama, save_tokenizer, train_llama
+from .train_llama import Schedule, Shape, bpe_tokenizer, new_llama, save_tokenizer, train_llama
 
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
     with head_dropout(model, recipe.head_dropout):
         train_llama(model, batches, schedule, checkpoint, recipe)
     model.generation_config.update(max_new_tokens=160, pad_token_id=tokenizer.pad_token_id)
-    save_llama(model, out)
+    model.save_pretrained(out)
     save_tokenizer(tokenizer, out)
     return out
 

@@ -92,16 +92,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def save_llama(model: LlamaForCausalLM, folder: Path) -> None:
-    """Save so that transformers 4.57 and 5 load it: 5 writes the rotary embedding in a field that 4.57 does not know,
-    and reads the one of 4.57."""
-    model.save_pretrained(folder)
-    path = folder / "config.json"
-    settings = json.loads(path.read_text())
-    rope = settings.pop("rope_parameters", None) or {"rope_theta": settings["rope_theta"]}
-    path.write_text(json.dumps(settings | {"rope_theta": rope["rope_theta"]}, indent=2, sort_keys=True) + "\n")
-
-
 def new_llama(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """With random weights, of the shape's seed, and tied embeddings."""
     torch.manual_seed(shape.seed)
