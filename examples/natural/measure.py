@@ -57,8 +57,9 @@ from .train import windows
 @dataclass(frozen=True)
 class Plan:
     """rows: of each label, that directions are fitted on; read: of each label, of held-out packages, that they are
-    read on. validation, test: prompts. sampled: of the test prompts, two samples each at temperature 0.8. guard: share
-    of answers that parse that may be lost."""
+    read on. validation, test: prompts. sampled: of the test prompts, two samples each at temperature 0.8. texts:
+    held-out files that perplexity is measured on. free: modules sampled from nothing. guard: share of answers that
+    parse that may be lost."""
 
     rows: int = 800
     read: int = 300
@@ -157,7 +158,6 @@ def auc_of(scores: np.ndarray, y: np.ndarray, groups: Sequence[str], baseline: n
         return float(own[0] - own[1] if baseline is not None else own[0])
 
     columns = np.column_stack([scores] if baseline is None else [scores, baseline])
-
     members = defaultdict(list)
     for row, group in enumerate(groups):
         members[group].append(row)
@@ -201,7 +201,7 @@ def reading(
 
 @dataclass
 class Bench:
-    """What the behaviours share. rows: {part: files}. texts: held-out code that steering should leave alone."""
+    """What the behaviours share. found: the files of the corpus; out: where results go; say: told as it goes."""
 
     model: ITILlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
@@ -222,6 +222,7 @@ class Bench:
         ]
 
     def texts(self, part: str) -> dict[str, list[Text]]:
+        """Code that steering should leave alone: the beginnings of files."""
         files = [source for source in self.found if source.part == part]
         drawn = random.Random(self.plan.seed).sample(files, min(self.plan.texts, len(files)))
         return {"code": [Text("", source.text[:900], f"{source.package}/{source.name}") for source in drawn]}
@@ -236,11 +237,9 @@ def fitted_variants(
 ) -> tuple[dict[tuple[str, str], ITIDirections], dict[str, object]]:
     """({(method, policy): directions of all heads, best first}, what is read where)."""
     plan, model, tokenizer = bench.plan, bench.model, bench.tokenizer
-    drawn, longest = (
-        balanced(bench.rows(behaviour, "train"), plan.rows, plan.seed),
-        model.config.max_position_embeddings,
-    )
-    rows = [row for row in drawn if fits(row, Policy.parse("completion-mean"), tokenizer, longest)]
+    whole, longest = Policy.parse("completion-mean"), model.config.max_position_embeddings
+    drawn = balanced(bench.rows(behaviour, "train"), plan.rows, plan.seed)
+    rows = [row for row in drawn if fits(row, whole, tokenizer, longest)]
     held_out = balanced(bench.rows(behaviour, "test"), plan.read, plan.seed)
     heads, found, said = model.config.num_hidden_layers * model.config.num_attention_heads, {}, {}
     for policy in dict.fromkeys(variant.policy for variant in VARIANTS):
