@@ -91,7 +91,9 @@ def test_the_command_prints_every_strength_and_writes_what_the_harness_said(tiny
     assert said["results"]["0.7"]["own_mc2"]["acc,none"] == pytest.approx(ours.mc2.mean, abs=1e-6)
 
 
-def test_a_model_without_directions_is_refused(tiny, tokenizer):
+def test_a_model_without_directions_and_a_batch_of_no_size_are_refused(tiny, tokenizer):
+    with pytest.raises(ValueError, match="batch_size is 'auto'"):
+        ITILlamaLM(tiny, tokenizer=tokenizer, batch_size="auto")
     tiny.set_iti_directions(None)
     with pytest.raises(ValueError, match="no directions"):
         ITILlamaLM(tiny, tokenizer=tokenizer)

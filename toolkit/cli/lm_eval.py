@@ -64,13 +64,13 @@ def lm_eval(
         table.add_column(title, overflow="fold")
     first = next(iter(found.values()))
     for task, results in first.items():
-        for key in results:
+        for key in (key for key, value in results.items() if isinstance(value, float) and "_stderr" not in key):
             name, _, kind = key.partition(",")
-            error = f"{name}_stderr,{kind}"
-            if error in results:
-                table.add_row(task, name, *(with_error(own[task][key], own[task][error]) for own in found.values()))
+            table.add_row(task, name, *(with_error(own[task], key, f"{name}_stderr,{kind}") for own in found.values()))
     console.print(table)
 
 
-def with_error(value: float, error: float | str) -> str:
-    return f"{value:.4f} ± {error:.4f}" if isinstance(error, float) else f"{value:.4f}"
+def with_error(results: dict, key: str, error: str) -> str:
+    """A metric and its standard error, which the harness does not have for every one."""
+    spread = results.get(error)
+    return f"{results[key]:.4f} ± {spread:.4f}" if isinstance(spread, float) else f"{results[key]:.4f}"

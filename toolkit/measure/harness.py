@@ -31,7 +31,7 @@ class ITILlamaLM(HFLM):
         kwargs: of `HFLM`.
 
     Raises:
-        ValueError: if it is no steered model.
+        ValueError: if it is no steered model, or batch_size is no number.
     """
 
     def __init__(
@@ -42,10 +42,12 @@ class ITILlamaLM(HFLM):
         dtype: str = "auto",
         device_map: str = "auto",
         tokenizer: Any = None,
-        batch_size: int | str = 16,
+        batch_size: int = 16,
         device: str | None = None,
         **kwargs,
     ):
+        if not str(batch_size).isdecimal():
+            raise ValueError(f"batch_size is {batch_size!r}; expected a number of rows")
         if isinstance(pretrained, str):
             hub = {"revision": revision} if revision else {}
             where = {"device_map": device or device_map, "dtype": dtype}
@@ -55,7 +57,7 @@ class ITILlamaLM(HFLM):
             raise ValueError("the model holds no directions; expected a steered model (model type hf takes others)")
         if iti_alpha is not None:
             pretrained.iti_alpha = float(iti_alpha)
-        super().__init__(pretrained, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
+        super().__init__(pretrained, tokenizer=tokenizer, batch_size=int(batch_size), **kwargs)
 
     def _loglikelihood_tokens(
         self,
@@ -69,9 +71,8 @@ class ITILlamaLM(HFLM):
                 raise ValueError(f"an answer has {len(answer)} tokens; the model reads {self.max_length}")
             whole = (context + answer)[-self.max_length - 1 :]  # the last token is scored, not read
             tokens.append((whole[: -len(answer)], answer))
-        size = override_bs or (self.batch_size if isinstance(self.batch_size, int) else 16)
         alphas, starts = [self.model.iti_alpha] * len(tokens), [len(context) for context, _ in tokens]
-        scored = score_tokens(self.model, tokens, alphas, starts, size)
+        scored = score_tokens(self.model, tokens, alphas, starts, override_bs or self.batch_size)
         found = [(one.log_probability, one.likeliest) for one in scored]
         for (request, *_), answer in zip(requests, found, strict=True):
             if request is not None:
