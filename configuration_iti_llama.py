@@ -2,6 +2,7 @@
 """Configuration of ITI-Llama: a Llama configuration plus what the steering needs."""
 
 import math
+import re
 
 from transformers import LlamaConfig
 
@@ -36,6 +37,9 @@ class ITILlamaConfig(LlamaConfig):
         iti_scope (`str`, *optional*, defaults to `"all"`): `"all"` positions, or `"generated"`, as in the paper.
         iti_directions_file (`str`, *optional*, defaults to `"iti_directions.safetensors"`):
             Its name in the repo, without a folder. `None`: there is none, this is a plain Llama.
+        iti_behaviours (`dict`, *optional*): Further directions, {name: {"file": a name in the repo, "alpha": strength,
+            "top_k": heads, all by default}}. An entry that holds `iti_directions_file` alone gives that one its name,
+            which is "default" else.
         base_model_name_or_path (`str`, *optional*): Whose weights (adapter form). `None`: those beside the config.
         base_model_revision (`str`, *optional*): Branch, tag or commit of the base model.
     """
@@ -49,6 +53,7 @@ class ITILlamaConfig(LlamaConfig):
         iti_top_k: int | None = None,
         iti_scope: str = "all",
         iti_directions_file: str | None = "iti_directions.safetensors",
+        iti_behaviours: dict[str, dict] | None = None,
         base_model_name_or_path: str | None = None,
         base_model_revision: str | None = None,
         **kwargs,
@@ -70,25 +75,35 @@ class ITILlamaConfig(LlamaConfig):
         self.iti_top_k = iti_top_k
         self.iti_scope = iti_scope
         self.iti_directions_file = iti_directions_file
+        self.iti_behaviours = iti_behaviours or {}
         self.base_model_name_or_path = base_model_name_or_path
         self.base_model_revision = base_model_revision
         self.validate_iti()
 
     def validate_iti(self) -> None:
         """Raises `ValueError`, naming field, value found and value wanted. NumPy's numbers become Python's."""
-        self.iti_alpha, k = check_alpha(self.iti_alpha), self.iti_top_k
+        self.iti_alpha = check_alpha(self.iti_alpha)
         if self.iti_scope not in SCOPES:
             raise ValueError(f"iti_scope is {self.iti_scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise ValueError(f"iti_top_k is {k!r}; expected null or an integer of at least 1")
-        name = self.iti_directions_file
-        plain = isinstance(name, str) and name not in ("", ".", "..") and not any(c in name for c in "/\\:\0")
-        if name is not None and not plain:
-            raise ValueError(f"iti_directions_file is {name!r}; expected a plain file name, without a folder")
+        _check_top_k("iti_top_k", self.iti_top_k)
+        if self.iti_directions_file is not None:
+            _check_file("iti_directions_file", self.iti_directions_file)
+        self.iti_behaviours = _check_behaviours(self.iti_behaviours, self.iti_directions_file)
         for key in ("base_model_name_or_path", "base_model_revision"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValueError(f"{key} is {value!r}; expected a non-empty string or null")
+
+    @property
+    def iti_name(self) -> str:
+        """What the directions of `iti_directions_file` are called among the behaviours."""
+        file = self.iti_directions_file
+        return next((name for name, entry in self.iti_behaviours.items() if entry["file"] == file), "default")
+
+    @property
+    def iti_others(self) -> dict[str, dict]:
+        """The entries of the further directions: {name: {"file", "alpha", "top_k"}}."""
+        return {name: entry for name, entry in self.iti_behaviours.items() if name != self.iti_name}
 
     def to_json_file(self, json_file_path, use_diff: bool = True) -> None:
         write_whole(json_file_path, self.to_json_string(use_diff).encode())
@@ -118,6 +133,49 @@ def check_alpha(alpha: object) -> float:
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
         raise ValueError(f"iti_alpha is {alpha!r}; expected a finite number")
     return float(number)
+
+
+def _check_top_k(field: str, k: object) -> None:
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise ValueError(f"{field} is {k!r}; expected null or an integer of at least 1")
+
+
+def _check_file(field: str, name: object) -> None:
+    if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
+        raise ValueError(f"{field} is {name!r}; expected a plain file name, without a folder")
+
+
+def _check_behaviours(entries: object, default_file: str | None) -> dict[str, dict]:
+    """The entries with every field. Raises `ValueError`, naming the field, the value found and the value wanted."""
+    if not isinstance(entries, dict):
+        raise ValueError(f"iti_behaviours is {entries!r}; expected an object, {{name: {{file, alpha, top_k}}}}")
+    if entries and default_file is None:
+        raise ValueError(
+            f"iti_behaviours names {', '.join(entries)}, but iti_directions_file is null; expected a file"
+        )
+    checked, files = {}, {}
+    for name, entry in entries.items():
+        field = f"iti_behaviours[{name!r}]"
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]*", name) or name == "default":
+            raise ValueError(f"{field}: expected a name of letters, digits, _ and -, other than 'default'")
+        if not isinstance(entry, dict) or entry.keys() - {"file", "alpha", "top_k"}:
+            raise ValueError(f"{field} is {entry!r}; expected an object of file, alpha and top_k")
+        _check_file(f"{field}: file", file := entry.get("file", f"iti_directions.{name}.safetensors"))
+        if file in files:
+            raise ValueError(f"{field}: file is {file!r}, that of {files[file]!r}; expected one of its own")
+        files[file] = name
+        if file == default_file:
+            if entry.keys() != {"file"}:
+                raise ValueError(f"{field} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
+            checked[name] = {"file": file}
+            continue
+        _check_top_k(f"{field}: top_k", entry.get("top_k"))
+        try:
+            alpha = check_alpha(entry.get("alpha", 1.0))
+        except ValueError as error:
+            raise ValueError(f"{field}: {str(error).replace('iti_alpha', 'alpha')}") from None
+        checked[name] = {"file": file, "alpha": alpha, "top_k": entry.get("top_k")}
+    return checked
 
 
 def check_harmless(fields: dict, where: str) -> None:

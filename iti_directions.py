@@ -15,16 +15,53 @@ from safetensors import SafetensorError, safe_open
 if TYPE_CHECKING:
     import torch
 
-FORMAT, FORMAT_VERSION = "iti_directions", "1"
+FORMAT, FORMAT_VERSIONS = "iti_directions", ("1", "1.1")
 SITES = ("head", "residual")
 _REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
 _OPTIONAL = {"scores": "float32"}
+_WEIGHTS = {"weights": "float32"}
+_GATE = {"gate_heads": "int64", "gate_weights": "float32", "gate_bias": "float32", "gate_threshold": "float32"}
 _GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
 _METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
 
 
 class ITIDirectionsError(ValueError):
     """A directions file, or a set of directions, that cannot be used. The message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class ITIGate:
+    """When to steer: a linear probe of the plain model's heads at the prompt's last token. Its score, a log-odds, is
+    `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; alpha is multiplied by 0 where the score is
+    below the first threshold, by 1 from the second on, and by what lies evenly between them in between.
+
+    Args:
+        heads (`torch.Tensor`): int64 [G, 2], the (layer, head) that each row of weights reads.
+        weights (`torch.Tensor`): float32 [G, head_dim].
+        bias (`torch.Tensor`): float32 [1].
+        threshold (`torch.Tensor`): float32 [2], the second not below the first.
+    """
+
+    heads: "torch.Tensor"
+    weights: "torch.Tensor"
+    bias: "torch.Tensor"
+    threshold: "torch.Tensor"
+
+    @property
+    def layers(self) -> list[int]:
+        return sorted(set(self.heads[:, 0].tolist()))
+
+    def strength(self, x: "dict[int, torch.Tensor]") -> "torch.Tensor":
+        """What alpha is multiplied by, float32 [batch], from 0 to 1. `x`: of each of `layers`, o_proj's input at the
+        last token, [batch, heads * head_dim]."""
+        score = 0
+        for (layer, head), weights in zip(self.heads.tolist(), self.weights, strict=True):
+            of_head = x[layer].unflatten(-1, (-1, len(weights)))[:, head].float()
+            score = score + (of_head @ weights.to(of_head.device)).to(self.bias.device)
+        low, high = self.threshold
+        score = score + self.bias
+        between = ((score - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+        return between.where(score < high, 1.0)
 
 
 @dataclass(frozen=True)
@@ -37,9 +74,11 @@ class ITIDirections:
         sigma (`torch.Tensor`): float32 [K], standard deviation of the activations projected on theta.
         num_hidden_layers, num_attention_heads, head_dim (`int`): geometry of the model they were made for.
         scores (`torch.Tensor`, *optional*): float32 [K], the ranking score (held-out AUC).
+        weights (`torch.Tensor`, *optional*): float32 [K], multiply sigma in the shift; 0 or more, not all 0.
         site (`str`): "head": theta is added to a head's output, before the output projection. "residual": to its slice
             of the attention output, after it (files converted from older code).
         base_model (`str`): name of the model the directions were made for.
+        gate (`ITIGate`, *optional*): decides at the start of `generate` which prompts are steered.
         provenance (`dict[str, str]`): whatever the maker adds: dataset, method, seed, tool version.
 
     Raises `ITIDirectionsError` if a tensor has a wrong shape, dtype or value; see `docs/format.md`.
@@ -52,33 +91,56 @@ class ITIDirections:
     num_attention_heads: int
     head_dim: int
     scores: "torch.Tensor | None" = None
+    weights: "torch.Tensor | None" = None
     site: str = "head"
     base_model: str = ""
     provenance: dict[str, str] = field(default_factory=dict)
+    gate: ITIGate | None = None
 
     def __post_init__(self):
         name = "these directions"
         _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
         for key, value in {**self.provenance, "base_model": self.base_model}.items():
             _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
-        k = self.heads.shape[0] if self.heads.ndim == 2 else 0
-        _expect(k > 0, name, f"heads has shape {list(self.heads.shape)}", "[K, 2] with K of at least 1")
-        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k]}
+        k = self._rows("heads", self.heads, name)
+        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k], "weights": [k]}
+        if self.gate is not None:
+            g = self._rows("gate_heads", self.gate.heads, name)
+            shapes |= {"gate_heads": [g, 2], "gate_weights": [g, self.head_dim], "gate_bias": [1]}
+            shapes |= {"gate_threshold": [2]}
         for key, tensor in self._tensors().items():
-            dtype = (_REQUIRED | _OPTIONAL)[key]
+            dtype = (_REQUIRED | _OPTIONAL | _WEIGHTS | _GATE)[key]
             found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             wanted = f"torch.{dtype} {shapes[key]}"
             _expect(found == wanted, name, f"{key} is {found}", wanted)
-            finite = dtype == "int64" or all(math.isfinite(x) for row in tensor.reshape(k, -1) for x in row.tolist())
+            finite = dtype == "int64" or all(math.isfinite(x) for x in tensor.reshape(-1).tolist())
             _expect(finite, name, f"{key} holds NaN or infinity", "finite numbers")
-        seen = set()
-        for row, (direction, (layer, head)) in enumerate(zip(self.directions, self.heads.tolist(), strict=True)):
+        for row, direction in enumerate(self.directions):
             length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])
             _expect(abs(length - 1) <= 1e-3, name, f"direction in row {row} has length {length:.4f}", "1 within 0.001")
             _expect(sigma >= 0, name, f"sigma in row {row} is {sigma:.4g}", "0 or more")
+        for row, weight in enumerate([] if self.weights is None else self.weights.tolist()):
+            _expect(weight >= 0, name, f"weight in row {row} is {weight:.4g}", "0 or more")
+        some = self.weights is None or any(self.weights.tolist())
+        _expect(some, name, f"all {k} weights are 0", "one above 0, or directions without weights")
+        self._expect_heads("", self.heads, name)
+        if self.gate is not None:
+            self._expect_heads("gate_heads: ", self.gate.heads, name)
+            low, high = self.gate.threshold.tolist()
+            _expect(low <= high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the second not below the first")
+
+    @staticmethod
+    def _rows(key: str, heads: "torch.Tensor", name: str) -> int:
+        rows = heads.shape[0] if heads.ndim == 2 else 0
+        _expect(rows > 0, name, f"{key} has shape {list(heads.shape)}", "[K, 2] with K of at least 1")
+        return rows
+
+    def _expect_heads(self, key: str, heads: "torch.Tensor", name: str) -> None:
+        seen = set()
+        for row, (layer, head) in enumerate(heads.tolist()):
             inside = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
             wanted = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
-            named = f"row {row} names layer {layer}, head {head}"
+            named = f"{key}row {row} names layer {layer}, head {head}"
             _expect(inside, name, named, wanted)
             _expect((layer, head) not in seen, name, f"{named} a second time", "once")
             seen.add((layer, head))
@@ -92,25 +154,42 @@ class ITIDirections:
             return self
         n = len(self)
         _expect(1 <= k <= n, "these directions", f"iti_top_k is {k}, but the directions hold {n} heads", f"1 to {n}")
-        return replace(self, **{name: tensor[:k] for name, tensor in self._tensors().items()})
+        ranked = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL | _WEIGHTS}
+        return replace(self, **{name: tensor[:k] for name, tensor in ranked.items() if tensor is not None})
 
     def _tensors(self) -> "dict[str, torch.Tensor]":
-        return {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL if getattr(self, name) is not None}
+        """By their names in the file."""
+        found = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL | _WEIGHTS}
+        found = {name: tensor for name, tensor in found.items() if tensor is not None}
+        gate = {} if self.gate is None else {name: getattr(self.gate, name.removeprefix("gate_")) for name in _GATE}
+        return found | gate
+
+    @property
+    def format_version(self) -> str:
+        """The lowest that can say what is in here: an older reader refuses what it does not know."""
+        return FORMAT_VERSIONS[0] if self.gate is None and self.weights is None else FORMAT_VERSIONS[1]
+
+    @property
+    def scales(self) -> "torch.Tensor":
+        """What each direction is multiplied by at alpha 1: sigma, times the weights where there are any; [K]."""
+        return self.sigma if self.weights is None else self.sigma * self.weights
 
     def offsets(self) -> "dict[int, torch.Tensor]":
-        """sigma * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
+        """scale * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
         offsets = {}
-        for (layer, head), direction, sigma in zip(self.heads.tolist(), self.directions, self.sigma, strict=True):
+        for (layer, head), direction, scale in zip(self.heads.tolist(), self.directions, self.scales, strict=True):
             row = offsets.setdefault(layer, self.sigma.new_zeros(self.num_attention_heads * self.head_dim))
-            row[head * self.head_dim : (head + 1) * self.head_dim] = sigma * direction
+            row[head * self.head_dim : (head + 1) * self.head_dim] = scale * direction
         return offsets
 
-    def shifts(self, config, held: "dict[int, torch.nn.Module]", dtype: "torch.dtype") -> "dict[int, torch.Tensor]":
-        """What the heads that `config` uses add to each steered layer's attention output at alpha 1: {layer: float32
+    def shifts(
+        self, config, held: "dict[int, torch.nn.Module]", dtype: "torch.dtype", top_k: int | None
+    ) -> "dict[int, torch.Tensor]":
+        """What the `top_k` best heads add to each steered layer's attention output at alpha 1: {layer: float32
         [hidden_size]}, on one device. `held`: the attention modules here, by layer; `dtype`: of o_proj's input."""
         self.check_geometry(config)
         shifts = {}
-        for layer, offset in self.top(config.iti_top_k).offsets().items():
+        for layer, offset in self.top(top_k).offsets().items():
             if layer in held:
                 o_proj = held[layer].o_proj
                 shift = project(o_proj, offset, dtype) if self.site == "head" else offset
@@ -144,23 +223,33 @@ class ITIDirections:
             raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
         for key in _METADATA:
             _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
-        for key, known in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
-            _expect(metadata[key] == known, path, f"{key} is '{metadata[key]}'", f"'{known}', as this version reads")
-        missing, extra = _REQUIRED.keys() - tensors.keys(), tensors.keys() - _REQUIRED.keys() - _OPTIONAL.keys()
+        for key, known in (("format", (FORMAT,)), ("format_version", FORMAT_VERSIONS)):
+            wanted = f"{' or '.join(map(repr, known))}, as this version reads"
+            _expect(metadata[key] in known, path, f"{key} is '{metadata[key]}'", wanted)
+        version = metadata["format_version"]
+        optional = _OPTIONAL if version == FORMAT_VERSIONS[0] else _OPTIONAL | _WEIGHTS | _GATE
+        missing, extra = _REQUIRED.keys() - tensors.keys(), tensors.keys() - _REQUIRED.keys() - optional.keys()
+        if _GATE.keys() & tensors.keys():
+            missing |= _GATE.keys() - tensors.keys()
         found = f"missing tensors {sorted(missing)}, unknown tensors {sorted(extra)}"
-        _expect(not missing | extra, path, found, f"{list(_REQUIRED)} and optionally {list(_OPTIONAL)}")
+        wanted = f"{list(_REQUIRED)} and optionally, in version '{version}', {list(optional)}"
+        _expect(not missing | extra, path, found, wanted)
+        gate = {name.removeprefix("gate_"): tensors.pop(name) for name in _GATE if name in tensors}
         for key in _GEOMETRY:
             number = metadata[key] if metadata[key].isdecimal() else "0"
             _expect(0 < int(number[:9]) < 10**8, path, f"metadata {key} is '{metadata[key]}'", "a positive integer")
         try:
-            return cls(
+            read = cls(
                 **tensors,
+                gate=ITIGate(**gate) if gate else None,
                 **{key: int(metadata[key]) for key in _GEOMETRY},
                 **{key: metadata[key] for key in ("site", "base_model")},
                 provenance={key: value for key, value in metadata.items() if key not in _METADATA},
             )
         except ITIDirectionsError as error:
             raise ITIDirectionsError(str(error).replace("these directions", str(path), 1)) from None
+        _expect(read.format_version == version, path, "format_version is '1.1'", "'1': it holds nothing of 1.1")
+        return read
 
     @classmethod
     def from_pretrained(
@@ -180,7 +269,12 @@ class ITIDirections:
         from safetensors.torch import save
 
         geometry = {key: str(getattr(self, key)) for key in _GEOMETRY}
-        made = {"format": FORMAT, "format_version": FORMAT_VERSION, "site": self.site, "base_model": self.base_model}
+        made = {
+            "format": FORMAT,
+            "format_version": self.format_version,
+            "site": self.site,
+            "base_model": self.base_model,
+        }
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made | geometry)))
 

@@ -47,7 +47,9 @@ class ITILlamaLoadingMixin:
         hub |= {"revision": commit} if commit else {}  # what belongs together comes from one commit
         name = config.iti_directions_file
         directions = None if name is None else ITIDirections.from_pretrained(repo, name, **hub)
-        return cls._load(repo, config, directions, hub, *model_args, **kwargs)
+        entries = config.iti_others.items()
+        others = {name: ITIDirections.from_pretrained(repo, entry["file"], **hub) for name, entry in entries}
+        return cls._load(repo, config, directions, others, hub, *model_args, **kwargs)
 
     @classmethod
     def from_base(
@@ -79,15 +81,21 @@ class ITILlamaLoadingMixin:
             base_model_name_or_path=base,
             base_model_revision=revision,
         )
-        return cls._load(None, config, directions, hub, **kwargs)
+        return cls._load(None, config, directions, {}, hub, **kwargs)
 
     @classmethod
-    def _load(cls, repo, config: PretrainedConfig, directions: ITIDirections | None, hub: dict, *model_args, **kwargs):
+    def _load(
+        cls, repo, config: PretrainedConfig, directions: ITIDirections | None, others: dict, hub: dict, *args, **kwargs
+    ):
         """Weights from the base or the repo into this class, steered. Nothing of the repo's reaches the base."""
         if directions is not None:
             name = "the directions" if repo is None else f"{repo}/{config.iti_directions_file}"
             directions.check_geometry(config, name)
             directions.top(config.iti_top_k)
+        for behaviour, held in others.items():
+            entry = config.iti_behaviours[behaviour]
+            held.check_geometry(config, f"{repo}/{entry['file']}")
+            held.top(entry["top_k"])
         base, source, stored = config.base_model_name_or_path, repo, hub
         if base is not None:
             fields, commit = _read_base_config(base, config.base_model_revision, hub)
@@ -96,7 +104,7 @@ class ITILlamaLoadingMixin:
             source, stored = base, {name: hub[name] for name in hub if name != "subfolder"} | {"revision": revision}
             config._commit_hash = None
             kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}, "_commit_hash": None}
-        loaded = super().from_pretrained(source, *model_args, config=config, **stored, **kwargs)
+        loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if base is not None:
             model.base_model._iti_base = (fields.get("quantization_config"), _samples(model))
@@ -105,7 +113,7 @@ class ITILlamaLoadingMixin:
                 quiet = {"_raise_exceptions_for_missing_entries": False}
                 if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **quiet) is not None:
                     model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
-        model.set_iti_directions(directions)
+        model.base_model._compute_shifts(directions, others)
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
@@ -127,6 +135,8 @@ class ITILlamaLoadingMixin:
         (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
         if self.iti_directions is not None and is_main_process:
             self.iti_directions.save(folder / self.config.iti_directions_file)
+            for behaviour, directions in self.base_model._iti_others.items():
+                directions.save(folder / self.config.iti_behaviours[behaviour]["file"])
         if base is None:
             super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
         elif is_main_process:

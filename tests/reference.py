@@ -89,10 +89,11 @@ def hooks(model: LlamaForCausalLM, directions: ITIDirections, alpha: float | tor
     "residual", at its output), for the `positions` of each forward pass: all, `slice(-1, None)` for the last, or a
     [batch, seq] weight."""
     by_layer: dict[int, list] = {}
-    for (layer, head), theta, sigma in zip(
-        directions.heads.tolist(), directions.directions, directions.sigma, strict=True
+    weights = torch.ones(len(directions.sigma)) if directions.weights is None else directions.weights
+    for (layer, head), theta, sigma, weight in zip(
+        directions.heads.tolist(), directions.directions, directions.sigma, weights, strict=True
     ):
-        by_layer.setdefault(layer, []).append((head, sigma * theta))
+        by_layer.setdefault(layer, []).append((head, weight * sigma * theta))
 
     def shifted(x: torch.Tensor, heads: list) -> torch.Tensor:
         x = x.clone()

@@ -1,7 +1,9 @@
 """The directions file: what is written is read back, and what is wrong is refused, by name."""
 
 import pickle
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from reference import some_directions, tiny_config
@@ -9,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from iti_llama import ITIDirections, ITIDirectionsError
+from iti_llama.iti_directions import ITIGate
 
 
 @pytest.fixture
@@ -86,6 +89,71 @@ def test_offsets_hold_sigma_theta_at_the_columns_of_the_head(directions):
     assert torch.isclose(total, (directions.sigma**2).sum())
 
 
+def a_gate(g=2, **fields):
+    tensors = {"heads": torch.tensor([[0, 1], [3, 2]])[:g], "weights": torch.randn(g, 24), "bias": torch.tensor([0.3])}
+    return ITIGate(**(tensors | {"threshold": torch.tensor([-1.0, 1.0])} | fields))
+
+
+def test_weights_and_a_gate_are_format_1_1_and_read_back(directions, path):
+    assert path.read_bytes() == replace(directions).save(path).read_bytes()
+    weighted = replace(directions, weights=torch.tensor([1.0, 0.0, 0.5, 2.0]))
+    for later in (weighted, replace(directions, gate=a_gate()), replace(weighted, gate=a_gate())):
+        loaded = ITIDirections.load(later.save(path))
+        with safe_open(path, "pt") as file:
+            assert file.metadata()["format_version"] == "1.1"
+        assert (loaded.weights is None) == (later.weights is None) and (loaded.gate is None) == (later.gate is None)
+        if later.weights is not None:
+            assert torch.equal(loaded.weights, later.weights)
+        if later.gate is not None:
+            for name in ("heads", "weights", "bias", "threshold"):
+                assert torch.equal(getattr(loaded.gate, name), getattr(later.gate, name))
+        top = loaded.top(2)
+        assert len(top) == 2 and (top.weights is None or top.weights.tolist() == [1.0, 0.0])
+        assert ITIDirections.load(path, framework="np").heads.tolist() == later.heads.tolist()
+
+
+def test_weights_scale_sigma_and_nothing_else(directions):
+    weights = torch.tensor([1.0, 0.0, 0.5, 2.0])
+    weighted = replace(directions, weights=weights).offsets()
+    scaled = replace(directions, sigma=directions.sigma * weights).offsets()
+    assert weighted.keys() == scaled.keys()
+    assert all(torch.equal(weighted[layer], scaled[layer]) for layer in scaled)
+
+
+def test_a_gate_s_strength_is_a_ramp_of_a_linear_score(directions):
+    gate, generator = a_gate(), torch.Generator().manual_seed(0)
+    x = {layer: torch.randn(50, 96, generator=generator) for layer in gate.layers}
+    score = np.full(50, 0.3)
+    for (layer, head), weights in zip(gate.heads.tolist(), gate.weights.double().numpy(), strict=True):
+        score += x[layer].double().numpy()[:, head * 24 : head * 24 + 24] @ weights
+    assert np.allclose(gate.strength(x).numpy(), np.clip((score + 1) / 2, 0, 1), atol=1e-5)
+    hard = replace(gate, threshold=torch.tensor([0.5, 0.5]))
+    assert hard.strength(x).tolist() == (score >= 0.5).astype(float).tolist()
+
+
+def test_a_wrong_gate_or_weight_is_refused_by_name(directions, path):
+    gated = replace(directions, gate=a_gate(), weights=torch.ones(4)).save(path)
+    for change, says in (
+        ({"weights": torch.tensor([1.0, -1.0, 1.0, 1.0])}, "weight in row 1 is -1; expected 0 or more"),
+        ({"weights": torch.zeros(4)}, "all 4 weights are 0"),
+        ({"weights": torch.ones(3)}, r"weights is torch.float32 \[3\]; expected torch.float32 \[4\]"),
+        ({"drop": ["gate_bias"]}, "missing tensors .'gate_bias'"),
+        ({"gate_weights": torch.ones(2, 8)}, r"gate_weights is .*\[2, 8\]; expected .*\[2, 24\]"),
+        ({"gate_heads": torch.tensor([[0, 1], [9, 2]])}, "gate_heads: row 1 names layer 9, head 2; expected layer 0"),
+        ({"gate_threshold": torch.tensor([1.0, 0.0])}, "gate_threshold is .1, 0.; expected the second not below"),
+        ({"gate_bias": torch.tensor([float("nan")])}, "gate_bias holds NaN"),
+        ({"metadata": {"format_version": "1"}}, "unknown tensors .*weights.*in version '1'"),
+    ):
+        whole = gated.read_bytes()
+        rewrite(path, **change)
+        with pytest.raises(ITIDirectionsError, match=says):
+            ITIDirections.load(path)
+        path.write_bytes(whole)
+    rewrite(directions.save(path), metadata={"format_version": "1.1"})
+    with pytest.raises(ITIDirectionsError, match="format_version is '1.1'; expected '1'"):
+        ITIDirections.load(path)
+
+
 def nan(like):
     return torch.full_like(like, float("nan"))
 
@@ -111,7 +179,7 @@ def nan(like):
         ({"heads": torch.tensor([[0, 0], [0, -1], [2, 0], [1, 1]])}, "row 1 names layer 0, head -1"),
         ({"heads": torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])}, "row 2 names layer 0, head 0 a second time"),
         ({"metadata": {"format": "other"}}, "format is 'other'; expected 'iti_directions'"),
-        ({"metadata": {"format_version": "2"}}, "format_version is '2'; expected '1', as this version reads"),
+        ({"metadata": {"format_version": "2"}}, "format_version is '2'; expected '1' or '1.1', as this version reads"),
         ({"metadata": {"site": "mlp"}}, "site is 'mlp'; expected one of head, residual"),
         ({"metadata": {"site": None}}, "metadata has no 'site'"),
         ({"metadata": {"head_dim": "x"}}, "head_dim is 'x'; expected a positive integer"),

@@ -21,7 +21,7 @@ def difference(first: ITIDirections, second: ITIDirections) -> float:
         raise ValueError(f"the heads differ: {first.heads.tolist()} and {second.heads.tolist()}")
     if _made_from(first) != _made_from(second):
         raise ValueError(f"the provenance differs: {first.provenance} and {second.provenance}")
-    pairs = [(getattr(first, name), getattr(second, name)) for name in ("directions", "sigma", "scores")]
+    pairs = [(getattr(first, name), getattr(second, name)) for name in ("directions", "scales", "scores")]
     return max(float(((a - b).abs() / b.abs().clamp_min(1)).max()) for a, b in pairs)
 
 

@@ -74,7 +74,7 @@ def patch_gguf(
     biases: dict[int, np.ndarray] = {}
     for row in range(rows):
         layer, head = (int(x) for x in directions.heads[row])
-        offset = float(directions.sigma[row]) * directions.directions[row].astype(np.float64)
+        offset = float(directions.scales[row]) * directions.directions[row].astype(np.float64)
         columns = slice(head * directions.head_dim, (head + 1) * directions.head_dim)
         if directions.site == "head":
             found = tensors[f"blk.{layer}.attn_output.weight"]

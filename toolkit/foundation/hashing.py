@@ -32,6 +32,6 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def fingerprint_of(directions: ITIDirections) -> str:
-    """A short name for what directions do: a hash over heads, unit vectors and sigmas."""
-    parts = (directions.heads, directions.directions, directions.sigma)
+    """A short name for what directions do: a hash over heads, unit vectors and their scales."""
+    parts = (directions.heads, directions.directions, directions.scales)
     return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()

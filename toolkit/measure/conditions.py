@@ -24,7 +24,7 @@ class Condition:
 
 
 def random_directions(directions: ITIDirections, seed: int) -> ITIDirections:
-    """The control: the same heads and sigmas, so offsets of equal norm, with random unit directions."""
+    """The control: the same heads, sigmas and weights, so offsets of equal norm, with random unit directions."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(directions.directions.shape, generator=generator, dtype=torch.float64)
     return replace(directions, directions=torch.nn.functional.normalize(drawn, dim=-1).float(), scores=None)
