@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..fit.settings import METHODS, RANKINGS, FitSettings
+from ..fit.settings import METHODS, RANKINGS, RANKS, WEIGHTS, FitSettings
 from .options import (
     Behaviour,
     CardFile,
@@ -36,6 +36,8 @@ def fit(
     top_k: Annotated[str, typer.Option(help="heads to steer, or 'cv' to choose by cross-validation")] = "48",
     method: Annotated[str, typer.Option(help=", ".join(METHODS))] = "mean-difference",
     rank_by: Annotated[str, typer.Option(help=", ".join(RANKINGS))] = "auc",
+    rank: Annotated[str, typer.Option(help=f"heads by what they read, or do: {', '.join(RANKS)}")] = "probe",
+    weights: Annotated[str, typer.Option(help=f"of heads ranked by what they do: {', '.join(WEIGHTS)}")] = "equal",
     alpha: Annotated[
         float, typer.Option(help="strength to write into the config, in sigmas; `sweep` chooses one")
     ] = 1.0,
@@ -82,6 +84,8 @@ def fit(
         balanced=balanced,
         permutations=permutations,
         seed=seed,
+        rank=rank,
+        weights=weights,
     )
     ITILlamaConfig(iti_alpha=alpha, iti_scope=scope)  # refuses what is wrong
     position, left_out = Policy.parse(policy), 0

@@ -8,6 +8,7 @@ the best head under permuted labels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ from .record_activations import Activations
 from .settings import FitSettings
 
 
+if TYPE_CHECKING:
+    from .causal import Effects
+
+
 @dataclass(frozen=True)
 class Fit:
     """What fitting found. Heads are numbered layer * heads + head; arrays are float64.
@@ -35,7 +40,8 @@ class Fit:
     stability: mean Jaccard overlap of the top K between pairs of folds. top_k_auc: {K: out-of-fold AUC} where K was
     chosen by cross-validation. layer_*: [layers], of probes on the residual stream after each layer.
     text_auc: out-of-fold AUC of the texts alone. agreement: [heads], see `agreement_of`; None where no fitting group
-    has both labels. fitting, test: row indices. test_scores: [test rows, heads].
+    has both labels. effects: what the heads do, and weights: [top_k], where they were ranked by that, see `causal`;
+    else None. fitting, test: row indices. test_scores: [test rows, heads].
     """
 
     settings: FitSettings
@@ -59,6 +65,8 @@ class Fit:
     agreement: np.ndarray | None
     fitting: np.ndarray
     test: np.ndarray
+    effects: "Effects | None" = None
+    weights: np.ndarray | None = None
 
     def p_value(self, rank: int) -> float:
         """Share of the null that reaches the AUC of the head at `rank` (0 is the best), counting the data
@@ -197,12 +205,16 @@ def to_directions(
     """The directions of the best-ranked heads of a fit, with where they come from."""
     layers, heads, head_dim = activations.heads.shape[1:]
     chosen = torch.from_numpy(found.ranking[: found.top_k].copy())
-    settings = found.settings
+    settings, weights = found.settings, found.weights
+    ranked_by = f"out-of-fold {settings.rank_by}, {settings.folds} folds by group"
+    if found.effects is not None:
+        ranked_by = f"{settings.rank}: objective gained per root of divergence, {settings.weights} weights"
     return ITIDirections(
         heads=torch.stack([chosen // heads, chosen % heads], 1),
         directions=torch.nn.functional.normalize(found.directions[chosen], dim=-1).float(),
         sigma=found.sigma[chosen].float(),
         scores=torch.from_numpy(found.out_of_fold_auc)[chosen].float(),
+        weights=None if weights is None else torch.from_numpy(weights).float(),
         num_hidden_layers=layers,
         num_attention_heads=heads,
         head_dim=head_dim,
@@ -213,7 +225,7 @@ def to_directions(
             "method": settings.method,
             "policy": str(policy),
             "rows": str(len(found.fitting)),
-            "ranked_by": f"out-of-fold {settings.rank_by}, {settings.folds} folds by group",
+            "ranked_by": ranked_by,
             "sigma_ddof": "0",
             "seed": str(settings.seed),
             "supported": {True: "yes", False: "no", None: "not tested"}[found.supported],

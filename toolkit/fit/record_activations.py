@@ -64,7 +64,7 @@ def recording(
             handle.remove()
 
 
-def _batches(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
+def by_length(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
     """Indices of the rows of each batch, longest rows first: a batch that does not fit in memory fails at the
     start."""
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
@@ -120,7 +120,7 @@ def capture(
         )
     if cache is None and state.num_processes > 1:
         raise ValueError(f"{state.num_processes} processes share the work through files: pass a cache folder")
-    batches = _batches(rows, batch_size)
+    batches = by_length(rows, batch_size)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def compute(batch: list[int]) -> dict[str, torch.Tensor]:

@@ -100,8 +100,9 @@ def report(
                 "test_auc": float(fit.test_auc[index]),
                 "test_accuracy": float(fit.test_accuracy[index]),
                 "sigma": float(fit.sigma[index]),
+                **_effect(fit, place, index),
             }
-            for index in chosen
+            for place, index in enumerate(chosen)
         ],
         "all_heads_auc": fit.out_of_fold_auc.reshape(layers, heads).tolist(),
         "top_head_test_accuracy": asdict(top_test_accuracy(fit, examples)),
@@ -131,6 +132,20 @@ def report(
         },
         **(extra or {}),
     }
+
+
+def _effect(fit: Fit, place: int, index: int) -> dict:
+    """What one head does, where the heads were ranked by that: see `causal`."""
+    if fit.effects is None:
+        return {}
+    at = int(np.flatnonzero(fit.effects.checked == index)[0])
+    found = {
+        "effect_first_order": float(fit.effects.first_order[index]),
+        "effect": float(fit.effects.exact[at]),
+        "effect_gain_nats": float(fit.effects.gain[at]),
+        "effect_divergence_nats": float(fit.effects.divergence[at]),
+    }
+    return found if fit.weights is None else found | {"weight": float(fit.weights[place])}
 
 
 def write_report(found: dict, path: Path) -> Path:

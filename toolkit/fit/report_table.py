@@ -31,6 +31,9 @@ def report_table(found: dict) -> str:
         f"test accuracy {100 * found['layers']['test_accuracy'][layer]:.1f}%",
         "AUC of the text alone (TF-IDF, length)": f"{found['text_baseline_auc']:.3f}",
     }
+    if "effect" in best:
+        said = f"what they do ({found['settings']['rank']}, {found['settings']['weights']} weights)"
+        table["heads ranked by"] = f"{said}; top head {best['effect']:.2f} nats for each root of a nat of divergence"
     agreements = [head["agreement"] for head in found["heads"] if head.get("agreement") is not None]
     if agreements:
         mean = sum(agreements) / len(agreements)

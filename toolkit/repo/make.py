@@ -12,6 +12,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, read_examples
 from ..fit.activation_cache import processes
+from ..fit.causal import by_cause, causal_effects
 from ..fit.figures import figures
 from ..fit.fit_directions import fit, to_directions
 from ..fit.positions import Policy, fits
@@ -120,6 +121,10 @@ def fit_repo(
     if not state.is_main_process:
         return {}
     found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
+    if settings.rank != "probe":
+        progress("what the heads do", None)
+        effects = causal_effects(model, tokenizer, examples, found, scope, batch_size)
+        found = by_cause(found, effects, examples, settings)
     directions = to_directions(found, activations, examples, policy, name, dataset)
     if about:
         directions = replace(directions, provenance=directions.provenance | about)

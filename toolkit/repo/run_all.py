@@ -77,7 +77,7 @@ def fitted(
         }
         held = {
             "data": found["data"]["sha256"],
-            "settings": found["settings"],
+            "settings": asdict(FitSettings()) | found["settings"],  # one of an older version has fewer
             "policy": found["policy"],
             "scope": found["scope"],
             "about": found.get("about", {}),

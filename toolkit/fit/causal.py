@@ -1,0 +1,351 @@
+"""Heads ranked by what they do: the effect of each head's own shift on which completion the model prefers.
+
+The objective is the mean log-probability of the completions of label 1, given their bare prompts, minus that of label
+0, in nats a completion. Three steps, each on fitting rows alone:
+
+1. All heads at once: the derivative of each row's log-probability by each head's alpha, from one backward pass
+   (attribution patching, Nanda 2023: gradient at the head's output times sigma * theta). The objective's derivative is
+   the difference of its means over the labels; its cost is the root of the mean square, the Fisher information of that
+   alpha, which is what a small alpha adds to the divergence (KL is alpha^2 / 2 times it). A head's score is their
+   quotient: nats of objective for each root of a nat of divergence.
+2. The best 2K heads once more, by forward passes of the shifted model: what the objective and the divergence really
+   do. The exact quotient replaces the estimate, and a head that moves nothing scores 0.
+3. The K best of these; their weights are equal, or fitted: non-negative ridge regression of the label's sign on the
+   rows' derivatives, which maximises the objective's gain less the divergence's second-order cost. The ridge is chosen
+   by cross-validation over groups.
+
+Heads by cause: Goal-conditioned mediation (arXiv 2602.16080), DEAL (arXiv 2506.08359).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.labelled_set import Example
+from ..data.splits import fold_ids
+from ..foundation.tokenize import completion_ids, prompt_ids
+from .fit_directions import Fit
+from .record_activations import by_length
+from .settings import FitSettings
+
+
+RIDGES = (0.01, 0.1, 1.0, 10.0)
+"""Of the weights' regression, in units of the mean squared derivative of a head."""
+
+DIVERGENCE = 0.05
+"""Nats a completion at which a head is checked, by the estimate: small enough to be near the derivative, large enough
+to be above rounding."""
+
+
+@dataclass(frozen=True)
+class BareRow:
+    """A bare prompt and a completion, as tokens; `start` is the first of the completion."""
+
+    ids: list[int]
+    start: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the heads do. derivatives: [rows, heads], of each row's log-probability by each head's alpha. labels:
+    [rows]. first_order: [heads], the score by derivatives. checked: heads of which `exact` [checked] is the score by
+    forward passes, `gain` and `divergence` [checked] what it is made of, per completion, `alpha` [checked] at which
+    strength."""
+
+    derivatives: np.ndarray
+    labels: np.ndarray
+    first_order: np.ndarray
+    checked: np.ndarray
+    exact: np.ndarray
+    gain: np.ndarray
+    divergence: np.ndarray
+    alpha: np.ndarray
+
+
+def bare_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[BareRow]:
+    """The completions after their bare prompts: `meta["bare"]` where an example has one (its prompt gives the label
+    away), else its prompt."""
+    rows = []
+    for example in examples:
+        prompt = prompt_ids(tokenizer, example.meta.get("bare", example.prompt))
+        rows.append(BareRow(prompt + completion_ids(tokenizer, example.completion), len(prompt), example.label))
+    return rows
+
+
+@contextmanager
+def _shifted(model: PreTrainedModel, offsets: torch.Tensor, alphas: Callable[[int, torch.Tensor], torch.Tensor], mask):
+    """Inside the block, each head's output gets `alpha * offset` at the positions of `mask` [batch, seq]. `offsets`:
+    float32 [layers, heads, head_dim]; `alphas(layer, x)`: [batch, heads], on the device of x."""
+
+    def hook(layer: int):
+        def shift(module, arguments):
+            x = arguments[0]
+            strength = alphas(layer, x)
+            if strength is None:
+                return None
+            added = (strength[..., None] * offsets[layer].to(x.device)).flatten(1)
+            return (x + (mask.to(x.device)[..., None] * added[:, None]).to(x.dtype), *arguments[1:])
+
+        return shift
+
+    layers = model.base_model.layers
+    handles = [layer.self_attn.o_proj.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Right-padded. predicts: [tokens, 2], the (row, position) that predict the completions' tokens `targets`."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    shifted: torch.Tensor
+    predicts: torch.Tensor
+    targets: torch.Tensor
+
+
+def _collate(rows: Sequence[BareRow], pad: int, scope: str) -> _Batch:
+    length = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [pad] * (length - len(row.ids)) for row in rows])
+    columns = torch.arange(length)
+    ends_and_starts = zip(*((len(row.ids), row.start) for row in rows), strict=True)
+    ends, starts = (torch.tensor([[value] for value in values]) for values in ends_and_starts)
+    mask = (columns < ends).long()
+    first = torch.zeros_like(starts) if scope == "all" else starts - 1
+    predicts = ((columns >= starts - 1) & (columns < ends - 1)).nonzero()
+    return _Batch(ids, mask, (columns >= first).float(), predicts, ids[predicts[:, 0], predicts[:, 1] + 1])
+
+
+def _log_probabilities(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
+    """Of the next token at each position that predicts one, float32 [tokens, vocabulary]."""
+    device = model.get_input_embeddings().weight.device
+    device = model.device if device.type == "meta" else device
+    hidden = model.base_model(
+        input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device), use_cache=False
+    ).last_hidden_state
+    at = batch.predicts.to(hidden.device)
+    return model.lm_head(hidden[at[:, 0], at[:, 1]]).float().log_softmax(-1)
+
+
+def _of_rows(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
+    """Sums of `values` [tokens] over each row, [batch]."""
+    return torch.zeros(len(batch.ids), device=values.device).index_add(
+        0, batch.predicts[:, 0].to(values.device), values
+    )
+
+
+def derivatives(
+    model: PreTrainedModel,
+    rows: Sequence[BareRow],
+    offsets: torch.Tensor,
+    scope: str,
+    pad: int,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> np.ndarray:
+    """The derivative of each row's log-probability, in nats, by the alpha of each head, at alpha 0: float64 [rows,
+    layers * heads]. `offsets`: sigma * theta, float32 [layers, heads, head_dim]."""
+    found = np.empty((len(rows), offsets.shape[0] * offsets.shape[1]))
+    kept = [(p, p.requires_grad) for p in model.parameters()]
+    for parameter, _ in kept:
+        parameter.requires_grad_(False)
+    try:
+        for chosen in by_length(rows, batch_size):
+            batch, leaves = _collate([rows[i] for i in chosen], pad, scope), {}
+
+            def alphas(layer: int, x: torch.Tensor, leaves=leaves, batch=batch) -> torch.Tensor:
+                leaves[layer] = torch.zeros(len(batch.ids), offsets.shape[1], device=x.device, requires_grad=True)
+                return leaves[layer]
+
+            with torch.enable_grad(), _shifted(model, offsets, alphas, batch.shifted):
+                said = _log_probabilities(model, batch)
+                total = said.gather(1, batch.targets.to(said.device)[:, None]).sum()
+                slopes = torch.autograd.grad(total, [leaves[layer] for layer in range(len(offsets))])
+            found[chosen] = torch.stack([slope.cpu() for slope in slopes], 1).flatten(1).double().numpy()
+            progress(len(chosen))
+    finally:
+        for parameter, wanted in kept:
+            parameter.requires_grad_(wanted)
+    return found
+
+
+def _signs(labels: np.ndarray) -> np.ndarray:
+    """[rows], with which a mean over rows is the mean over label 1 minus that over label 0."""
+    return np.where(labels == 1, len(labels) / (labels == 1).sum(), -len(labels) / (labels == 0).sum())
+
+
+def quotient(gain: np.ndarray, information: np.ndarray) -> np.ndarray:
+    """Gain for each root of divergence; 0 where a head moves nothing."""
+    return np.where(information > 1e-12, gain / np.sqrt(np.maximum(information, 1e-12)), 0.0)
+
+
+def first_order(slopes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Scores [heads] by derivatives [rows, heads]: see step 1."""
+    return quotient((_signs(labels)[:, None] * slopes).mean(0), (slopes**2).mean(0) / 2)
+
+
+@torch.no_grad()
+def exactly(
+    model: PreTrainedModel,
+    rows: Sequence[BareRow],
+    offsets: torch.Tensor,
+    heads: Sequence[int],
+    alphas: Sequence[float],
+    scope: str,
+    pad: int,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each head's shift at its alpha does to the objective and to the divergence (KL of the shifted model from
+    the plain one, over the completion), in nats a completion: [heads] each."""
+    per_layer = offsets.shape[1]
+    gain, divergence = (np.empty((len(rows), len(heads))) for _ in range(2))
+    for chosen in by_length(rows, batch_size):
+        batch = _collate([rows[i] for i in chosen], pad, scope)
+        plain = _log_probabilities(model, batch)
+        targets = batch.targets.to(plain.device)[:, None]
+        for column, (head, alpha) in enumerate(zip(heads, alphas, strict=True)):
+            strength = torch.zeros(1, per_layer)
+            strength[0, head % per_layer] = alpha
+
+            def of_layer(layer: int, x: torch.Tensor, head=head, strength=strength) -> torch.Tensor | None:
+                return strength.to(x.device) if layer == head // per_layer else None
+
+            with _shifted(model, offsets, of_layer, batch.shifted):
+                shifted = _log_probabilities(model, batch)
+            moved = (plain.exp() * (plain - shifted)).sum(-1)
+            gain[chosen, column] = _of_rows((shifted - plain).gather(1, targets)[:, 0], batch).cpu()
+            divergence[chosen, column] = _of_rows(moved, batch).cpu()
+            progress(len(chosen))
+    labels = np.array([row.label for row in rows])
+    return (_signs(labels)[:, None] * gain).mean(0), divergence.mean(0)
+
+
+def fitted_weights(slopes: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
+    """Weights [heads] of 0 or more that maximise `w . g - w . (F + ridge * f) . w / 2`: g the objective's derivative,
+    F the Fisher information of the rows' derivatives `slopes` [rows, heads], f its mean diagonal. That is non-negative
+    ridge regression of the label's sign on the derivatives."""
+    n, heads = slopes.shape
+    penalty = np.sqrt(ridge * (slopes**2).mean()) * np.eye(heads)
+    design = np.concatenate([slopes / np.sqrt(n), penalty])
+    weights, _ = nnls(design, np.concatenate([_signs(labels) / np.sqrt(n), np.zeros(heads)]))
+    return weights
+
+
+def choose_ridge(slopes: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
+    """The ridge whose weights gain most for each root of divergence on folds that they were not fitted on; of equal
+    ones the largest."""
+    scores = {}
+    for ridge in RIDGES:
+        of_folds = []
+        for fold in np.unique(folds):
+            inside, outside = folds != fold, folds == fold
+            moved = slopes[outside] @ fitted_weights(slopes[inside], labels[inside], ridge)
+            of_folds.append(first_order(moved[:, None], labels[outside])[0])
+        scores[ridge] = np.mean(of_folds)
+    return max(RIDGES, key=lambda ridge: (round(scores[ridge], 6), ridge))
+
+
+def causal_effects(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    found: Fit,
+    scope: str,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Effects:
+    """Steps 1 and 2 for the fitting rows of a fit; see the module's text. The exact check reads as many rows as make
+    it cost about one pass over all of them.
+
+    Raises:
+        ValueError: if a text is longer than the model reads.
+    """
+    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    rows = bare_rows([examples[i] for i in found.fitting], tokenizer)
+    longest = model.config.max_position_embeddings
+    over = [row for row in rows if len(row.ids) > longest]
+    if over:
+        raise ValueError(
+            f"{len(over)} of {len(rows)} fitting texts are longer, with the whole completion, than the model's "
+            f"{longest} tokens, and heads are ranked by whole completions: shorten them, or use --rank probe"
+        )
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    offsets = (found.sigma[:, None] * found.directions).float().reshape(layers, heads, -1)
+    labels = np.array([row.label for row in rows])
+    slopes = derivatives(model, rows, offsets, scope, pad, batch_size, progress)
+    scores = first_order(slopes, labels)
+    order = ranked(scores, found, found.settings.rank)
+    checked = order[: 2 * found.top_k]
+    some = _some_pairs(rows, max(8, len(rows) // max(1, len(checked))))
+    alphas = np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-6))
+    gain, divergence = exactly(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
+    exact = quotient(gain, np.where(divergence > 1e-9, divergence, 0))
+    return Effects(slopes, labels, scores, checked, exact, gain, divergence, alphas)
+
+
+def _some_pairs(rows: Sequence[BareRow], n: int) -> list[BareRow]:
+    """About `n` of the rows, as many of either label, evenly over the data."""
+    parts = [[row for row in rows if row.label == label] for label in (0, 1)]
+    each = min(max(1, n // 2), *map(len, parts))
+    return [part[i * len(part) // each] for part in parts for i in range(each)]
+
+
+def ranked(scores: np.ndarray, found: Fit, rank: str) -> np.ndarray:
+    """Heads, best first: by the scores, or ("causal+probe") by the mean of the ranks by them and by the probes. Ranks,
+    since the two scores have different units; of equal ones the larger score goes first."""
+    if rank == "causal":
+        return np.lexsort((-found.separation, -scores.round(12)))
+    by_cause, by_probe = np.empty(len(scores)), np.empty(len(scores))
+    by_cause[np.lexsort((-found.separation, -scores.round(12)))] = np.arange(len(scores))
+    by_probe[found.ranking] = np.arange(len(scores))
+    return np.lexsort((-scores, by_cause + by_probe))
+
+
+def by_cause(found: Fit, effects: Effects, examples: Sequence[Example], settings: FitSettings) -> Fit:
+    """The fit with its heads ranked by cause, and weighted if the settings say so; step 3. Heads that gain nothing are
+    not kept, so there may be fewer than asked.
+
+    Raises:
+        ValueError: if no head that was checked moves the model towards label 1.
+    """
+    exact = np.full(len(effects.first_order), -np.inf)
+    exact[effects.checked] = effects.exact
+    acting = exact > 0
+    if not acting.any():
+        raise ValueError(
+            f"none of the {len(effects.checked)} heads checked moves the model towards label 1: there is no cause to "
+            "rank by; expected --rank probe, or another --policy"
+        )
+    order = [
+        head
+        for head in ranked(np.where(acting, exact, effects.first_order - 1e6), found, settings.rank)
+        if acting[head]
+    ]
+    kept, weights = order[: found.top_k], None
+    if settings.weights == "fitted":
+        groups = np.array([examples[i].group for i in found.fitting])
+        folds = fold_ids(effects.labels, groups, settings.folds, settings.seed)
+        candidates = np.array(order)
+        slopes = effects.derivatives[:, candidates]
+        fitted = fitted_weights(slopes, effects.labels, choose_ridge(slopes, effects.labels, folds))
+        gains = fitted * np.sqrt((slopes**2).mean(0))
+        best = [i for i in np.argsort(-gains, kind="stable")[: found.top_k] if fitted[i] > 0]
+        again = fitted_weights(slopes[:, best], effects.labels, choose_ridge(slopes[:, best], effects.labels, folds))
+        by_weight = np.argsort(-again * np.sqrt((slopes[:, best] ** 2).mean(0)), kind="stable")
+        by_weight = [i for i in by_weight if again[i] > 0]
+        kept = candidates[best][by_weight].tolist()
+        weights = again[by_weight] / again[by_weight].mean()
+    rest = [head for head in found.ranking if head not in set(kept)]
+    ranking = np.array([*kept, *rest])
+    return replace(found, ranking=ranking, top_k=len(kept), effects=effects, weights=weights)
