@@ -12,6 +12,7 @@ import functools
 import os
 from contextvars import ContextVar
 from inspect import signature
+from itertools import combinations
 
 import torch
 from torch import nn
@@ -129,6 +130,17 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
         except ValueError:
             config.iti_behaviours = before
             raise
+
+    def iti_overlap(self) -> dict[tuple[str, str], dict[int, float]]:
+        """How far the behaviours' shifts point the same way: {pair of names: {layer: cosine}}, of the layers that both
+        steer. Where it is large, in either direction, the strength of one changes what the other does."""
+        base, found = self.base_model, {}
+        base._follow_config()
+        for (a, first), (b, second) in combinations(zip(self.iti_strengths, base._iti_shifts, strict=True), 2):
+            cosines = nn.functional.cosine_similarity(first, second, dim=-1).tolist()
+            both = ((first != 0).any(-1) & (second != 0).any(-1)).tolist()
+            found[a, b] = {layer: c for layer, c, here in zip(base._iti_layers, cosines, both, strict=True) if here}
+        return found
 
     def load_iti_directions(
         self, path: str | os.PathLike, name: str | None = None, alpha: float = 1.0, top_k: int | None = None

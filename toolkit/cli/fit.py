@@ -58,6 +58,15 @@ def fit(
     drop_long: Annotated[
         bool, typer.Option("--drop-long", help="leave out rows that the model cannot read whole")
     ] = False,
+    gate: Annotated[
+        Path | None,
+        typer.Option(help="labelled set of prompts to act on (1) and to leave alone (0): steers only where it should"),
+    ] = None,
+    gate_false_fires: Annotated[float, typer.Option(help="share of the prompts to leave alone that may pass")] = 0.05,
+    gate_ramp: Annotated[bool, typer.Option("--gate-ramp", help="let strength grow with the gate's score")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="put them into the steered repo --out, as a further behaviour of this name")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
     card_file: CardFile = None,
     json_: Json = False,
@@ -68,9 +77,9 @@ def fit(
     from iti_llama import ITILlamaConfig
 
     from ..fit.positions import Policy
-    from ..fit.report_table import report_table
+    from ..fit.report_table import gate_line, report_table
     from ..repo.card import replace_section
-    from ..repo.make import fit_repo, read_for, readable
+    from ..repo.make import Gating, fit_repo, read_for, readable
 
     if top_k != "cv" and not top_k.isdecimal():
         raise ValueError(f"--top-k is {top_k!r}; expected a number of heads, or cv")
@@ -90,6 +99,9 @@ def fit(
     ITILlamaConfig(iti_alpha=alpha, iti_scope=scope)  # refuses what is wrong
     position, left_out = Policy.parse(policy), 0
     examples = read_for(base, data, revision)
+    gating = None
+    if gate is not None:
+        gating = Gating(read_for(base, gate, revision), gate.name, gate_false_fires, gate_ramp)
     about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}
     if drop_long:
         kept = readable(examples, position, base, revision)
@@ -119,6 +131,8 @@ def fit(
             left_out=left_out,
             about={key: value for key, value in about.items() if value},
             record={"command": command_line()},
+            gate=gating,
+            name=name,
             progress=advance,
         )
     if not found:  # a process beside the main one
@@ -129,4 +143,6 @@ def fit(
         print(json.dumps(found))
         return
     console.print(Markdown(report_table(found)))
+    if gating is not None:
+        console.print(f"gate: {gate_line(found['gate'])}", soft_wrap=True)
     console.print(f"\nwritten to {out}; next: iti-llama sweep --model {out} --apply", soft_wrap=True)

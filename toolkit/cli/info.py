@@ -9,6 +9,10 @@ from ..foundation.package import ROOT
 from .options import Json, RepoArgument, RepoOption, Revision, console, one_repo
 
 
+MUCH = 0.5
+"""Overlap of two behaviours that is warned of."""
+
+
 def info(
     repo: RepoArgument = None,
     model: RepoOption = None,
@@ -36,7 +40,15 @@ def info(
         "best head": found.top_head,
     }
     rows |= {f"layer {layer}": f"heads {', '.join(map(str, heads))}" for layer, heads in found.heads_by_layer.items()}
+    for name, entry in found.behaviours.items():
+        rows[f"behaviour {name}"] = f"alpha {entry['alpha']:g}, {entry['heads']} heads, {entry['file']}"
+    rows |= {"gate": found.gate} if found.gate else {}
+    rows |= {f"overlap of {pair}": f"cosine {cosine:.2f}" for pair, cosine in found.overlap.items()}
     rows |= found.provenance
     for name, value in rows.items():
         table.add_row(f"[bold]{escape(name)}[/bold]", escape(str(value)))
     console.print(table)
+    for pair, cosine in found.overlap.items():
+        if abs(cosine) > MUCH:
+            said = f"{pair} overlap (cosine {cosine:.2f}): the strength of one changes what the other does"
+            console.print(f"[yellow]warning:[/yellow] {escape(said)}", soft_wrap=True)

@@ -56,6 +56,10 @@ def patch_gguf(
         raise ValueError(f"iti_alpha is {strength}; expected a finite number")
     name = fields.get("iti_directions_file") or "iti_directions.safetensors"
     directions = ITIDirections.load(opened.get(name), framework="np")
+    others = [entry for entry in (fields.get("iti_behaviours") or {}).values() if entry.get("alpha")]
+    for found, what in ((others, "several behaviours"), (directions.gate, "a gate")):
+        if found:
+            raise ExportError(f"{repo}: has {what}, which a patched file cannot hold; expected one, without gate")
     k = top_k if top_k is not None else fields.get("iti_top_k")
     rows = len(directions) if k is None else k
     if not 1 <= rows <= len(directions):

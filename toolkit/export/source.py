@@ -27,7 +27,8 @@ PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json"
 class Source:
     """A steered repo, opened. repo: its name or folder. folder, base: where its files and its base's lie on this
     machine. config: with the strength, heads and scope that are exported. base_name: for people. base_config: the
-    base's config.json. shards: of the base, by name, with the tensors that each holds."""
+    base's config.json. others: directions of the further behaviours. shards: of the base, by name, with the tensors
+    that each holds."""
 
     repo: str
     folder: Path
@@ -36,6 +37,7 @@ class Source:
     config: ITILlamaConfig
     base_config: dict
     directions: ITIDirections
+    others: dict[str, ITIDirections]
     shards: dict[str, list[str]]
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -49,15 +51,25 @@ class Source:
                 yield name, file.get_tensor(name)
 
     def shifts(self) -> dict[int, torch.Tensor]:
-        """What is added to each steered layer's attention output at alpha 1, as the model itself computes it: {layer:
-        float32 [hidden_size]}. One output projection is read at a time."""
-        shifts, linear = {}, torch.nn.Linear(1, 1, bias=False)
-        for layer, offset in sorted(self.directions.top(self.config.iti_top_k).offsets().items()):
-            if self.directions.site == "head":
-                linear.weight = torch.nn.Parameter(self.tensor(o_proj(layer)), requires_grad=False)
-                offset = project(linear, offset, linear.weight.dtype)
-            shifts[layer] = offset
-        return shifts
+        """What is added to each steered layer's attention output, at each behaviour's strength, in units of
+        `iti_alpha`, as the model itself computes it: {layer: float32 [hidden_size]}. One output projection is read at
+        a time. With one behaviour that is its shift at alpha 1."""
+        shifts: dict[int, torch.Tensor] = {}
+        for directions, top_k, alpha in self._parts():
+            linear = torch.nn.Linear(1, 1, bias=False)
+            for layer, offset in sorted(directions.top(top_k).offsets().items()):
+                if directions.site == "head":
+                    linear.weight = torch.nn.Parameter(self.tensor(o_proj(layer)), requires_grad=False)
+                    offset = project(linear, offset, linear.weight.dtype)
+                shifts[layer] = shifts[layer] + alpha * offset if layer in shifts else alpha * offset
+        return dict(sorted(shifts.items()))
+
+    def _parts(self) -> list[tuple[ITIDirections, int | None, float]]:
+        """Of each behaviour that does something its directions, heads, and strength in units of `iti_alpha`."""
+        entries = self.config.iti_others
+        others = [(self.others[name], entry["top_k"], entry["alpha"]) for name, entry in entries.items()]
+        others = [(held, top_k, alpha / self.config.iti_alpha) for held, top_k, alpha in others if alpha != 0]
+        return [(self.directions, self.config.iti_top_k, 1.0), *others]
 
 
 def o_proj(layer: int, part: str = "weight") -> str:
@@ -86,6 +98,9 @@ def open_source(
     for name, value in (("iti_alpha", alpha), ("iti_top_k", top_k), ("iti_scope", scope)):
         if value is not None:
             setattr(config, name, value)
+    if alpha == 0:  # the plain base is asked for
+        for entry in config.iti_others.values():
+            entry["alpha"] = 0.0
     config.validate_iti()
     if config.iti_directions_file is None:
         raise ExportError(f"{repo}: iti_directions_file is null, so there is no steering to export")
@@ -97,6 +112,19 @@ def open_source(
     directions = ITIDirections.load(folder / config.iti_directions_file)
     directions.check_geometry(config, str(folder / config.iti_directions_file))
     directions.top(config.iti_top_k)
+    entries = config.iti_others.items()
+    others = {name: ITIDirections.load(folder / entry["file"]) for name, entry in entries}
+    for name, held in {config.iti_name: directions, **others}.items():
+        if held.gate is not None and config.iti_alpha != 0:
+            raise ExportError(
+                f"{repo}: the directions of {name!r} have a gate, which decides for each prompt, but what is exported "
+                "acts on every one; save them without it (model.set_iti_directions(replace(directions, gate=None)))"
+            )
+    if config.iti_alpha == 0 and any(entry["alpha"] for _, entry in entries):
+        raise ExportError(
+            f"{repo}: iti_alpha is 0, but {', '.join(others)} would still steer, and an export scales the mix by "
+            "iti_alpha; set their strengths to 0, or iti_alpha to another number"
+        )
     named = config.base_model_name_or_path
     base = folder if named is None else _folder(named, config.base_model_revision)
     fields = json.loads((base / "config.json").read_text(encoding="utf-8"))
@@ -106,7 +134,7 @@ def open_source(
             "export from the base in full precision, and quantise what comes out"
         )
     base_name = named if named and not os.path.isabs(named) else Path(named or directions.base_model or folder).name
-    return Source(str(repo), folder, base, base_name, config, fields, directions, _shards(base))
+    return Source(str(repo), folder, base, base_name, config, fields, directions, others, _shards(base))
 
 
 def _folder(repo: str | os.PathLike, revision: str | None) -> Path:

@@ -1,4 +1,5 @@
-"""The entry points of the extra `[vllm]`: the model class, and strengths by name, as `model="NAME@0.8"` in a request.
+"""The entry points of the extra `[vllm]`: the model class, and strengths by name, as `model="NAME@0.8"` in a request,
+or those of several adapters, as `NAME@0.8+OTHER@-0.3`.
 
 The server says which adapters there are: `ITI_ADAPTERS="NAME=FOLDER,..."`, each of `iti-llama export --to vllm`. A
 strength outside the range that the export says was measured is refused unless the server sets `ITI_ANY_STRENGTH=1`.
@@ -47,9 +48,21 @@ def adapters(text: str) -> dict[str, Path]:
     return found
 
 
+def mix_of(model: str, known: dict[str, Path], any_strength: bool) -> list[tuple[Path, float]] | None:
+    """The adapters and strengths that a model's name asks for, each once; None as `strength_of`."""
+    parts = re.split(r"\+(?=[\w.-]*[A-Za-z_][\w.-]*@)", model)  # not the plus of a number
+    found = [strength_of(part, known, any_strength) for part in parts]
+    if any(part is None for part in found):
+        return None
+    if len({folder for folder, _ in found}) < len(found):
+        logger.warning("%s: names an adapter twice; expected each once", model)
+        return None
+    return found
+
+
 def strength_of(model: str, known: dict[str, Path], any_strength: bool) -> tuple[Path, float] | None:
-    """The adapter and the strength that a model's name asks for; None, with a line in the log, if it is none of ours
-    or not to be had. A number is written plainly: `0.8`, `-1`, `1e-2`; no `nan`, no `inf`, no spaces."""
+    """The adapter and the strength that a part of a model's name asks for; None, with a line in the log, if it is none
+    of ours or not to be had. A number is written plainly: `0.8`, `-1`, `1e-2`; no `nan`, no `inf`, no spaces."""
     name, at, number = model.rpartition("@")
     if not at or name not in known:
         return None
@@ -75,6 +88,25 @@ def at_strength(folder: Path, strength: float, out: Path) -> Path:
     return out
 
 
+def mixed(parts: list[tuple[Path, float]], out: Path) -> Path:
+    """Several adapters at their strengths as one, of rank 1: B is the sum, each scaled by its strength."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    total: dict[str, torch.Tensor] = {}
+    for folder, strength in parts:
+        for name, tensor in load_file(folder / "adapter_model.safetensors").items():
+            if name.endswith("lora_A.weight"):
+                total[name] = tensor
+            else:
+                total[name] = total.get(name, torch.zeros_like(tensor)) + strength * tensor
+    config = json.loads((parts[0][0] / "adapter_config.json").read_text(encoding="utf-8"))
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(total, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    (out / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1.0}), encoding="utf-8")
+    return out
+
+
 def _resolver():
     from vllm.lora.request import LoRARequest
     from vllm.lora.resolver import LoRAResolver
@@ -86,10 +118,11 @@ def _resolver():
             self.holder = tempfile.TemporaryDirectory(prefix="iti-strengths-")
 
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-            found = strength_of(lora_name, self.known, self.any_strength)
+            found = mix_of(lora_name, self.known, self.any_strength)
             if found is None:
                 return None
-            folder = at_strength(*found, Path(self.holder.name, lora_name))
+            place = Path(self.holder.name, lora_name)
+            folder = at_strength(*found[0], place) if len(found) == 1 else mixed(found, place)
             return LoRARequest(lora_name=lora_name, lora_int_id=abs(hash(lora_name)) or 1, lora_path=str(folder))
 
     return ITIResolver()

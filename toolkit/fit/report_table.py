@@ -3,6 +3,15 @@
 from ..foundation.intervals import Estimate
 
 
+def gate_line(gate: dict) -> str:
+    """What a gate does on test prompts, from a report's part."""
+    acts, fires = (Estimate(**gate[f"fires_on_label_{label}"]) for label in (1, 0))
+    return (
+        f"acts on {acts.percent()} of the {acts.n} test prompts that it is for, and on {fires.percent()} of the "
+        f"{fires.n} others; AUC {gate['auc_test']:.3f} (of the words alone {gate['auc_test_of_words']:.3f})"
+    )
+
+
 def report_table(found: dict) -> str:
     """The table for a model card, from a report."""
     data, best, null = found["data"], found["heads"][0], found["null"]
@@ -34,6 +43,8 @@ def report_table(found: dict) -> str:
     if "effect" in best:
         said = f"what they do ({found['settings']['rank']}, {found['settings']['weights']} weights)"
         table["heads ranked by"] = f"{said}; top head {best['effect']:.2f} nats for each root of a nat of divergence"
+    if "gate" in found:
+        table["gate"] = gate_line(found["gate"])
     agreements = [head["agreement"] for head in found["heads"] if head.get("agreement") is not None]
     if agreements:
         mean = sum(agreements) / len(agreements)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .strengths import strengths
 from .tokenize import prompt_ids
 
 
@@ -43,7 +44,7 @@ def complete(
         ).to(device)
         length = inputs["input_ids"].shape[1]
         if alphas is not None:
-            kwargs["iti_alpha"] = torch.tensor([float(alphas[i]) for i in batch])
+            kwargs["iti_alpha"] = strengths(model, [alphas[i] for i in batch])
         output = model.generate(**inputs, max_new_tokens=min(max_new_tokens, longest - length), **kwargs)
         texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
         for index, text in zip(batch, texts, strict=True):

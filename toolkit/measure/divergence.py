@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate
+from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
 
 
@@ -50,9 +51,10 @@ def measure_divergence(
     progress: Callable[[int], None] = lambda texts: None,
 ) -> list[Divergence]:
     """One `Divergence` for each alpha. The shift acts where it does in generation: under scope "generated" from the
-    prompt's last token on. All alphas of a text, alpha 0 among them, are rows of one forward pass."""
-    strengths = torch.tensor([0.0, *alphas])
-    k = len(strengths)
+    prompt's last token on, whatever a
+    gate says. All alphas of a text, alpha 0 among them, are rows of one forward pass."""
+    tried = [0.0, *alphas]
+    k = len(tried)
     per_text = max(1, batch_size // k)
     kls: list[list[np.ndarray]] = [[] for _ in alphas]
     nlls: list[list[np.ndarray]] = [[] for _ in range(k)]
@@ -71,8 +73,8 @@ def measure_divergence(
         many = {"input_ids": ids.repeat_interleave(k, 0), "attention_mask": mask.repeat_interleave(k, 0)}
         if model.iti_scope == "generated":
             many["iti_start"] = torch.tensor(starts, device=device).repeat_interleave(k) - 1
-        alpha = strengths.repeat(len(rows)).to(device)
-        logs = model(**many, iti_alpha=alpha, use_cache=False).logits.float().log_softmax(-1)
+        alpha = strengths(model, tried * len(rows))
+        logs = model(**many, iti_alpha=alpha, use_cache=False, **ungated(model)).logits.float().log_softmax(-1)
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
             own = logs[i * k : (i + 1) * k, start - 1 : len(row) - 1]  # [k, completion, vocabulary]
             target = torch.tensor(row[start:], device=device)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
+from ..foundation.strengths import strengths, ungated
 
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
@@ -103,7 +104,8 @@ def answer_scores(
     logits = model(
         input_ids=ids,
         attention_mask=mask,
-        iti_alpha=torch.tensor(alphas, dtype=torch.float32, device=device).repeat_interleave(len(answers)),
+        iti_alpha=strengths(model, [alpha for alpha in alphas for _ in answers]),
+        **ungated(model),
         iti_start=torch.full((len(ids),), start, device=device),
         use_cache=False,
     ).logits

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
+from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
 
 
@@ -78,7 +79,8 @@ def score_tokens(
             scored[row, len(prompt) : end] = True
         ids, mask, scored = ids.to(device), mask.to(device), scored[:, 1:].to(device)
         call = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1], "use_cache": False}
-        call["iti_alpha"] = torch.tensor([float(alphas[index]) for index in batch], device=device)
+        call["iti_alpha"] = strengths(model, [alphas[index] for index in batch])
+        call |= ungated(model)
         if starts is not None:
             call["iti_start"] = torch.tensor([starts[index] for index in batch], device=device)
         logits = model(**call).logits

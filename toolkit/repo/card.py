@@ -205,13 +205,25 @@ def _what(state: State) -> str:
         if state.adapter
         else "The weights are in this repo."
     )
+    gate, others, plain = "", "", "`model.iti_alpha = 0` is the base model, bit by bit"
+    if state.directions.gate is not None:
+        gate = (
+            " A gate reads each prompt's last token and lets the steering act where it should; "
+            "`generate(iti_gate=False)` leaves it out."
+        )
+    if state.config.iti_others:
+        entries = state.config.iti_others.items()
+        named = ", ".join(f"`{name}` (alpha {entry['alpha']:g})" for name, entry in entries)
+        name = next(iter(state.config.iti_others))
+        plain = "`with model.disable_iti():` it is the base model, bit by bit"
+        others = f"\n\nFurther behaviours in this repo: {named}. `model.set_iti({{{name!r}: 0.5}})` sets a strength."
     failed = f"**It did not pass when it was measured: {', '.join(state.failed)} (see below).**\n\n"
     return f"""# {_title(state)}
 
 {failed if state.failed else ""}{base}{does} while it generates, without any training:
 {_strength(state)} (Inference-Time Intervention, Li et al. 2023,
 [arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{found} {weights}
-`model.iti_alpha = 0` is the base model, bit by bit."""
+{plain}.{gate}{others}"""
 
 
 def _example(state: State) -> str:

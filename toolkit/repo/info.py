@@ -2,7 +2,10 @@
 
 import os
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
+
+import numpy as np
 
 from iti_llama.iti_directions import ITIDirections
 
@@ -11,7 +14,8 @@ from .open_repo import open_repo
 
 @dataclass(frozen=True)
 class Info:
-    """A steered repo at a glance. heads_by_layer: {layer: heads}, of the heads in use."""
+    """A steered repo at a glance. heads_by_layer: {layer: heads}, of the heads in use. behaviours: further ones,
+    {name: {"alpha", "heads", "file"}}. overlap: of each pair of behaviours, see `overlap`."""
 
     repo: str
     form: str
@@ -26,10 +30,30 @@ class Info:
     top_head: str
     geometry: str
     directions_bytes: int
+    gate: str
+    behaviours: dict[str, dict]
+    overlap: dict[str, float]
     provenance: dict[str, str]
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+
+def overlap(first: ITIDirections, second: ITIDirections) -> float:
+    """The cosine of largest size, over the layers that both steer, between their offsets to the heads' outputs; 0
+    where no head is common. Before W_O, since no weights are read here: `model.iti_overlap()` is of the
+    shifts."""
+    cosines = [0.0]
+    for layer in {layer for layer, _ in first.heads.tolist()} & {layer for layer, _ in second.heads.tolist()}:
+        width = first.num_attention_heads * first.head_dim
+        rows = np.zeros((2, width))
+        for row, held in zip(rows, (first, second), strict=True):
+            for (at, head), theta, scale in zip(held.heads.tolist(), held.directions, held.scales, strict=True):
+                if at == layer:
+                    row[head * held.head_dim : (head + 1) * held.head_dim] = scale * theta
+        size = np.linalg.norm(rows[0]) * np.linalg.norm(rows[1])
+        cosines.append(float(rows[0] @ rows[1] / size) if size else 0.0)
+    return max(cosines, key=abs)
 
 
 def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
@@ -54,6 +78,13 @@ def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
     layer, head = directions.heads[0].tolist()
     score = "" if directions.scores is None else f", score {directions.scores[0]:.3f}"
     base = fields.get("base_model_name_or_path")
+    others, entries = {}, fields.get("iti_behaviours") or {}
+    for other, entry in entries.items():
+        file = entry.get("file", f"iti_directions.{other}.safetensors")
+        if file != name:
+            others[other] = ITIDirections.load(opened.get(file), framework="np").top(entry.get("top_k")), entry, file
+    own = next((other for other, entry in entries.items() if entry.get("file") == name), "default")
+    parts = {own: used} | {other: held for other, (held, *_) in others.items()}
     layers, heads_of_layer = directions.num_hidden_layers, directions.num_attention_heads
     return Info(
         repo=os.fspath(repo),
@@ -69,5 +100,11 @@ def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
         top_head=f"layer {layer}, head {head}{score}",
         geometry=f"{layers} layers x {heads_of_layer} heads x {directions.head_dim}",
         directions_bytes=Path(path).stat().st_size,
+        gate="" if directions.gate is None else f"reads {len(directions.gate.heads)} heads at the prompt's end",
+        behaviours={
+            other: {"alpha": entry.get("alpha", 1.0), "heads": len(held), "file": file}
+            for other, (held, entry, file) in others.items()
+        },
+        overlap={f"{a} and {b}": overlap(parts[a], parts[b]) for a, b in combinations(parts, 2)},
         provenance=dict(sorted(directions.provenance.items())),
     )

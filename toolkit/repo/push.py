@@ -71,7 +71,12 @@ def files_to_push(folder: Path) -> list[str]:
     directions = ITIDirections.load(folder / config.iti_directions_file)
     directions.check_geometry(config, str(folder / config.iti_directions_file))
     directions.top(config.iti_top_k)
-    names = [name for name in (*FILES, config.iti_directions_file) if (folder / name).is_file()]
+    for entry in config.iti_others.values():
+        held = ITIDirections.load(folder / entry["file"])
+        held.check_geometry(config, str(folder / entry["file"]))
+        held.top(entry["top_k"])
+    others = [entry["file"] for entry in config.iti_others.values()]
+    names = [name for name in (*FILES, config.iti_directions_file, *others) if (folder / name).is_file()]
     names += sorted(str(figure.relative_to(folder)) for figure in (folder / "figures").glob("*.png"))
     base = config.base_model_name_or_path
     if base is None:

@@ -200,10 +200,21 @@ def _directions(config: dict, names: list[str], get) -> list[str]:
         return ["iti_directions_file is null: the model is not steered"]
     if not isinstance(file, str) or file not in names:
         return [f"iti_directions_file is {file!r}, and there is no such file: it will not load"]
-    try:
-        directions = ITIDirections.load(get(file), framework="np")
-        directions.check_geometry(SimpleNamespace(**GEOMETRY | {k: config[k] for k in GEOMETRY if k in config}), file)
-        directions.top(config.get("iti_top_k"))
-    except (ITIDirectionsError, ValueError, TypeError) as error:
-        return [f"the directions cannot be used: {error}"]
+    entries = config.get("iti_behaviours") or {}
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        return [f"iti_behaviours is {entries!r}; expected an object of objects: it will not load"]
+    files = {file: config.get("iti_top_k")}
+    for name, entry in entries.items():
+        other = entry.get("file", f"iti_directions.{name}.safetensors")
+        if other not in names:
+            return [f"iti_behaviours[{name!r}] names {other!r}, and there is no such file: it will not load"]
+        files.setdefault(other, entry.get("top_k"))
+    geometry = SimpleNamespace(**GEOMETRY | {k: config[k] for k in GEOMETRY if k in config})
+    for one, top_k in files.items():
+        try:
+            directions = ITIDirections.load(get(one), framework="np")
+            directions.check_geometry(geometry, one)
+            directions.top(top_k)
+        except (ITIDirectionsError, ValueError, TypeError) as error:
+            return [f"the directions cannot be used: {error}"]
     return []

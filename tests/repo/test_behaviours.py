@@ -1,0 +1,171 @@
+"""Several behaviours in a repo on disk: fitted into it, told, published, exported as a mix, measured beside plain."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from reference import assert_close, some_directions, tiny_config, tiny_tokenizer
+from safetensors.torch import load_file
+from steered import logits, steered_repo
+from taught import two_ways
+from transformers import AutoModelForCausalLM
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.export.export import export
+from iti_llama.toolkit.export.gguf_patch import ExportError
+from iti_llama.toolkit.export.source import open_source
+from iti_llama.toolkit.export.vllm_plugin import adapters, mix_of, mixed
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.foundation.complete import complete
+from iti_llama.toolkit.measure.divergence import Text, measure_divergence
+from iti_llama.toolkit.repo.info import inspect
+from iti_llama.toolkit.repo.make import fit_repo
+from iti_llama.toolkit.repo.push import files_to_push
+from iti_llama.toolkit.repo.verify import verify
+
+
+SETTINGS = FitSettings(top_k=4, folds=3, test_share=0.4, permutations=0)
+
+
+@pytest.fixture
+def repo(tmp_path):
+    """A steered repo at 1.5 with a second behaviour at -0.5."""
+    folder = steered_repo(tmp_path)
+    model = ITILlamaForCausalLM.from_pretrained(folder)
+    model.set_iti_behaviour("typed", some_directions(tiny_config(), k=5, seed=8), alpha=-0.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+def fit_into(taught_dir, out, **kwargs):
+    settings = {"policy": Policy("last"), "settings": SETTINGS, "alpha": 0.5, "base_name": "taught"}
+    return fit_repo(taught_dir, two_ways(), out, **settings | kwargs)
+
+
+def test_a_behaviour_is_fitted_into_a_repo_that_keeps_what_it_has(taught_dir, tmp_path):
+    out = tmp_path / "repo"
+    fit_into(taught_dir, out, about={"behaviour": "returns"})
+    before = (out / "iti_directions.safetensors").read_bytes()
+    fit_into(taught_dir, out, name="other", alpha=-2.0)
+    assert (out / "iti_directions.safetensors").read_bytes() == before
+    config = json.loads((out / "config.json").read_text())
+    entry = {"file": "iti_directions.other.safetensors", "alpha": -2.0, "top_k": None}
+    assert config["iti_behaviours"] == {"other": entry} and config["iti_alpha"] == 0.5
+    assert ITILlamaForCausalLM.from_pretrained(out).iti_strengths == {"default": 0.5, "other": -2.0}
+    card = (out / "README.md").read_text()
+    assert "Further behaviours in this repo: `other` (alpha -2)" in card and "disable_iti" in card
+    assert (out / "iti_report.other.json").is_file()
+
+
+def test_where_it_cannot_be_fitted_nothing_is_changed(taught_dir, base_dir, tmp_path):
+    out = tmp_path / "repo"
+    with pytest.raises(FileNotFoundError, match="no config.json; a further behaviour is put beside those"):
+        fit_into(taught_dir, out, name="other")
+    fit_into(taught_dir, out)
+    fit_into(taught_dir, out, name="other")
+    held = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    for kwargs, error, says in (
+        ({"name": "other"}, FileExistsError, "has a behaviour 'other'"),
+        ({"name": "default"}, ValueError, "that of the repo's own directions"),
+        ({"name": "a b"}, ValueError, "expected a name of letters"),
+        ({"name": "third", "base_name": "another"}, ValueError, "steers 'taught', not 'another'"),
+    ):
+        with pytest.raises(error, match=says):
+            fit_into(taught_dir, out, **kwargs)
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == held
+
+
+def test_info_tells_of_them_and_of_their_overlap(repo):
+    found = inspect(repo)
+    assert found.behaviours == {"typed": {"alpha": -0.5, "heads": 5, "file": "iti_directions.typed.safetensors"}}
+    model = ITILlamaForCausalLM.from_pretrained(repo)
+    assert set(found.overlap) == {"default and typed"} and abs(found.overlap["default and typed"]) <= 1
+    model.set_iti_behaviour("twin", model.iti_directions, alpha=1.0)
+    for cosine in model.iti_overlap()["default", "twin"].values():
+        assert cosine == pytest.approx(1, abs=1e-5)
+    shifts = {}
+    for name, held in {
+        "default": model.iti_directions,
+        "typed": ITIDirections.load(repo / "iti_directions.typed.safetensors"),
+    }.items():
+        shifts[name] = {
+            layer: model.model.layers[layer].self_attn.o_proj.weight.detach().double().numpy()
+            @ offset.double().numpy()
+            for layer, offset in held.offsets().items()
+        }
+    for layer, cosine in model.iti_overlap()["default", "typed"].items():
+        a, b = shifts["default"][layer], shifts["typed"][layer]
+        assert cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+    model.save_pretrained(repo)
+    assert inspect(repo).overlap["default and twin"] == pytest.approx(1)
+
+
+def test_they_are_published_and_verified(repo):
+    config = json.loads((repo / "config.json").read_text())
+    base = repo.parent / "base"
+    (repo / "config.json").write_text(json.dumps(config | {"base_model_name_or_path": "someone/llama"}))
+    assert "iti_directions.typed.safetensors" in files_to_push(repo)
+    assert not verify(str(repo)).problems
+    (repo / "iti_directions.typed.safetensors").write_bytes(b"no")
+    assert any("cannot be used" in problem for problem in verify(str(repo)).problems)
+    (repo / "iti_directions.typed.safetensors").unlink()
+    assert any("there is no such file" in problem for problem in verify(str(repo)).problems)
+    with pytest.raises(FileNotFoundError):
+        files_to_push(repo)
+    assert base.is_dir()
+
+
+def test_an_export_holds_the_mix(repo, ids, tmp_path):
+    steered = logits(ITILlamaForCausalLM.from_pretrained(repo), ids)
+    export(repo, "llama", tmp_path / "llama")
+    assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "llama"), ids), steered)
+    export(repo, "llama", tmp_path / "plain", alpha=0)
+    plain = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), ids)
+    assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "plain"), ids), plain)
+    assert not torch.allclose(plain, steered, atol=1e-2)
+    config = json.loads((repo / "config.json").read_text())
+    (repo / "config.json").write_text(json.dumps(config | {"iti_alpha": 0.0}))
+    with pytest.raises(ExportError, match="iti_alpha is 0, but typed would still steer"):
+        open_source(repo)
+
+
+def test_vllm_adapters_mix_by_name(tmp_path):
+    first, second = steered_repo(tmp_path / "a"), steered_repo(tmp_path / "b")
+    model = ITILlamaForCausalLM.from_pretrained(second)
+    model.set_iti_directions(some_directions(tiny_config(), k=5, seed=8))
+    model.save_pretrained(second)
+    for name, folder in (("one", first), ("two", second)):
+        export(folder, "vllm", tmp_path / name)
+    known = adapters(f"one={tmp_path / 'one'},two={tmp_path / 'two'}")
+    assert mix_of("one@0.8+two@-0.3", known, False) == [(tmp_path / "one", 0.8), (tmp_path / "two", -0.3)]
+    assert mix_of("one@+0.8", known, False) == [(tmp_path / "one", 0.8)]
+    assert mix_of("one@1e+0+two@+.5", known, False) == [(tmp_path / "one", 1.0), (tmp_path / "two", 0.5)]
+    for wrong in ("one@0.8+", "one@0.8+two", "one@0.8+three@1", "one@0.5+one@0.5", "one@0.8+two@nan", "+one@1"):
+        assert mix_of(wrong, known, False) is None
+    made = mixed(mix_of("one@0.8+two@-0.3", known, False), tmp_path / "mix")
+    tensors, config = (
+        load_file(made / "adapter_model.safetensors"),
+        json.loads((made / "adapter_config.json").read_text()),
+    )
+    assert (config["lora_alpha"], config["r"]) == (1.0, 1)
+    sources = [(open_source(first).shifts(), 0.8), (open_source(second).shifts(), -0.3)]
+    for layer in {layer for shifts, _ in sources for layer in shifts}:
+        name = f"base_model.model.model.layers.{layer}.self_attn.iti"
+        delta = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"] @ torch.ones(16)
+        expected = sum(strength * shifts[layer] for shifts, strength in sources if layer in shifts)
+        assert torch.allclose(delta, expected, atol=1e-6)
+
+
+def test_measured_beside_plain_which_is_plain(repo, tmp_path):
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(repo), tiny_tokenizer()
+    base = ITILlamaForCausalLM.from_base(repo.parent / "base", None)
+    ask = {"max_new_tokens": 8, "min_new_tokens": 8}
+    plain, steered = complete(model, tokenizer, ["def f"] * 2, [0.0, 1.5], **ask)
+    assert plain == complete(base, tokenizer, ["def f"], **ask)[0]
+    assert steered == complete(model, tokenizer, ["def f"], **ask)[0] != plain
+    found = measure_divergence(model, tokenizer, [Text("de", "f(x):", "g")], [1.5])[0]
+    ids = torch.tensor([tokenizer("de")["input_ids"] + tokenizer("f(x):", add_special_tokens=False)["input_ids"]])
+    p, q = (logits(m, ids)[0, 2:-1].log_softmax(-1) for m in (base, model))
+    assert found.kl.mean == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3)

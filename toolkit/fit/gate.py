@@ -1,0 +1,107 @@
+"""When to steer: a gate fitted on a labelled set of prompts, of those to act on (label 1) and those to leave alone.
+
+What to do and when to do it are two questions with labels of their own. The gate reads the plain model's heads at the
+prompt's last token, as `ITIGate` says: an L2-regularised logistic regression on the heads whose probes separate the
+prompts best, ranked out of fold. Its threshold is that which a given share of the prompts to leave alone would pass,
+out of fold. The test groups are read once, at the end.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from iti_llama.iti_directions import ITIGate
+
+from ..data.labelled_set import Example, checksum
+from ..data.splits import fold_ids, split_groups
+from ..data.text_baseline import text_baseline
+from ..foundation.intervals import estimate
+from .positions import Policy
+from .probes import auc, fit_probes
+from .rank_heads import rank_heads
+from .record_activations import capture
+from .settings import FitSettings
+
+
+HEADS = 8
+"""How many heads a gate reads."""
+
+C = 0.01
+"""Inverse L2 strength of the joint regression, on features of unit variance: there are some hundred of them."""
+
+
+def fit_gate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    false_fires: float = 0.05,
+    ramp: bool = False,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> tuple[ITIGate, dict]:
+    """A gate, and what was found, as JSON types. `false_fires`: the share of prompts of label 0 that may pass. `ramp`:
+    strength grows from there to the middle score of label 1, instead of at once. Completions are not read.
+
+    Raises:
+        ValueError: if `false_fires` is no share, or a class is missing on one side of the split.
+    """
+    if not 0 < false_fires < 1:
+        raise ValueError(f"the share of false fires is {false_fires:g}; expected one between 0 and 1")
+    settings = FitSettings(seed=seed)
+    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    x = capture(model, tokenizer, examples, Policy("fraction", 0.0), batch_size, progress=progress).heads.flatten(1, 2)
+    y, groups = (np.array([getattr(example, name) for example in examples]) for name in ("label", "group"))
+    fitting, test = split_groups(examples, settings.test_share, seed)
+    for name, rows in (("fitting", fitting), ("test", test)):
+        if len(np.unique(y[rows])) < 2:
+            raise ValueError(f"the gate's {name} prompts ({len(rows)} of {len(y)}) are of one label; expected both")
+    folds = fold_ids(y[fitting], groups[fitting], settings.folds, seed)
+    ranking, *_ = rank_heads(x[fitting], y[fitting], folds, settings)
+    chosen = torch.from_numpy(np.sort(ranking[: min(HEADS, layers * heads)]))
+    read = x[:, chosen].flatten(1)
+
+    held_out = np.empty(len(fitting))
+    for fold in np.unique(folds):
+        inside, outside = fitting[folds != fold], fitting[folds == fold]
+        weights, bias = _joint(read[inside], y[inside])
+        held_out[folds == fold] = (read[outside].double() @ weights + bias).numpy()
+    low = float(np.quantile(held_out[y[fitting] == 0], 1 - false_fires, method="higher"))
+    low = float(np.nextafter(np.float32(low), np.float32(np.inf)))  # which that prompt does not pass
+    high = max(low, float(np.median(held_out[y[fitting] == 1]))) if ramp else low
+    weights, bias = _joint(read[fitting], y[fitting])
+    gate = ITIGate(
+        torch.stack([chosen // heads, chosen % heads], 1),
+        weights.reshape(len(chosen), -1).float(),
+        torch.tensor([bias], dtype=torch.float32),
+        torch.tensor([low, high]),
+    )
+    scores = (read[test].double() @ weights + bias).numpy()
+    fires, names = scores >= float(gate.threshold[0]), groups[test]
+    texts = [example.prompt for example in examples]
+    words = text_baseline([texts[i] for i in (*fitting, *test)], y[np.concatenate([fitting, test])],
+                          np.array([0] * len(fitting) + [1] * len(test)))[len(fitting) :]  # fmt: skip
+    rates = {label: asdict(estimate(fires[y[test] == label], names[y[test] == label])) for label in (1, 0)}
+    return gate, {
+        "data_sha256": checksum(examples),
+        "heads": gate.heads.tolist(),
+        "fitting": len(fitting),
+        "test": len(test),
+        "false_fires_allowed": false_fires,
+        "auc_out_of_fold": float(auc(held_out[:, None], y[fitting])[0]),
+        "auc_test": float(auc(scores[:, None], y[test])[0]),
+        "auc_test_of_words": float(auc(words[:, None], y[test])[0]),
+        "fires_on_label_1": rates[1],
+        "fires_on_label_0": rates[0],
+    }
+
+
+def _joint(x: torch.Tensor, y: np.ndarray) -> tuple[torch.Tensor, float]:
+    """Weights [features] and bias, float64, of a logistic regression on standardised features, for the raw ones."""
+    mean, spread = x.double().mean(0), x.double().std(0, correction=0).clamp_min(1e-6)
+    probes = fit_probes(((x.double() - mean) / spread)[:, None], torch.from_numpy(y), C)
+    weights = probes.coef[0] / spread
+    return weights, float(probes.intercept[0] - weights @ mean)

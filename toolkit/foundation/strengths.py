@@ -1,0 +1,21 @@
+"""What a strength means for a repo of several behaviours, while one of them is measured."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+
+def strengths(model: PreTrainedModel, alphas: Sequence[float]) -> torch.Tensor | dict[str, torch.Tensor]:
+    """`iti_alpha` of a call for rows at `alphas`: the default directions at these, further behaviours at their own; at
+    alpha 0 nothing of either, so that a plain row is plain."""
+    rows = torch.tensor([float(alpha) for alpha in alphas])
+    name, *others = list(getattr(model, "iti_strengths", {"": 0.0}))
+    if not others:
+        return rows
+    return {name: rows} | {other: model.iti_strengths[other] * (rows != 0) for other in others}
+
+
+def ungated(model: PreTrainedModel) -> dict[str, bool]:
+    """What a forward pass is told beside, for its answers to be those of rows that a gate lets through."""
+    return {"iti_gate": False} if getattr(model.base_model, "_iti_gates", None) else {}
