@@ -2,10 +2,10 @@
 
     python benchmarks/gate.py --markdown docs/methods.md
 
-The gate is fitted on prompts of the training tasks, of strings and characters (label 1) and of integers (label 0),
-with labels that say nothing of style; the directions are the shipped ones. Then held-out tasks of both kinds, and in
-four phrasings that neither saw: how often the gate acts, and how many answers are idiomatic, plain, steered everywhere,
-and steered where the gate says so. Greedy.
+The gate is fitted on prompts of the training tasks, of strings and characters (label 1) and of integers (label 0); its
+labels say nothing of style, and the directions are the shipped ones. Then held-out tasks of both kinds, and in four
+phrasings that neither saw: how often the gate acts, and how many answers are idiomatic, plain, steered everywhere, and
+steered where the gate says so. Greedy.
 """
 
 import argparse

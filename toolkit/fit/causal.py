@@ -8,8 +8,9 @@ The objective is the mean log-probability of the completions of label 1, given t
    the difference of its means over the labels; its cost is the root of the mean square, the Fisher information of that
    alpha, which is what a small alpha adds to the divergence (KL is alpha^2 / 2 times it). A head's score is their
    quotient: nats of objective for each root of a nat of divergence.
-2. The best 2K heads once more, by forward passes of the shifted model: what the objective and the divergence really
-   do. The exact quotient replaces the estimate, and a head that moves nothing scores 0.
+2. The best 2K heads once more, by forward passes of the shifted model, at a strength of small divergence: what the
+   objective and the divergence really do. Of the estimate and the exact quotient the smaller counts: far from 0 the
+   quotient of a head that does nothing but break the text is large. A head that moves nothing scores 0.
 3. The K best of these; their weights are equal, or fitted: non-negative ridge regression of the label's sign on the
    rows' derivatives, which maximises the objective's gain less the divergence's second-order cost. The ridge is chosen
    by cross-validation over groups.
@@ -41,6 +42,9 @@ DIVERGENCE = 0.05
 """Nats a completion at which a head is checked, by the estimate: small enough to be near the derivative, large enough
 to be above rounding."""
 
+MOST_SIGMAS = 8.0
+"""Strength beyond which a head is not checked, however little it does up to there."""
+
 
 @dataclass(frozen=True)
 class BareRow:
@@ -54,9 +58,9 @@ class BareRow:
 @dataclass(frozen=True)
 class Effects:
     """What the heads do. derivatives: [rows, heads], of each row's log-probability by each head's alpha. labels:
-    [rows]. first_order: [heads], the score by derivatives. checked: heads of which `exact` [checked] is the score by
-    forward passes, `gain` and `divergence` [checked] what it is made of, per completion, `alpha` [checked] at which
-    strength."""
+    [rows]. first_order: [heads], the score by derivatives. checked: heads of which `exact` [checked] is the score that
+    forward passes leave, `gain` and `divergence` [checked] what it is made of, per completion, and `alpha` [checked]
+    the strength."""
 
     derivatives: np.ndarray
     labels: np.ndarray
@@ -288,9 +292,9 @@ def causal_effects(
     order = ranked(scores, found, found.settings.rank)
     checked = order[: 2 * found.top_k]
     some = _some_pairs(rows, max(8, len(rows) // max(1, len(checked))))
-    alphas = np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-6))
+    alphas = np.minimum(np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-9)), MOST_SIGMAS)
     gain, divergence = exactly(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
-    exact = quotient(gain, np.where(divergence > 1e-9, divergence, 0))
+    exact = np.minimum(quotient(gain, np.where(divergence > 1e-9, divergence, 0)), scores[checked])
     return Effects(slopes, labels, scores, checked, exact, gain, divergence, alphas)
 
 
