@@ -118,17 +118,19 @@ class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, LlamaPreTrainedModel):
         if base._iti_directions is None or name in (config.iti_name, "default"):
             wanted = "the default directions: call set_iti_directions" if name != "default" else "another name"
             raise ValueError(f"behaviour {name!r} is set beside the default directions; expected {wanted}")
-        entries, others, before = dict(config.iti_behaviours), dict(base._iti_others), config.iti_behaviours
+        entries, others = dict(config.iti_behaviours), dict(base._iti_others)
+        before = config.iti_behaviours, config.iti_directions_file
         entries.pop(name, None), others.pop(name, None)
         if directions is not None:
             entries[name] = {"file": f"iti_directions.{name}.safetensors", "alpha": alpha, "top_k": top_k}
             others[name] = directions
         try:
             config.iti_behaviours = entries
+            config.iti_directions_file = config.iti_directions_file or "iti_directions.safetensors"  # when it is saved
             config.validate_iti()
             base._compute_shifts(base._iti_directions, others)
         except ValueError:
-            config.iti_behaviours = before
+            config.iti_behaviours, config.iti_directions_file = before
             raise
 
     def iti_overlap(self) -> dict[tuple[str, str], dict[int, float]]:

@@ -84,7 +84,9 @@ def maker(model, tokenizer, rows, policy: Policy, base: str, draws: int) -> Call
 
 def bundled(n: int) -> Case:
     model, tokenizer = load_base(ROOT)
-    make = maker(model, tokenizer, style_pairs(300), Policy("fraction", 0.0), "iti-llama-demo", 3)
+    # The first line of a prompt asks for the style; what is ranked by is said without it.
+    rows = [replace(row, meta={"bare": row.prompt.split("\n", 1)[1]}) for row in style_pairs(300)]
+    make = maker(model, tokenizer, rows, Policy("fraction", 0.0), "iti-llama-demo", 3)
     budgets = (0.001, 0.002, 0.004, 0.008, 0.016)
     tasks = corpus_set("test", n)
     return Case("bundled: idiomatic", model, tokenizer, tasks, tasks.texts["plain code"], Sandbox(), budgets, 3, make)
@@ -111,11 +113,11 @@ def strengths_at(case: Case, texts: list[Text]) -> list[tuple[float, float]]:
     return [(one.alpha, one.kl.mean) for one in measure_divergence(case.model, case.tokenizer, texts, alphas)]
 
 
-def measured(case: Case, say: Callable[[str], None], path: Path) -> dict:
+def measured(case: Case, top_ks: list[int], say: Callable[[str], None], path: Path) -> dict:
     """{"plain": share, "points": [{ranking, k, budget, alpha, kl, share}]}; a killed run goes on from `path`."""
     found = json.loads(path.read_text()) if path.is_file() else {"case": case.name, "n": len(case.tasks), "points": []}
     done = {(point["ranking"], point["k"]) for point in found["points"]}
-    for ranking, k in [(ranking, k) for k in TOP_KS for ranking in RANKINGS if (ranking, k) not in done]:
+    for ranking, k in [(ranking, k) for k in top_ks for ranking in RANKINGS if (ranking, k) not in done]:
         points = []
         for draw, directions in enumerate(case.make(ranking, k)):
             case.model.set_iti_directions(directions)
@@ -132,7 +134,7 @@ def measured(case: Case, say: Callable[[str], None], path: Path) -> dict:
     return found
 
 
-def table(found: dict) -> str:
+def table(found: dict, top_ks: list[int]) -> str:
     """Share at each budget, with its interval; of random rankings the mean of the draws, without."""
     budgets = sorted({point["budget"] for point in found["points"]})
     lines = [
@@ -140,7 +142,7 @@ def table(found: dict) -> str:
         "|---" * (len(budgets) + 2) + "|",
     ]
     for ranking in RANKINGS:
-        for k in TOP_KS:
+        for k in top_ks:
             cells = []
             for budget in budgets:
                 of = [p for p in found["points"] if (p["ranking"], p["k"], p["budget"]) == (ranking, k, budget)]
@@ -153,18 +155,18 @@ def table(found: dict) -> str:
     return f"**{found['case']}**, n = {found['n']}, plain {plain}\n\n" + "\n".join(lines)
 
 
-def figure(every: list[dict], path: Path) -> None:
+def figure(every: list[dict], top_ks: list[int], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     plots, axes = plt.subplots(
-        len(every), len(TOP_KS), figsize=(3 * len(TOP_KS), 2.6 * len(every)), squeeze=False, sharey="row"
+        len(every), len(top_ks), figsize=(3 * len(top_ks), 2.6 * len(every)), squeeze=False, sharey="row"
     )
     colours = dict(zip(RANKINGS, ("tab:blue", "tab:red", "tab:orange", "0.6"), strict=True))
     for row, found in zip(axes, every, strict=True):
-        for axis, k in zip(row, TOP_KS, strict=True):
+        for axis, k in zip(row, top_ks, strict=True):
             for ranking in RANKINGS:
                 for draw in sorted({p["draw"] for p in found["points"] if p["ranking"] == ranking}):
                     of = [p for p in found["points"] if (p["ranking"], p["k"], p["draw"]) == (ranking, k, draw)]
@@ -187,24 +189,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100, help="tasks")
     parser.add_argument("--cases", default="bundled,annotation,docstring")
+    parser.add_argument("--top-ks", default=",".join(map(str, TOP_KS)), help="numbers of heads")
     parser.add_argument("--out", type=Path, default=Path("build/ranking"))
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--markdown", type=Path, help="document whose part 'ranking' is replaced")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    every = []
+    every, top_ks = [], [int(k) for k in args.top_ks.split(",")]
     for name in args.cases.split(","):
         case = bundled(args.n) if name == "bundled" else natural(name, args.n)
-        every.append(measured(case, lambda said: print(said, flush=True), args.out / f"{name}.json"))
+        every.append(measured(case, top_ks, lambda said: print(said, flush=True), args.out / f"{name}.json"))
     versions = (
         f"torch {torch.__version__}, transformers {transformers.__version__}, python {platform.python_version()}"
     )
-    text = "\n\n".join(table(found) for found in every) + f"\n\n{versions}."
+    text = "\n\n".join(table(found, top_ks) for found in every) + f"\n\n{versions}."
     print(text)
     if args.markdown is not None:
         replace_section(args.markdown, "ranking", text)
     if args.figure is not None:
-        figure(every, args.figure)
+        figure(every, top_ks, args.figure)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,16 @@ def test_a_repo_holds_them_and_gives_them_back(model, parts, ids, tmp_path):
         ITILlamaForCausalLM.from_pretrained(tmp_path)
 
 
+def test_beside_directions_that_came_after_loading(parts, ids, tmp_path):
+    base, first, second = parts
+    model = steered_copy(base, None, iti_directions_file=None)
+    model.set_iti_directions(first)
+    model.set_iti_behaviour("typed", second, alpha=-0.5)
+    assert close(logits(model, ids), reference(parts, ids, 1.0, -0.5))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(ITILlamaForCausalLM.from_pretrained(tmp_path), ids), logits(model, ids))
+
+
 def test_top_k_and_files_of_a_behaviour(model, parts, ids, tmp_path):
     base, first, second = parts
     model.set_iti_behaviour("typed", second, alpha=1.0, top_k=2)

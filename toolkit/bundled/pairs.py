@@ -15,10 +15,7 @@ def style_pairs(groups: int, seed: int = 0) -> list[Example]:
         if task.group in seen:
             continue
         seen.add(task.group)
-        meta = {"bare": task.prompt}  # for ranking heads by what they do: the header gives the style away
         for label, style in enumerate(("plain", "idiomatic")):
             prompt = f"{rng.choice(HEADERS[style])}\n{task.prompt}"
-            rows.append(
-                Example(prompt, task.solutions[style] + "\n", label, task.group, f"{task.group}:{style}", meta)
-            )
+            rows.append(Example(prompt, task.solutions[style] + "\n", label, task.group, id=f"{task.group}:{style}"))
     return rows
