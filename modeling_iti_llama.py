@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import os
+import threading
 from contextvars import ContextVar
 from inspect import signature
 from itertools import combinations
@@ -419,12 +420,13 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
             last = (mask.cpu().long() * torch.arange(length)).argmax(-1)
         if call["position_ids"] is None and mask is not None and mask.ndim == 2:
             call["position_ids"] = (mask.long().cumsum(-1) - 1).clamp_min(0)
-        read, handles = {}, []
+        read, handles, here = {}, [], threading.get_ident()
         for layer in sorted({layer for gate in gates.values() for layer in gate.layers}):
 
             def keep(module, arguments, layer=layer):
-                x = arguments[0]
-                read[layer] = x[torch.arange(rows, device=x.device), last.to(x.device)]
+                if threading.get_ident() == here:  # the model may serve other threads meanwhile
+                    x = arguments[0]
+                    read[layer] = x[torch.arange(rows, device=x.device), last.to(x.device)]
 
             handles.append(self.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(keep))
         try:
