@@ -113,7 +113,8 @@ class ITIDirections:
             found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             wanted = f"torch.{dtype} {shapes[key]}"
             _expect(found == wanted, name, f"{key} is {found}", wanted)
-            finite = dtype == "int64" or all(math.isfinite(x) for x in tensor.reshape(-1).tolist())
+            rows = [] if dtype == "int64" else tensor.reshape(len(tensor), -1)
+            finite = all(math.isfinite(x) for row in rows for x in row.tolist())
             _expect(finite, name, f"{key} holds NaN or infinity", "finite numbers")
         for row, direction in enumerate(self.directions):
             length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])

@@ -27,7 +27,7 @@ def test_tables_say_what_was_measured(bundled, sandbox):
     ]
     lines = summary_table(summary, "idiomatic", "correct").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
-        "| plain (alpha 0)", "| steered (alpha 1)", "| random directions (alpha 1)", "| minus alpha (alpha -1)",
+        "| plain (alpha 0)", "| steered (alpha 0.8)", "| random directions (alpha 0.8)", "| minus alpha (alpha -0.8)",
     ]  # fmt: skip
     assert all(line.count("|") == 6 for line in lines)
     assert lines[4].endswith("| 8 |") and lines[3].endswith("| 4 |")
