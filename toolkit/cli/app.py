@@ -23,6 +23,7 @@ from .lm_eval import lm_eval
 from .publish import convert, push, verify
 from .reproduce import reproduce
 from .run import run
+from .space import space
 from .sweep import sweep
 
 
@@ -53,7 +54,7 @@ def of_all(
 
 app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
-for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, push, verify):
+for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
     app.command()(command)
 app.command("lm-eval")(lm_eval)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)

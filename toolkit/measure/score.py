@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -61,9 +62,11 @@ def score_tokens(
     starts: Sequence[int] | None = None,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda rows: None,
+    strengths_of: Callable[[Sequence[float]], torch.Tensor | dict[str, torch.Tensor]] | None = None,
 ) -> list[Scored]:
     """Score each completion after its prompt, both as token ids, at its own alpha. starts: the first shifted position
-    of each row, whatever the model's scope; None shifts all."""
+    of each row, whatever the model's scope; None shifts all. strengths_of: `iti_alpha` of a call from its rows'
+    alphas; by default that of the default directions."""
     order = sorted(range(len(tokens)), key=lambda index: -sum(map(len, tokens[index])))
     device, found = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
     for at in range(0, len(order), batch_size):
@@ -79,7 +82,7 @@ def score_tokens(
             scored[row, len(prompt) : end] = True
         ids, mask, scored = ids.to(device), mask.to(device), scored[:, 1:].to(device)
         call = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1], "use_cache": False}
-        call["iti_alpha"] = strengths(model, [alphas[index] for index in batch])
+        call["iti_alpha"] = (strengths_of or partial(strengths, model))([alphas[index] for index in batch])
         call |= ungated(model)
         if starts is not None:
             call["iti_start"] = torch.tensor([starts[index] for index in batch], device=device)

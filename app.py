@@ -1,0 +1,22 @@
+"""The Space of this repo: Hugging Face starts it from here. On this machine: `iti-llama space`."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parent
+
+if importlib.util.find_spec("iti_llama") is None:  # not installed: this folder is the package
+    spec = importlib.util.spec_from_file_location(
+        "iti_llama", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    sys.modules["iti_llama"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+from iti_llama.toolkit.cli.options import load  # noqa: E402
+from iti_llama.toolkit.space.make import page_of  # noqa: E402
+
+
+if __name__ == "__main__":
+    page_of(str(ROOT), *load(str(ROOT))).launch("0.0.0.0")

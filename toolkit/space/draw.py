@@ -1,0 +1,119 @@
+"""What the page draws by itself: answers whose tokens are coloured and compared, the scale of strengths, the heads."""
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from html import escape
+
+import torch
+
+from ..repo.state import State
+from .steered import Answer
+
+
+def differing(answer: Answer, plain: Answer) -> set[int]:
+    """Places of the tokens that the plain answer does not have there."""
+    blocks = SequenceMatcher(None, plain.tokens, answer.tokens, autojunk=False).get_opcodes()
+    return {place for kind, _, _, start, end in blocks if kind != "equal" for place in range(start, end)}
+
+
+def answer_html(
+    answer: Answer,
+    plain: Answer,
+    heads: Sequence[tuple[int, int]] = (),
+    projections: torch.Tensor | None = None,
+    full: float = 1.0,
+    verdict: str = "",
+) -> str:
+    """One answer. heads: the (layer, head) of each row of projections [heads, tokens], those that count. full: sigmas
+    at which a token's colour is full."""
+    differs, spans = differing(answer, plain), []
+    for place, token in enumerate(answer.tokens):
+        style, title = "", ""
+        if projections is not None and len(heads):
+            values = projections[:, place]
+            mean, most = float(values.mean()), int(values.abs().argmax())
+            strength = min(abs(mean) / full, 1.0)
+            colour = "224, 122, 32" if mean > 0 else "40, 120, 210"
+            style = f' style="background: rgba({colour}, {0.55 * strength:.2f})"'
+            layer, head = heads[most]
+            said = f"mean of {len(heads)} heads {mean:+.2f} sigmas"
+            said += f"; most: layer {layer} head {head} {values[most]:+.2f}"
+            title = f' title="{said}"'
+        kind = ' class="iti-differs"' if place in differs else ""
+        spans.append(f"<span{kind}{style}{title}>{escape(token)}</span>")
+    name = {True: "plain, alpha 0"}.get(answer.alpha == 0, f"alpha {answer.alpha:+g}")
+    text = "".join(spans) or '<span class="iti-waiting">&hellip;</span>'
+    below = f'<p class="iti-verdict">{escape(verdict)}</p>' if verdict else ""
+    label = f"Answer at {name}"
+    return (
+        f'<section class="iti-answer" aria-label="{label}"><h3>{name}</h3>'
+        f'<pre tabindex="0" aria-label="{label}">{text}</pre>{below}</section>'
+    )
+
+
+def safe_strengths(state: State) -> list[float]:
+    """Strengths of the repo's sweep at which, with the shipped heads and scope, no more answers were lost, and the
+    divergence was no larger, than its guards allow; [] where there was no sweep."""
+    sweep = state.sweep
+    points = [p for p in sweep.get("points", ()) if (p["top_k"], p["scope"]) == (state.heads, state.config.iti_scope)]
+    plain = next((p["at"]["correct"]["mean"] for p in sweep.get("points", ()) if p["alpha"] == 0), 1.0)
+    inside = []
+    for point in sorted(points, key=lambda point: abs(point["alpha"])):
+        lost = plain - point["at"]["correct"]["mean"]
+        diverged = sweep.get("kl_guard") is not None and point["kl"] > sweep["kl_guard"]
+        if lost > sweep.get("guard", 0.0) + 1e-9 or diverged:
+            break
+        inside.append(point["alpha"])
+    return inside
+
+
+def scale_html(state: State, largest: float) -> str:
+    """A strip under the slider, from 0 to `largest`: shaded where the sweep found the strength safe, a mark where the
+    repo's own is."""
+    inside, alpha = safe_strengths(state), abs(state.config.iti_alpha)
+    share = 100 * min(max(inside, default=0.0) / largest, 1.0)
+    said = f"Mark: the shipped strength, {state.config.iti_alpha:g}. "
+    if inside:
+        said += (
+            f"Shaded: up to {max(inside):g}, inside the guard on {state.sweep['n']} validation tasks "
+            f"({state.sweep['tasks']})."
+        )
+    else:
+        said += "No sweep says which strengths are safe."
+    if state.measured and state.evaluation.get("gates"):
+        gates = ", ".join(f"{g['name']} {'pass' if g['passed'] else 'FAIL'}" for g in state.evaluation["gates"])
+        said += f" At the mark, gates: {gates}."
+    return (
+        f'<div class="iti-scale" role="img" aria-label="{escape(said)}">'
+        f'<div class="iti-safe" style="width: {share:.1f}%"></div>'
+        f'<div class="iti-mark" style="left: {100 * min(alpha / largest, 1.0):.1f}%"></div></div>'
+        f'<p class="iti-note">{escape(said)}</p>'
+    )
+
+
+CSS = """
+.iti-answer pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; line-height: 1.5;
+    padding: 0.6rem; border: 1px solid var(--border-color-primary); border-radius: 6px; min-height: 6rem;
+    background: var(--background-fill-secondary); color: var(--body-text-color); }
+.iti-answer h3 { margin: 0 0 0.3rem 0; font-size: 1rem; }
+.iti-differs { text-decoration: underline; text-decoration-thickness: 2px; font-weight: 600; }
+.iti-verdict, .iti-note { font-size: 0.85rem; color: var(--body-text-color); margin: 0.2rem 0; }
+.iti-scale { position: relative; height: 10px; border-radius: 5px; background: var(--border-color-primary); }
+.iti-safe { position: absolute; height: 100%; border-radius: 5px; background: rgba(60, 160, 90, 0.75); }
+.iti-mark { position: absolute; top: -4px; width: 3px; height: 18px; margin-left: -1px;
+    background: var(--body-text-color); }
+#iti-heads .wrap { display: grid; gap: 3px; overflow-x: auto; }
+#iti-heads label { margin: 0; padding: 2px 4px; min-width: 3.4rem; font-size: 0.75rem; justify-content: center; }
+footer { display: none !important; }
+"""
+
+
+def heads_css(heads: Sequence[tuple[int, int]]) -> str:
+    """The checkboxes of the heads as a picture: a row a layer, a column a head."""
+    layers, columns = sorted({layer for layer, _ in heads}), sorted({head for _, head in heads})
+    lines = [
+        f"#iti-heads .wrap label:nth-of-type({place}) {{ grid-row: {layers.index(layer) + 1}; "
+        f"grid-column: {columns.index(head) + 1}; }}"
+        for place, (layer, head) in enumerate(heads, 1)
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,269 @@
+"""The page: Gradio blocks around `Steered`. Nothing that a visitor types reaches a file, a shell or the network."""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import gradio as gr
+import pandas as pd
+
+from ..foundation.complete import function_body
+from ..foundation.sandbox import Sandbox
+from ..measure.grade import grade
+from ..repo.state import State
+from .draw import CSS, answer_html, heads_css, safe_strengths, scale_html
+from .steered import Asked, Steered
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a page that anybody may open.
+
+    a_minute: answers for one address. waiting: calls in the queue. seconds: of one answer. visitors: addresses that
+    are counted.
+    """
+
+    max_new_tokens: int = 120
+    a_minute: int = 30
+    waiting: int = 64
+    seconds: int = 60
+    visitors: int = 10_000
+
+
+class Rate:
+    """Counts the calls of each address in the last minute."""
+
+    def __init__(self, limits: Limits):
+        self.limits, self.calls = limits, OrderedDict()
+
+    def __call__(self, request: gr.Request | None) -> None:
+        """Raises `ValueError` where an address asks too often."""
+        address = getattr(getattr(request, "client", None), "host", "") or ""
+        now, calls = time.monotonic(), self.calls.setdefault(address, deque())
+        self.calls.move_to_end(address)
+        while len(self.calls) > self.limits.visitors:
+            self.calls.popitem(last=False)
+        while calls and now - calls[0] > 60:
+            calls.popleft()
+        if len(calls) >= self.limits.a_minute:
+            left = 60 - (now - calls[0])
+            raise ValueError(f"{self.limits.a_minute} answers a minute are given: ask again in {left:.0f} seconds.")
+        calls.append(now)
+
+
+class Page:
+    """What the blocks call.
+
+    Args:
+        steered: the model.
+        state: what its repo says of itself.
+        examples: prompts to start from.
+        tasks: tasks with tests, by prompt; their answers are run where there is a sandbox.
+        sandbox: None runs nothing.
+    """
+
+    def __init__(
+        self,
+        steered: Steered,
+        state: State,
+        examples: Sequence[str],
+        tasks: dict[str, object] | None = None,
+        sandbox: Sandbox | None = None,
+        limits: Limits | None = None,
+    ):
+        self.steered, self.state, self.examples = steered, state, list(examples)
+        self.tasks, self.sandbox, self.limits = tasks or {}, sandbox, limits or Limits()
+        self.rate = Rate(self.limits)
+        reach = (2.0 * abs(steered.alpha), 1.25 * max(safe_strengths(state), default=0.0), 1.0)
+        self.largest = round(max(reach), 2)
+        self.names = [f"{layer}.{head}" for layer, head in steered.heads]
+
+    def asked(self, prompt: str, alpha: float, scope: str, heads: Sequence[str]) -> Asked:
+        """Raises `ValueError`, in a visitor's words, for what is not offered."""
+        known = isinstance(alpha, (int, float)) and isfinite(alpha) and abs(alpha) <= self.largest
+        if not known:
+            raise ValueError(f"The strength is {alpha}; from {-self.largest:g} to {self.largest:g} is offered.")
+        if scope not in ("all", "generated"):
+            raise ValueError(f"The scope is {scope!r}; 'all' and 'generated' are offered.")
+        unknown = [name for name in heads if name not in self.names]
+        if unknown:
+            raise ValueError(f"There is no head {unknown[0]!r} among the directions.")
+        places = tuple(place for place, name in enumerate(self.names) if name in heads)
+        self.steered.prompt_ids(prompt)
+        return Asked(prompt, float(alpha), scope, places, self.limits.max_new_tokens)
+
+    def answer(
+        self,
+        prompt: str,
+        alpha: float,
+        scope: str = "all",
+        heads: list[str] | None = None,
+        request: gr.Request = None,
+    ) -> list[dict]:
+        """The answers at minus alpha, 0 and alpha: [{"alpha": ..., "text": ...}, ...]."""
+        try:
+            self.rate(request)
+            asked = self.asked(prompt, alpha, scope, self.names if heads is None else heads)
+        except ValueError as error:
+            raise gr.Error(str(error)) from None
+        *_, last = self.steered.answers(asked)
+        return [{"alpha": answer.alpha, "text": answer.text} for answer in last]
+
+    def show(self, prompt: str, alpha: float, scope: str, heads: list[str], request: gr.Request):
+        """Yields (minus, plain, plus, status, curve) for the page, as tokens come."""
+        try:
+            self.rate(request)
+            asked = self.asked(prompt, alpha, scope, heads)
+        except ValueError as error:
+            yield *[gr.skip()] * 3, f"**{error}**", gr.skip()
+            return
+        shown = 0.0
+        for answers in self.steered.answers(asked):
+            if time.monotonic() - shown > 0.1:
+                shown = time.monotonic()
+                plain = answers[1]
+                yield *(answer_html(answer, plain) for answer in answers), "Answering &hellip;", gr.skip()
+        projections = self.steered.projections(asked, answers)
+        verdicts = self.verdicts(prompt, answers)
+        rows, heads = list(asked.heads), [self.steered.heads[place] for place in asked.heads]
+        found = [each[rows] for each in projections]
+        means = [each.mean(0) for each in found if each.numel()]
+        full = max((float(mean.abs().max()) for mean in means), default=1.0)
+        cells = [
+            answer_html(answer, answers[1], heads, each, full, verdict)
+            for answer, each, verdict in zip(answers, found, verdicts, strict=True)
+        ]
+        steps = [round(self.largest * i / 8, 3) for i in range(-8, 9)]
+        lines = self.steered.curve(asked, answers[1:], steps)
+        names = ("the plain answer", f"the answer at {asked.alpha:+g}")
+        points = [
+            {"alpha": step, "log-probability a token": value, "of": name}
+            for name, line in zip(names, lines, strict=True)
+            for step, value in zip(steps, line, strict=True)
+        ]
+        said = (
+            f"{len(rows)} of {len(self.names)} heads, scope {scope}. Underlined: what the plain answer does not have."
+        )
+        yield *cells, said, pd.DataFrame(points)
+
+    def verdicts(self, prompt: str, answers) -> list[str]:
+        """What the tests of a prompt that has some say of each answer; "" for others."""
+        task = self.tasks.get(prompt)
+        if task is None:
+            return [""] * len(answers)
+        if self.sandbox is None:
+            return ["not run: this machine has no sandbox"] * len(answers)
+        bodies = [function_body(answer.text) for answer in answers]
+        grades = grade([task] * len(answers), bodies, self.sandbox)
+        tests = f"its {len(task.tests)} tests"
+        return [f"{one.style}; {'passes' if one.correct else 'fails'} {tests}" for one in grades]
+
+    def from_link(self, request: gr.Request):
+        """(prompt, alpha, scope, heads) of the page's address; what it does not say, or says wrong, is as shipped."""
+        said = dict(request.query_params) if request is not None else {}
+        try:
+            alpha = float(said.get("alpha", "nan"))
+        except ValueError:
+            alpha = float("nan")
+        alpha = alpha if 0 <= alpha <= self.largest else abs(self.steered.alpha)
+        scope = said.get("scope") if said.get("scope") in ("all", "generated") else self.steered.scope
+        heads = [name for name in said["heads"].split(",") if name in self.names] if "heads" in said else self.names
+        return said.get("prompt", self.examples[0] if self.examples else "")[:100_000], alpha, scope, heads
+
+    def blocks(self) -> gr.Blocks:
+        state, steered = self.state, self.steered
+        what = state.behaviour or "steered at inference time"
+        with gr.Blocks(title=f"{state.name}: {what}", analytics_enabled=False) as blocks:
+            gr.Markdown(
+                f"# {state.name}: {what}\n\nOne prompt, three answers from one batch: steered away, left alone, and "
+                "steered towards, by Inference-Time Intervention. A token is orange where the heads read the "
+                "behaviour, blue where they read its opposite; hover for the head and the value."
+            )
+            prompt = gr.Textbox(label="Prompt", lines=4, max_lines=16, max_length=20_000, elem_id="iti-prompt")
+            with gr.Row():
+                with gr.Column():
+                    alpha = gr.Slider(
+                        0, self.largest, abs(steered.alpha), step=0.05, label="Strength (alpha)", elem_id="iti-alpha"
+                    )
+                    gr.HTML(scale_html(state, self.largest))
+                with gr.Column():
+                    scope = gr.Radio(
+                        ["all", "generated"],
+                        value=steered.scope,
+                        label="Scope: every position, or from the prompt's last token on",
+                        elem_id="iti-scope",
+                    )
+            with gr.Accordion("Heads (layer.head): click to switch on and off", open=False):
+                heads = gr.CheckboxGroup(
+                    self.names, value=self.names, label="Heads", elem_id="iti-heads", show_select_all=True
+                )
+            go = gr.Button("Answer", variant="primary", elem_id="iti-go")
+            status = gr.Markdown("", elem_id="iti-status")
+            with gr.Row(elem_id="iti-answers"):
+                cells = [gr.HTML("", elem_id=f"iti-{sign}", min_width=280) for sign in ("minus", "plain", "plus")]
+            plot = gr.LinePlot(
+                x="alpha",
+                y="log-probability a token",
+                color="of",
+                title="How likely the two answers are, at every strength",
+                height=260,
+                elem_id="iti-curve",
+                sort="x",
+            )
+            if self.examples:
+                gr.Examples([[example] for example in self.examples], [prompt], label="Prompts to try")
+            inputs, outputs = [prompt, alpha, scope, heads], [*cells, status, plot]
+            call = {
+                "fn": self.show,
+                "inputs": inputs,
+                "outputs": outputs,
+                "js": TO_LINK % ",".join(self.names),
+                "concurrency_id": "model",
+                "concurrency_limit": 1,
+                "trigger_mode": "always_last",
+                "show_progress": "minimal",
+                "api_visibility": "private",
+                "time_limit": self.limits.seconds,
+            }
+            go.click(**call)
+            for changed in (alpha.release, scope.input, heads.input):
+                changed(**call)
+            loaded = blocks.load(self.from_link, None, inputs, api_visibility="private")
+            loaded.then(**call)
+            gr.api(self.answer, api_name="answer", concurrency_id="model", concurrency_limit=1)
+        blocks.queue(max_size=self.limits.waiting, default_concurrency_limit=1)
+        return blocks
+
+    def launch(self, host: str = "127.0.0.1", port: int | None = None, block: bool = True):
+        """Serve the page. Returns gradio's (app, local address, shared address)."""
+        return self.blocks().launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=not block,
+            share=False,
+            quiet=not block,
+            css=CSS + heads_css(self.steered.heads),
+            show_error=True,
+            max_file_size=1,
+            enable_monitoring=False,
+            ssr_mode=False,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
+
+
+TO_LINK = """(prompt, alpha, scope, heads) => {
+    const link = new URL(window.location), all = "%s";
+    link.searchParams.set("prompt", prompt);
+    link.searchParams.set("alpha", alpha);
+    link.searchParams.set("scope", scope);
+    const chosen = all.split(",").filter((name) => heads.includes(name)).join(",");
+    if (chosen === all) { link.searchParams.delete("heads"); } else { link.searchParams.set("heads", chosen); }
+    window.history.replaceState(null, "", link);
+    if (window.parent !== window) {
+        window.parent.postMessage({queryString: link.search.slice(1), hash: ""}, "https://huggingface.co");
+    }
+    return [prompt, alpha, scope, heads];
+}"""
+"""What a visitor asked for, in the page's address, also where a Space shows it inside its own page."""

@@ -1,0 +1,252 @@
+"""What the page asks of a model: answers at three strengths in one batch, where heads read the behaviour, a curve."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import SimpleQueue
+
+import torch
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.strengths import ungated
+from ..foundation.tokenize import chat_prompt, prompt_ids
+from ..measure.score import score_tokens
+
+
+SIGNS = ("minus", "plain", "plus")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one visitor asks for. heads: places among `Steered.heads` that are switched on."""
+
+    prompt: str
+    alpha: float
+    scope: str
+    heads: tuple[int, ...]
+    max_new_tokens: int = 120
+
+
+@dataclass(frozen=True)
+class Answer:
+    """alpha: the strength it was given at. ids: its tokens, without special ones, and `tokens` their texts."""
+
+    alpha: float
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    text: str
+
+
+class Steered:
+    """A model that many visitors share: every call carries its own strength, heads and scope, and no call sees
+    another's. One call computes at a time.
+
+    Beside its default directions the model gets one behaviour for each head of them, so that a call may take some of
+    the heads: the same sum of shifts.
+
+    Args:
+        model: a steered model; belongs to this object from now on.
+        tokenizer: its tokenizer.
+        max_prompt_tokens: the longest prompt that is answered.
+    """
+
+    def __init__(self, model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int = 512):
+        if model.iti_directions is None:
+            raise ValueError(f"{model.name_or_path} is not steered: it has no directions")
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.directions = model.iti_directions.top(model.iti_top_k)
+        self.heads = [tuple(head) for head in self.directions.heads.tolist()]
+        self.alpha, self.scope = float(model.iti_alpha), model.iti_scope
+        self.longest = min(max_prompt_tokens, model.config.max_position_embeddings - 16)
+        self._others = {name: alpha for name, alpha in model.iti_strengths.items() if name != model.config.iti_name}
+        self._own = [f"page_head_{place}" for place in range(len(self.heads))]
+        self._lock = threading.Lock()
+        for place, name in enumerate(self._own):
+            model.set_iti_behaviour(name, self._head(place), alpha=0.0)
+
+    def _head(self, place: int):
+        kept = ("heads", "directions", "sigma", "scores", "weights")
+        rows = {name: getattr(self.directions, name) for name in kept}
+        rows = {name: tensor[place : place + 1] for name, tensor in rows.items() if tensor is not None}
+        silent = "weights" in rows and not rows["weights"].any()
+        if silent:  # a weight of 0: no shift, but a file may not hold weights that are all 0
+            rows |= {"weights": torch.ones(1), "sigma": torch.zeros(1)}
+        return replace(self.directions, **rows)
+
+    def _strengths(self, alphas: Sequence[float], heads: Sequence[int]) -> dict[str, torch.Tensor]:
+        """`iti_alpha` of a call whose rows are at these strengths. A row at 0 is plain."""
+        rows, config = torch.tensor([float(alpha) for alpha in alphas]), self.model.config
+        whole = len(set(heads)) == len(self.heads)
+        found = {config.iti_name: rows * whole}
+        found |= {name: rows * (not whole and place in heads) for place, name in enumerate(self._own)}
+        return found | {name: alpha * (rows != 0) for name, alpha in self._others.items()}
+
+    @contextlib.contextmanager
+    def _alone(self, scope: str):
+        with self._lock:
+            before, self.model.iti_scope = self.model.iti_scope, scope
+            try:
+                yield self.model
+            finally:
+                self.model.iti_scope = before
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The tokens of a visitor's prompt, inside the model's chat template where it has one. Raises `ValueError`, in
+        words for a visitor, for a prompt that is empty or too long."""
+        if not prompt.strip():
+            raise ValueError("The prompt is empty: write something for the model to go on from.")
+        if len(prompt) > 32 * self.longest:  # before it is tokenized
+            raise ValueError(f"The prompt has {len(prompt):,} characters; at most {self.longest} tokens are answered.")
+        ids = prompt_ids(self.tokenizer, chat_prompt(self.tokenizer, prompt))
+        if len(ids) > self.longest:
+            raise ValueError(f"The prompt has {len(ids):,} tokens; at most {self.longest} are answered.")
+        return ids
+
+    def answers(self, asked: Asked) -> Iterator[list[Answer]]:
+        """At minus alpha, 0 and alpha, greedily, from one batched call; again and again as tokens come, complete the
+        last time. Whoever stops listening stops the computing."""
+        ids = self.prompt_ids(asked.prompt)
+        alphas = (-asked.alpha, 0.0, asked.alpha)
+        room = min(asked.max_new_tokens, self.model.config.max_position_embeddings - len(ids))
+        inputs = torch.tensor([ids] * len(alphas), device=self.model.get_input_embeddings().weight.device)
+        queue, stopped = _Steps(), threading.Event()
+
+        def compute() -> None:
+            try:
+                self.model.generate(
+                    input_ids=inputs,
+                    attention_mask=torch.ones_like(inputs),
+                    do_sample=False,
+                    max_new_tokens=room,
+                    iti_alpha=self._strengths(alphas, asked.heads),
+                    streamer=queue,
+                    stopping_criteria=[_Stopped(stopped)],
+                )
+                queue.steps.put(None)
+            except BaseException as error:
+                queue.steps.put(error)
+
+        with self._alone(asked.scope):
+            thread = threading.Thread(target=compute, daemon=True)
+            thread.start()
+            try:
+                rows = [_Row(self.tokenizer, alpha) for alpha in alphas]
+                yield [row.answer() for row in rows]
+                while (step := queue.steps.get()) is not None:
+                    if isinstance(step, BaseException):
+                        raise step
+                    for row, token in zip(rows, step, strict=True):
+                        row.append(token)
+                    yield [row.answer() for row in rows]
+                yield [row.answer(complete=True) for row in rows]
+            finally:
+                stopped.set()
+                thread.join()
+
+    @torch.no_grad()
+    def projections(self, asked: Asked, answers: Sequence[Answer]) -> list[torch.Tensor]:
+        """Where the behaviour is read: of each answer [heads, tokens], each token's activation at the chosen heads
+        (where the directions were read, without the shift), projected on the head's direction, in sigmas from the mean
+        over the plain answer."""
+        ids, device = self.prompt_ids(asked.prompt), self.model.get_input_embeddings().weight.device
+        wanted: dict[int, list[int]] = {}
+        for place, (layer, _) in enumerate(self.heads):
+            wanted.setdefault(layer, []).append(place)
+        found = []
+        with self._alone(asked.scope) as model:
+            for answer in answers:
+                rows = torch.zeros(len(self.heads), len(answer.ids))
+                if not answer.ids:
+                    found.append(rows)
+                    continue
+
+                def read(module, arguments, output, places, rows=rows):
+                    x = (output if self.directions.site == "residual" else arguments[0])[0, -rows.shape[1] :].float()
+                    for place in places:
+                        one = x.unflatten(-1, (-1, self.directions.head_dim))[:, self.heads[place][1]]
+                        rows[place] = (one @ self.directions.directions[place].to(one.device)).cpu()
+
+                handles = [
+                    model.model.layers[layer].self_attn.o_proj.register_forward_hook(partial(read, places=places))
+                    for layer, places in wanted.items()
+                ]
+                try:
+                    inputs = torch.tensor([[*ids, *answer.ids]], device=device)
+                    start = {"iti_start": len(ids) - 1} if asked.scope == "generated" else {}
+                    alpha = self._strengths([answer.alpha], asked.heads)
+                    model.model(input_ids=inputs, iti_alpha=alpha, use_cache=False, **start, **ungated(model))
+                finally:
+                    for handle in handles:
+                        handle.remove()
+                found.append(rows)
+        plain = next((rows for rows, answer in zip(found, answers, strict=True) if answer.alpha == 0), found[0])
+        centre = plain.mean(-1, keepdim=True) if plain.shape[1] else torch.zeros(len(self.heads), 1)
+        return [(rows - centre) / self.directions.sigma[:, None].clamp_min(1e-6) for rows in found]
+
+    def curve(self, asked: Asked, answers: Sequence[Answer], alphas: Sequence[float]) -> list[list[float]]:
+        """Of each answer, its mean log-probability a token after the prompt, at each of `alphas`."""
+        ids = self.prompt_ids(asked.prompt)
+        rows = [(ids, answer.ids, alpha) for answer in answers for alpha in alphas]
+        starts = [len(ids) - 1] * len(rows) if asked.scope == "generated" else None
+        with self._alone(asked.scope) as model:
+            scored = score_tokens(
+                model,
+                [(prompt, completion) for prompt, completion, _ in rows],
+                [alpha for *_, alpha in rows],
+                starts,
+                strengths_of=lambda alphas: self._strengths(alphas, asked.heads),
+            )
+        means = [one.log_probability / max(1, len(row[1])) for one, row in zip(scored, rows, strict=True)]
+        return [means[at : at + len(alphas)] for at in range(0, len(means), len(alphas))]
+
+
+class _Row:
+    """One answer as it grows."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, alpha: float):
+        self.tokenizer, self.alpha, self.special = tokenizer, alpha, set(tokenizer.all_special_ids)
+        self.ids, self.tokens, self.text, self.ended = [], [], "", False
+
+    def append(self, token: int) -> None:
+        self.ended = self.ended or token in self.special
+        if not self.ended:
+            self.ids.append(token)
+            said = self.tokenizer.decode(self.ids, skip_special_tokens=False).rstrip("\N{REPLACEMENT CHARACTER}")
+            self.tokens.append(said[len(self.text) :])  # of the tokens of one character the last has it
+            self.text = said
+
+    def answer(self, complete: bool = False) -> Answer:
+        if complete and self.ids:
+            whole = self.tokenizer.decode(self.ids, skip_special_tokens=False)
+            self.tokens[-1] += whole[len(self.text) :]
+            self.text = whole
+        return Answer(self.alpha, tuple(self.ids), tuple(self.tokens), self.text)
+
+
+class _Steps(BaseStreamer):
+    """The new tokens of all rows, a list a step."""
+
+    def __init__(self):
+        self.steps: SimpleQueue = SimpleQueue()
+        self._prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._prompt:
+            self.steps.put(value.reshape(-1).tolist())
+        self._prompt = False
+
+    def end(self) -> None:
+        pass
+
+
+class _Stopped(StoppingCriteria):
+    def __init__(self, stopped: threading.Event):
+        self.stopped = stopped
+
+    def __call__(self, input_ids: torch.Tensor, scores, **kwargs) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.stopped.is_set(), device=input_ids.device)
