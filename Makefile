@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines fuzz faults lint train-base train-natural natural refit sweep evaluate examples bench clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate examples bench clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -27,6 +27,13 @@ test-vllm: .venv/.test .venv-vllm/.ready
 # MLX-LM, CTranslate2 and ONNX Runtime GenAI, in an environment of their own.
 test-engines: .venv/.test .venv-engines/.ready
 	ITI_ENGINES=$(CURDIR)/.venv-engines/bin/python .venv/bin/python -m pytest -s tests/engines/test_other_engines.py
+
+# The page in headless Chromium (apt-get install chromium), in an environment of its own.
+test-space: .venv-space/.ready
+	.venv-space/bin/python -m pytest tests/space
+
+screenshot: .venv-space/.ready
+	.venv-space/bin/python examples/screenshot.py figures/space.png
 
 # Random changes of files, 10,000 of each kind; kills at ten random moments of each command. Minutes to hours.
 fuzz: .venv/.test
@@ -94,7 +101,7 @@ bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py
 
 clean:
-	rm -rf .venv .venv-oldest .venv-vllm .venv-engines build *.egg-info
+	rm -rf .venv .venv-oldest .venv-vllm .venv-engines .venv-space build *.egg-info
 
 .venv/.run: requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -122,6 +129,13 @@ clean:
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
 	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/engines.txt
+	touch $@
+
+.venv-space/.ready: requirements/space.txt pyproject.toml
+	$(PYTHON) -m venv .venv-space
+	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
+	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/space.txt
+	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	touch $@
 
 .venv-oldest/.test: requirements/oldest.txt pyproject.toml

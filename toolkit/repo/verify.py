@@ -128,7 +128,7 @@ def _card(config: dict, names: list[str], get) -> list[str]:
 def _code(name: str, path: Path) -> CodeFile:
     data = path.read_bytes()
     sha256, own = hashlib.sha256(data).hexdigest(), ROOT / name
-    if name not in (*CODE, "__init__.py"):
+    if name not in (*CODE, "__init__.py", "app.py"):
         return CodeFile(name, sha256, "unknown")
     if own.read_bytes() == data:
         return CodeFile(name, sha256, "ours")

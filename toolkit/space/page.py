@@ -14,7 +14,7 @@ from ..foundation.sandbox import Sandbox
 from ..measure.grade import grade
 from ..repo.state import State
 from .draw import CSS, answer_html, heads_css, safe_strengths, scale_html
-from .steered import Asked, Steered
+from .steered import SIGNS, Asked, Steered
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,8 @@ class Page:
             for name, line in zip(names, lines, strict=True)
             for step, value in zip(steps, line, strict=True)
         ]
-        said = (
-            f"{len(rows)} of {len(self.names)} heads, scope {scope}. Underlined: what the plain answer does not have."
-        )
+        said = f"{len(rows)} of {len(self.names)} heads, scope {scope}. Underlined: what the plain answer has not. "
+        said += f"Full colour: {full:.2f} sigmas." if rows else "No head is on, so all three are plain."
         yield *cells, said, pd.DataFrame(points)
 
     def verdicts(self, prompt: str, answers) -> list[str]:
@@ -178,8 +177,8 @@ class Page:
         with gr.Blocks(title=f"{state.name}: {what}", analytics_enabled=False) as blocks:
             gr.Markdown(
                 f"# {state.name}: {what}\n\nOne prompt, three answers from one batch: steered away, left alone, and "
-                "steered towards, by Inference-Time Intervention. A token is orange where the heads read the "
-                "behaviour, blue where they read its opposite; hover for the head and the value."
+                "steered towards, by Inference-Time Intervention. Colour: each token's activations along the heads' "
+                "directions, orange above the plain answer's mean, blue below it; hover for the head and the value."
             )
             prompt = gr.Textbox(label="Prompt", lines=4, max_lines=16, max_length=20_000, elem_id="iti-prompt")
             with gr.Row():
@@ -202,7 +201,10 @@ class Page:
             go = gr.Button("Answer", variant="primary", elem_id="iti-go")
             status = gr.Markdown("", elem_id="iti-status")
             with gr.Row(elem_id="iti-answers"):
-                cells = [gr.HTML("", elem_id=f"iti-{sign}", min_width=280) for sign in ("minus", "plain", "plus")]
+                cells = []
+                for sign in SIGNS:
+                    with gr.Column(min_width=280):
+                        cells.append(gr.HTML("", elem_id=f"iti-{sign}"))
             plot = gr.LinePlot(
                 x="alpha",
                 y="log-probability a token",
@@ -211,6 +213,7 @@ class Page:
                 height=260,
                 elem_id="iti-curve",
                 sort="x",
+                x_lim=[-self.largest, self.largest],
             )
             if self.examples:
                 gr.Examples([[example] for example in self.examples], [prompt], label="Prompts to try")
