@@ -17,6 +17,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import canary, export, serve
 from .fit import fit
+from .follow import followed
 from .generate import generate
 from .info import info
 from .lm_eval import lm_eval
@@ -31,7 +32,6 @@ app = typer.Typer(
     name="iti-llama",
     help="A Llama steered at inference time: use it, look into it, make directions, measure them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -55,8 +55,8 @@ def of_all(
 app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
 for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
-    app.command()(command)
-app.command("lm-eval")(lm_eval)
+    app.command()(followed(command))
+app.command("lm-eval")(followed(lm_eval))
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 

@@ -31,6 +31,7 @@ from .options import (
     console,
     load,
     progress_bar,
+    say_next,
 )
 
 
@@ -140,6 +141,9 @@ def evaluate(
         wrong = f"{len(row.wrong_way)} out of the target ({len(row.wrong_way) / len(chosen):.1%} the wrong way)"
         moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {wrong}"
         console.print(f"{row.condition}: {moved}, against plain")
+    if folder and Path(folder).resolve() != ROOT:
+        own = out is not None and out.resolve() == Path(folder).resolve()
+        say_next(f"iti-llama push {repo} OWNER/NAME" if own else f"the same with --out {repo}: its card says so, too")
 
 
 def short_table(done, tasks) -> Table:

@@ -2,15 +2,26 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..foundation.files import folder_of
-from .options import REPO_HELP, DeviceMap, Json, RepoArgument, RepoOption, Revision, console, one_repo
+from .options import (
+    REPO_HELP,
+    DeviceMap,
+    Json,
+    RepoArgument,
+    RepoOption,
+    Revision,
+    console,
+    one_repo,
+    progress_bar,
+    say_next,
+)
 
 
 def export(
@@ -39,10 +50,11 @@ def export(
     from ..export.export import export as export_repo
 
     source = one_repo(repo, model)
-    with Console(stderr=True).status("opening") as status:
+    with progress_bar() as advance:
+        step = partial(advance, rows=None)
         canary, said = export_repo(
             source, to, out, alpha=alpha, top_k=top_k, scope=scope, into=into, quantisation=quantisation,
-            prompts=canary_prompt or (), revision=revision, device_map=device_map, progress=status.update,
+            prompts=canary_prompt or (), revision=revision, device_map=device_map, progress=step,
         )  # fmt: skip
     if json_:
         print(json.dumps({"out": str(out), "to": to, "said": said, "canary": canary and asdict(canary)}))
@@ -52,8 +64,8 @@ def export(
     console.print(f"{to}: written to {out}", soft_wrap=True, highlight=False)
     if canary is not None:
         place = {"vllm": f"http://SERVER --model NAME --canary {out}/iti_canary.json", "peft": f"{out} --base BASE"}
-        said = f"alpha {canary.alpha:g}, {canary.heads} heads; next: iti-llama canary {place.get(to, out)}"
-        console.print(said, highlight=False, soft_wrap=True)
+        console.print(f"alpha {canary.alpha:g}, {canary.heads} heads", highlight=False)
+        say_next(f"iti-llama canary {place.get(to, out)}")
 
 
 def canary(

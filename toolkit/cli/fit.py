@@ -18,6 +18,7 @@ from .options import (
     command_line,
     console,
     progress_bar,
+    say_next,
 )
 
 
@@ -145,4 +146,5 @@ def fit(
     console.print(Markdown(report_table(found)))
     if gating is not None:
         console.print(f"gate: {gate_line(found['gate'])}", soft_wrap=True)
-    console.print(f"\nwritten to {out}; next: iti-llama sweep --model {out} --apply", soft_wrap=True)
+    console.print(f"\nwritten to {out}", soft_wrap=True)
+    say_next(f"iti-llama sweep --model {out} --apply")

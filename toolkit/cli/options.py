@@ -15,6 +15,18 @@ from ..foundation.files import folder_of
 
 
 console = Console()
+"""What a command says of itself; `--json` prints beside it."""
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether the commands keep to errors and `--json`."""
+    console.quiet = quiet
+
+
+def say_next(words: str) -> None:
+    """The last line of a command that was not asked for JSON: what to do next."""
+    console.print(f"next: {words}", highlight=False, soft_wrap=True, markup=False)
+
 
 REPO_HELP = "Hub repo or folder of a steered model"
 
@@ -161,25 +173,34 @@ def load(
 
 @contextmanager
 def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None], None]]:
-    """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, and the time left. A step
-    "NAME I of N" is a bar of its own, which moves with I."""
+    """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, how many a second, and the
+    time left. A step "NAME I of N" is a bar of its own, which moves with I. `advance.console` prints above them."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    class Rate(ProgressColumn):
+        def render(self, task: Task):
+            speed = task.finished_speed or task.speed
+            return f"{speed:,.1f}/s" if speed and task.completed else ""
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    shown = Console(stderr=True, quiet=console.quiet)
+    with Progress(*columns, console=shown, transient=True) as progress:
         task, counted = progress.add_task("loading", total=total), {}
 
         def advance(step: str, rows: int | None = None) -> None:
@@ -191,6 +212,7 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
             else:
                 progress.update(task, description=step, advance=rows or 0)
 
+        advance.console = shown
         yield advance
 
 

@@ -1,6 +1,7 @@
 """`iti-llama convert`, `push` and `verify`"""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,18 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from .options import DeviceMap, Dtype, Json, RepoArgument, RepoOption, Revision, console, one_repo
+from .options import (
+    DeviceMap,
+    Dtype,
+    Json,
+    RepoArgument,
+    RepoOption,
+    Revision,
+    console,
+    one_repo,
+    progress_bar,
+    say_next,
+)
 
 
 def convert(
@@ -28,9 +40,11 @@ def convert(
     """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
     from ..repo.convert import convert as convert_source
 
-    found = convert_source(
-        source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map
-    )
+    with progress_bar() as advance:
+        advance("converting")
+        found = convert_source(
+            source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map
+        )
     if json_:
         told = {
             "heads": len(found.directions),
@@ -43,6 +57,7 @@ def convert(
     for line in found.said:
         console.print(escape(line), highlight=False)
     console.print(f"{len(found.directions)} heads, written to {out}", highlight=False)
+    say_next(f"iti-llama info {out}, then iti-llama evaluate --repo {out} --tasks ... --target ...")
 
 
 def push(
@@ -62,6 +77,10 @@ def push(
 ) -> None:
     """Push a steered repo to the Hub: code, config, directions, tokenizer, card, report, figures; weights if
     self-contained."""
+    if not json_ and not console.quiet:
+        os.environ.pop(
+            "HF_HUB_DISABLE_PROGRESS_BARS", None
+        )  # huggingface_hub shows what it uploads, rate and time left
     from ..repo.push import push as push_folder
 
     *folders, repo = places
@@ -87,6 +106,8 @@ def push(
     console.print(f"{found.repo} at {found.commit}: {len(found.files)} files", highlight=False)
     if found.pull_request:
         console.print(found.pull_request, highlight=False)
+        return
+    say_next(f'AutoModelForCausalLM.from_pretrained("{found.repo}", trust_remote_code=True, device_map="auto")')
 
 
 def verify(

@@ -139,4 +139,4 @@ def run(
         pushed = push_folder(out, push, private=private)
         say(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files")
     else:
-        say(f"next: iti-llama push {out} OWNER/NAME")
+        say(f"next: iti-llama push {out} OWNER/NAME, or look at it: iti-llama space --repo {out}")

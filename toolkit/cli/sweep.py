@@ -29,6 +29,7 @@ from .options import (
     load,
     numbers,
     progress_bar,
+    say_next,
 )
 
 
@@ -122,6 +123,7 @@ def sweep(
             seed=seed,
             command=command_line(),
             progress=advance,
+            told=lambda points: advance.console.print(sweep_plot(points, chosen.target, chosen.sound)),
         )
     if json_:
         print(json.dumps(found, indent=1))
@@ -134,6 +136,7 @@ def sweep(
             "steering does anything is not shown by it.",
             highlight=False,
         )
+        say_next(f"iti-llama evaluate --repo {repo} --target ..." if apply_ else AGAIN)
         return
     console.print(sweep_table(choice, chosen))
     if choice.why:
@@ -143,6 +146,27 @@ def sweep(
     console.print(f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}", soft_wrap=True)
     if choice.confirmed:
         console.print(confirmed_table(choice.confirmed, checked))
+    say_next(f"iti-llama evaluate --repo {repo} --gates --out {repo}" if apply_ else AGAIN)
+
+
+AGAIN = "the same command with --apply writes the choice into the repo"
+
+PLOT_WIDTH = 30
+
+
+def sweep_plot(points, target: str, sound: str) -> Table:
+    """The points of one K and scope as bars: the share in the target, and beside it what is lost."""
+    title = f"{points[-1].top_k} heads, scope {points[-1].scope}: {target}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in ("alpha", "", "", *([sound] if sound else []), "KL"):
+        table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
+    for point in points:
+        share = point.at.target.mean
+        bar = "\N{FULL BLOCK}" * round(PLOT_WIDTH * share)
+        cells = [f"{point.alpha:g}", f"{bar:<{PLOT_WIDTH}}", f"{share:.1%}"]
+        cells += [f"{point.at.correct.mean:.1%}"] if sound else []
+        table.add_row(*cells, f"{point.kl:.3f}")
+    return table
 
 
 def confirmed_table(rows, tasks) -> Table:

@@ -85,9 +85,10 @@ def choose_strength(
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
     store: SavedCompletions | None = None,
+    told: Callable[[list[Point]], None] = lambda points: None,
 ) -> Choice:
     """Sweep the grid on validation tasks, choose, compare with random directions, and confirm on other tasks, once.
-    The model is as before at the end. With a `store` a killed run goes on where it stopped.
+    The model is as before at the end. With a `store` a killed run goes on where it stopped. told: see `sweep`.
 
     Raises:
         ValueError: if the tasks have no target; `strength_of_budget` needs none.
@@ -108,7 +109,7 @@ def choose_strength(
             alphas = [_rounded_down(exact)]
         points = sweep(
             model, tokenizer, task_set, ks, alphas, grid.scopes, sandbox, batch_size,
-            lambda n: progress("generate", n), store,
+            lambda n: progress("generate", n), store, told=told,
         )  # fmt: skip
         best = choose(points, grid.guard, grid.kl_guard)
         if best is None:

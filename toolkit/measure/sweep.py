@@ -131,9 +131,11 @@ def sweep(
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
     one_way: bool = False,
+    told: Callable[[list[Point]], None] = lambda points: None,
 ) -> list[Point]:
     """Answer every task at every point; the first point is alpha 0, which every K and scope share. `one_way`: nothing
-    is answered at minus alpha. The model's own K and scope are put back."""
+    is answered at minus alpha. The model's own K and scope are put back. told: is called with the points of each K and
+    scope as soon as they are known."""
     before = (model.iti_top_k, model.iti_scope)
     texts = next(iter(task_set.texts.values()))
     points: list[Point] = []
@@ -152,6 +154,7 @@ def sweep(
             for i, alpha in enumerate(strengths):
                 own, kl = rates[len(tries) * i : len(tries) * (i + 1)], kls[each * i : each * (i + 1)]
                 points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2]))
+            told(points[-len(strengths) :])
     finally:
         model.iti_top_k, model.iti_scope = before
     return points

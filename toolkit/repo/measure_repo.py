@@ -14,7 +14,7 @@ from ..foundation.sandbox import Sandbox
 from ..measure.choose_strength import Budget, Choice, Grid, choose_strength, strength_of_budget
 from ..measure.evaluate import sweep_settings_of
 from ..measure.saved_completions import SavedCompletions
-from ..measure.sweep import apply
+from ..measure.sweep import Point, apply
 from ..measure.sweep_figure import sweep_figure
 from ..measure.tasks import TaskSet
 from .card import renew_card
@@ -35,10 +35,12 @@ def sweep_model(
     seed: int = 0,
     command: str = "",
     progress: Callable[[str, int], None] = lambda step, rows: None,
+    told: Callable[[list[Point]], None] = lambda points: None,
 ) -> tuple[dict, Choice | Budget]:
     """Choose alpha, K and scope; returns `sweep.json` and the choice. With `out` that file, a figure, and the answers
     that a killed run goes on from are written there. `apply_to` is a repo whose config takes the choice and whose card
-    says so. With `budget_alone` no task is answered: alpha is the largest inside the grid's budget."""
+    says so. With `budget_alone` no task is answered: alpha is the largest inside the grid's budget. told: see
+    `sweep`."""
     found = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
     heads = len(model.iti_directions)
     if budget_alone:
@@ -47,7 +49,7 @@ def sweep_model(
     else:
         store = out and SavedCompletions(out / "sweep_completions.jsonl", sweep_settings_of(model, tasks))
         choice = choose_strength(
-            model, tokenizer, tasks, grid, sandbox, confirm, batch_size, seed, progress=progress, store=store
+            model, tokenizer, tasks, grid, sandbox, confirm, batch_size, seed, progress, store, told
         )
         found |= {"target": tasks.target, "sound": tasks.sound} | choice.to_dict()
         if choice.confirmed:

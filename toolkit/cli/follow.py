@@ -1,0 +1,63 @@
+"""How long work is followed: `--quiet` on every command, and what Ctrl-C leaves."""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .options import be_quiet
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables: errors and --json alone")]
+
+NOTHING = "nothing was written, and nothing is half written"
+
+
+def _kept_fit(given: dict) -> str:
+    if given.get("cache"):
+        return f"activations read so far are in {given['cache']}: the same command goes on from there"
+    return f"{NOTHING}; with --cache DIR the activations read so far are kept"
+
+
+def _kept_answers(given: dict) -> str:
+    if given.get("out"):
+        return f"answers given so far are in {given['out']}: the same command goes on from there"
+    return f"{NOTHING}; with --out DIR the answers given so far are kept"
+
+
+KEPT: dict[str, Callable[[dict], str]] = {
+    "fit": _kept_fit,
+    "run": lambda given: f"what is done is in {given['out']}: the same command goes on from there",
+    "sweep": _kept_answers,
+    "evaluate": _kept_answers,
+    "convert": lambda given: f"{given['out']} is as it was before; run the command again",
+    "export": lambda given: f"{given['out']} is as it was before; run the command again",
+    "push": lambda given: "a push is one commit: unless it was said to be made, the Hub is as it was; run it again",
+}
+"""What is kept of a command that was interrupted, and how to go on, from its arguments."""
+
+
+def followed(command: Callable) -> Callable:
+    """The command with `--quiet`, and with a word instead of a traceback at Ctrl-C (exit code 130)."""
+    signature = inspect.signature(command)
+
+    @functools.wraps(command)
+    def run(*args, quiet: bool = False, **kwargs):
+        be_quiet(quiet)
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            given = signature.bind_partial(*args, **kwargs).arguments
+            kept = KEPT.get(command.__name__, lambda given: NOTHING)(given)
+            Console(stderr=True).print(f"interrupted: {escape(kept)}", highlight=False, soft_wrap=True)
+            sys.exit(130)
+
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
+    run.__annotations__ = command.__annotations__ | {"quiet": Quiet}
+    return run
