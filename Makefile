@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate examples bench clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate examples bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -100,8 +100,13 @@ natural: .venv/.test
 bench: .venv/.run
 	.venv/bin/python benchmarks/decode.py
 
+# What wants an NVIDIA card, under 10 minutes on a large one; writes docs/gpu.md. PARTS=decoding,speed for some of it.
+PARTS ?= demo,decoding,speed,capture,probes,sweep,forms
+gpu: .venv-gpu/.ready
+	.venv-gpu/bin/python benchmarks/gpu.py --parts $(PARTS) --out docs/gpu.md
+
 clean:
-	rm -rf .venv .venv-oldest .venv-vllm .venv-engines .venv-space build *.egg-info
+	rm -rf .venv .venv-oldest .venv-vllm .venv-engines .venv-space .venv-gpu build *.egg-info
 
 .venv/.run: requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -129,6 +134,14 @@ clean:
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
 	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/engines.txt
+	touch $@
+
+# With the CUDA build of torch that PyPI has.
+.venv-gpu/.ready: requirements/run.txt pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/run.txt
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	touch $@
 
 .venv-space/.ready: requirements/space.txt pyproject.toml

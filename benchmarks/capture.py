@@ -17,7 +17,7 @@ from decode import SHAPES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from iti_llama.toolkit.fit.positions import Row
-from iti_llama.toolkit.fit.record_activations import _batches, record_batch
+from iti_llama.toolkit.fit.record_activations import by_length, record_batch
 
 
 def main() -> None:
@@ -36,8 +36,9 @@ def main() -> None:
     lengths = (torch.randn(args.rows).mul(0.5).exp() * 600).clamp(60, 2000).int().tolist()
     if args.device == "cpu":
         lengths = [max(8, length // 8) for length in lengths]
-    rows = [Row(torch.randint(5, 4000, (length,)).tolist(), length - 1) for length in lengths]
-    batches = _batches(rows, args.batch_size)
+    most = SHAPES[args.shape]["vocab_size"]
+    rows = [Row(torch.randint(5, most, (length,)).tolist(), length - 1) for length in lengths]
+    batches = by_length(rows, args.batch_size)
     record_batch(model, [rows[i] for i in batches[0]], 0)
     start = time.perf_counter()
     for batch in batches:

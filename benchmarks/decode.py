@@ -25,6 +25,14 @@ from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 
 
 SHAPES = {
+    "tiny": {
+        "vocab_size": 2048,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
     "small": {
         "vocab_size": 4096,
         "hidden_size": 512,
@@ -60,9 +68,10 @@ class Count(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def build(shape: dict, heads: int, device: str, dtype: torch.dtype):
+def build(shape: dict, heads: int, device: str, dtype: torch.dtype, attention: str = "sdpa"):
     """Plain and steered models that share their weights, and the directions."""
     config = LlamaConfig(**shape, max_position_embeddings=8192)
+    config._attn_implementation = attention
     torch.manual_seed(0)
     with torch.device(device):
         torch.set_default_dtype(dtype)
@@ -70,7 +79,7 @@ def build(shape: dict, heads: int, device: str, dtype: torch.dtype):
         torch.set_default_dtype(torch.float32)
     kept = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
     with torch.device("meta"):
-        steered = ITILlamaForCausalLM(ITILlamaConfig(**kept))
+        steered = ITILlamaForCausalLM(ITILlamaConfig(**kept, attn_implementation=attention))
     steered.load_state_dict(plain.state_dict(), assign=True)
     steered.model.rotary_emb = plain.model.rotary_emb
     steered.eval()
@@ -170,26 +179,32 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=256, help="tokens of the prompt")
     parser.add_argument("--steps", type=int, default=16, help="decode steps a round")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--attention", default="sdpa", help="sdpa, eager, flash_attention_2")
     parser.add_argument("--compile", action="store_true", help="torch.compile the decode step")
     parser.add_argument("--load", action="store_true", help="time loading too")
+    parser.add_argument("--no-counts", dest="counts", action="store_false", help="times alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     dtype = getattr(torch, arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32"))
-    plain, steered, directions = build(SHAPES[arguments.shape], arguments.heads, arguments.device, dtype)
+    plain, steered, directions = build(
+        SHAPES[arguments.shape], arguments.heads, arguments.device, dtype, arguments.attention
+    )
 
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or "cpu"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, {where}, {dtype}"
     result = {"shape": arguments.shape, "versions": versions, "compiled": arguments.compile}
+    result["attention"] = arguments.attention
     result["steered_layers"] = len(directions.offsets())
-    short = torch.randint(0, plain.config.vocab_size, (2, 8), device=arguments.device)
-    alphas = torch.tensor([0.5, 1.0], device=arguments.device, dtype=dtype)
-    result["counts"] = {"plain": counts(plain, short), "steered": counts(steered, short)}
-    result["counts"]["steered, alpha per row"] = counts(steered, short, iti_alpha=alphas)
-    handles = add_hooks(plain, directions)
-    result["counts"]["hooks"] = counts(plain, short)
-    for handle in handles:
-        handle.remove()
-    result["graph_breaks"] = {"plain": graph_breaks(plain, short), "steered": graph_breaks(steered, short)}
+    if arguments.counts:
+        short = torch.randint(0, plain.config.vocab_size, (2, 8), device=arguments.device)
+        alphas = torch.tensor([0.5, 1.0], device=arguments.device, dtype=dtype)
+        result["counts"] = {"plain": counts(plain, short), "steered": counts(steered, short)}
+        result["counts"]["steered, alpha per row"] = counts(steered, short, iti_alpha=alphas)
+        handles = add_hooks(plain, directions)
+        result["counts"]["hooks"] = counts(plain, short)
+        for handle in handles:
+            handle.remove()
+        result["graph_breaks"] = {"plain": graph_breaks(plain, short), "steered": graph_breaks(steered, short)}
 
     def compiled(model):
         return torch.compile(model, mode="reduce-overhead", fullgraph=True) if arguments.compile else None
@@ -224,9 +239,9 @@ def main() -> None:
     print(
         f"{arguments.shape}: {result['steered_layers']} of {plain.config.num_hidden_layers} layers steered; {versions}"
     )
-    for name, count in result["counts"].items():
+    for name, count in result.get("counts", {}).items():
         print(f"  a decode step, {name}: {count['operations']} operations, {count['syncs']} syncs")
-    print(f"  graph breaks: {result['graph_breaks']}")
+    print(f"  graph breaks: {result.get('graph_breaks')}")
     print("throughput relative to plain Llama, median (middle half of the rounds):")
     for name, ratio in result["ratios"].items():
         print(f"  {name}: {ratio['median']:.3f} ({ratio['from']:.3f} to {ratio['to']:.3f}, {ratio['rounds']} rounds)")

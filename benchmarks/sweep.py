@@ -30,9 +30,11 @@ def main() -> None:
     parser.add_argument("--alphas", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=256, help="rows of one batch, for both")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT), AutoTokenizer.from_pretrained(ROOT)
+    model = model.eval().to(args.device)
     prompts = [task.prompt for task in sample_tasks("validation", args.tasks, seed=3)]
     alphas = [model.iti_alpha * (i + 1) / args.alphas for i in range(args.alphas)]
 

@@ -1,0 +1,36 @@
+"""`make gpu` without the card: the same command at a tiny shape on the CPU, so that only the card is missing."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from iti_llama.toolkit.foundation.package import ROOT
+
+
+COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
+TINY = ["--shape", "tiny", "--device", "cpu", "--rounds", "2", "--batch", "1", "2", "--prompt", "8", "--rows", "6"]
+
+
+def test_parts_run_and_are_written_down(tmp_path):
+    out, parts = tmp_path / "gpu.md", ["speed", "capture", "forms"]
+    arguments = [*TINY, "--attention", "sdpa", "--no-compile", "--parts", ",".join(parts), "--out", str(out)]
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    written = out.read_text()
+    assert done.returncode == 0, done.stderr + written
+    assert re.findall(r"^## (\w+)", written, re.MULTILINE) == parts and "failed" not in written
+    for name in ("batch 1, prefill, steered", "batch 2, decode, steered", "load time"):
+        assert name in written
+    assert f"torch {torch.__version__}" in written and "no card" in written
+    apart = [float(value) for value in re.findall(r"\| ([\d.e+-]+) \|$", written.split("## forms")[1], re.MULTILINE)]
+    assert len(apart) == 2 and all(value < 1e-3 for value in apart)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_without_a_card_it_says_so_and_unknown_parts_are_refused():
+    done = subprocess.run([*COMMAND], capture_output=True, text=True)
+    assert done.returncode == 2 and "no CUDA device" in done.stderr
+    done = subprocess.run([*COMMAND, "--parts", "decoding,everything"], capture_output=True, text=True)
+    assert done.returncode == 2 and "everything; there are demo" in done.stderr
