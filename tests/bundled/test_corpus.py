@@ -8,20 +8,19 @@ import pytest
 from iti_llama.toolkit.bundled.corpus import (
     HEADERS,
     IDIOMATIC_SHARE,
-    SOURCES,
     classics,
     combinations,
-    group_of,
     sample_document,
     sample_tasks,
     split_of,
 )
+from iti_llama.toolkit.bundled.corpus_parts import SOURCES
 from iti_llama.toolkit.data.style import style_of
 
 
 def test_composition_gives_thousands_of_tasks_and_classics_are_named():
-    groups = {group_of(source, *combo) for source in SOURCES.values() for combo in combinations(source)}
-    assert len(groups) > 2000
+    groups = {combination.group for source in SOURCES for combination in combinations(source)}
+    assert len(groups) > 5000
     names = {task.group for task in classics()}
     for name in ("prime", "factorial", "palindrome", "fibonacci", "anagram", "gcd", "flatten"):
         assert f"classic:{name}" in names

@@ -113,7 +113,7 @@ def test_the_quick_start_of_the_readme_runs_as_it_stands():
 def test_the_auto_classes_give_our_class_with_remote_code():
     model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True, device_map="auto", dtype="auto")
     assert type(model).__name__ == "ITILlamaForCausalLM"
-    assert model.iti_alpha > 0 and len(model.iti_directions) == 12
+    assert model.iti_alpha > 0 and len(model.iti_directions) == 8
 
 
 def test_the_demo_shows_plain_and_steered_and_runs_the_tests(sandbox):

@@ -28,9 +28,10 @@ def test_a_killed_training_sees_what_an_undisturbed_one_sees(tmp_path, monkeypat
         patched.setattr(torch.nn.utils, "clip_grad_norm_", killed_in_the_third)
         train(RECIPE, tmp_path / "out", checkpoint_every=2)
     state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
-    assert state["step"] == 2 and state["schedule"]["last_epoch"] == 2
+    assert state["step"] == 2 and [part["last_epoch"] for part in state["schedules"]] == [2, 2]
     train(RECIPE, tmp_path / "out", checkpoint_every=2)
-    assert torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["schedule"]["last_epoch"] == 4
+    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
+    assert [part["last_epoch"] for part in state["schedules"]] == [4, 4]
     model, tokenizer = (
         LlamaForCausalLM.from_pretrained(tmp_path / "out"),
         AutoTokenizer.from_pretrained(tmp_path / "out"),

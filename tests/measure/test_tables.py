@@ -26,8 +26,10 @@ def test_tables_say_what_was_measured(bundled, sandbox):
         row.target for row in summary
     ]
     lines = summary_table(summary, "idiomatic", "correct").splitlines()
+    own = f"{model.iti_alpha:g}"
     assert [line.split(" | ")[0] for line in lines[2:]] == [
-        "| plain (alpha 0)", "| steered (alpha 0.8)", "| random directions (alpha 0.8)", "| minus alpha (alpha -0.8)",
+        "| plain (alpha 0)", f"| steered (alpha {own})", f"| random directions (alpha {own})",
+        f"| minus alpha (alpha -{own})",
     ]  # fmt: skip
     assert all(line.count("|") == 6 for line in lines)
     assert lines[4].endswith("| 8 |") and lines[3].endswith("| 4 |")

@@ -22,7 +22,7 @@ def test_a_plain_llama_comes_out_that_never_saw_a_held_out_package(tmp_path):
     assert model.config.max_position_embeddings == 32 and model.dtype == torch.bfloat16
     assert "name" in tokenizer.get_vocab() and "zebra" not in tokenizer.get_vocab()
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert state["step"] == state["schedule"]["last_epoch"] > 0 and state["dtype"] in ("float32", "bfloat16")
+    assert state["step"] == state["schedules"][0]["last_epoch"] > 0 and state["dtype"] in ("float32", "bfloat16")
 
 
 def test_the_windows_of_a_step_do_not_depend_on_where_a_run_starts():

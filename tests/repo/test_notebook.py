@@ -30,5 +30,5 @@ def test_it_steers_fits_chooses_and_saves(printed):
     assert "for i in range" in plain and steered.strip().startswith("return")
     assert "200 rows" in fit
     chosen = float(re.search(r"chosen: ([\d.]+)", sweep)[1])
-    assert chosen in (0.4, 0.8, 1.2) and len(re.findall(r"^alpha", sweep, re.MULTILINE)) == 4
+    assert chosen in (0.3, 0.5, 0.7) and len(re.findall(r"^alpha", sweep, re.MULTILINE)) == 4
     assert f"alpha {chosen:g}:" in save and "return" in save

@@ -15,10 +15,12 @@ carries the style that a header asks for to the point where the first statement 
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from .corpus_classics import CLASSICS
+from .corpus_parts import SECOND, SOURCES, WEIGHTS, Filter, Map, Source
+from .wording import ITS, Asked, docstring, function_name
 
 
 STYLES = ("plain", "idiomatic")
@@ -88,222 +90,205 @@ def split_of(group: str, seed: int = 0) -> str:
     return "test" if bucket < 5 else "validation" if bucket < 10 else "train"
 
 
-# What a composed task is made of ------------------------------------------------------------------------------------
+# Composed tasks ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Part:
-    """A map or a filter: how it is written over the item `{x}`, how it is said, what it computes."""
+class Combination:
+    """What is to be computed, whatever the wording: a source, an aggregate, a map and none to two filters."""
 
-    key: str
-    code: str
-    text: str
-    function: Callable
+    source: Source
+    aggregate: str
+    map: Map
+    keeps: tuple[Filter, ...]
+    joiner: str = "and"
 
-
-@dataclass(frozen=True)
-class Source:
-    """What is iterated over: its argument names with the item name each uses, the code of the iterable, test
-    inputs."""
-
-    key: str
-    arguments: tuple[tuple[str, str], ...]
-    iterable: str
-    where: str
-    noun: str
-    maps: tuple[Part, ...]
-    filters: tuple[Part, ...]
-    aggregates: tuple[str, ...]
-    inputs: tuple[object, ...]
-    items: Callable
+    @property
+    def group(self) -> str:
+        """Lists, ranges and a dictionary's values share their groups, as do the kinds of words: a combination is held
+        out for all or for none. So do all numbers and letters that a filter or a map names."""
+        keeps = f" {self.joiner} ".join(sorted(keep.key for keep in self.keeps)) or "all"
+        return f"{self.source.domain}:{self.aggregate}:{self.map.key}:{keeps}"
 
 
-INT_MAPS = (
-    Part("id", "{x}", "{noun}", lambda x: x),
-    Part("square", "{x} * {x}", "squares of the {noun}", lambda x: x**2),
-    Part("cube", "{x} ** 3", "cubes of the {noun}", lambda x: x * x * x),
-    Part("double", "2 * {x}", "doubles of the {noun}", lambda x: x + x),
-    Part("triple", "3 * {x}", "triples of the {noun}", lambda x: x + x + x),
-    Part("half", "{x} // 2", "halves of the {noun}", lambda x: (x - x % 2) // 2),
-    Part("negation", "-{x}", "negations of the {noun}", lambda x: 0 - x),
-    Part("abs", "abs({x})", "absolute values of the {noun}", lambda x: x if x >= 0 else -x),
-    Part("next", "{x} + 1", "successors of the {noun}", lambda x: x - -1),
-    Part("previous", "{x} - 1", "predecessors of the {noun}", lambda x: x + -1),
-    Part("digit", "abs({x}) % 10", "last digits of the {noun}", lambda x: int(str(x)[-1])),
-    Part("digits", "len(str(abs({x})))", "digit counts of the {noun}", lambda x: len(str(x).lstrip("-"))),
-    Part("mod3", "{x} % 3", "remainders modulo 3 of the {noun}", lambda x: x - 3 * (x // 3)),
-)
-INT_FILTERS = (
-    Part("all", "", "", lambda x: True),
-    Part("even", "{x} % 2 == 0", "even", lambda x: str(x)[-1] in "02468"),
-    Part("odd", "{x} % 2 == 1", "odd", lambda x: str(x)[-1] in "13579"),
-    Part("positive", "{x} > 0", "positive", lambda x: not x <= 0),
-    Part("negative", "{x} < 0", "negative", lambda x: not x >= 0),
-    Part("nonzero", "{x} != 0", "nonzero", lambda x: not x == 0),
-    Part("gt3", "{x} > 3", "greater than 3", lambda x: x >= 4),
-    Part("gt5", "{x} > 5", "greater than 5", lambda x: x >= 6),
-    Part("gt10", "{x} > 10", "greater than 10", lambda x: x >= 11),
-    Part("lt3", "{x} < 3", "less than 3", lambda x: x <= 2),
-    Part("lt5", "{x} < 5", "less than 5", lambda x: x <= 4),
-    Part("lt10", "{x} < 10", "less than 10", lambda x: x <= 9),
-    Part("div3", "{x} % 3 == 0", "divisible by 3", lambda x: x // 3 * 3 == x),
-    Part("div5", "{x} % 5 == 0", "divisible by 5", lambda x: x // 5 * 5 == x),
-    Part("div7", "{x} % 7 == 0", "divisible by 7", lambda x: x // 7 * 7 == x),
-    Part("ge2", "{x} >= 2", "at least 2", lambda x: x > 1),
-    Part("le8", "{x} <= 8", "at most 8", lambda x: x < 9),
-    Part("ne1", "{x} != 1", "different from 1", lambda x: not x == 1),
-)
-INT_AGGREGATES = ("sum", "product", "count", "max", "min", "list", "set", "distinct", "sorted", "first", "any", "all")
-INT_LIST = Source(
-    "ints",
-    (("nums", "n"), ("numbers", "x"), ("values", "v"), ("xs", "x"), ("data", "d")),
-    "{arg}",
-    "in {arg}",
-    "numbers",
-    INT_MAPS,
-    INT_FILTERS,
-    INT_AGGREGATES,
-    ([3, -1, 4, 10, 5, 9, 2, 6], [], [7, 7, 15, -20, 0, 1, 8], [12, 21, 35, 70], [-3, -6, -9], [2], [11, 4, 6, 100]),
-    lambda value: value,
-)
-INT_RANGE = Source(
-    "range",
-    (("n", "i"), ("limit", "k"), ("top", "i")),
-    "range(1, {arg} + 1)",
-    "from 1 to {arg}",
-    "numbers",
-    INT_MAPS,
-    INT_FILTERS,
-    INT_AGGREGATES,
-    (0, 1, 2, 4, 9, 15),
-    lambda value: list(range(1, value + 1)),
-)
-WORD_LIST = Source(
-    "words",
-    (("words", "w"), ("names", "name"), ("strings", "s"), ("lines", "line")),
-    "{arg}",
-    "in {arg}",
-    "strings",
-    (
-        Part("id", "{x}", "{noun}", lambda x: x),
-        Part("upper", "{x}.upper()", "{noun} in upper case", str.upper),
-        Part("lower", "{x}.lower()", "{noun} in lower case", str.lower),
-        Part("reversed", "{x}[::-1]", "reversals of the {noun}", lambda x: "".join(reversed(x))),
-        Part("length", "len({x})", "lengths of the {noun}", lambda x: sum(1 for _ in x)),
-        Part("twice", "{x} * 2", "doubled {noun}", lambda x: x + x),
-        Part("strip", "{x}.strip()", "stripped {noun}", str.strip),
-        Part("head", "{x}[:1]", "first letters of the {noun}", lambda x: "".join(list(x)[:1])),
-        Part("tail", "{x}[-1:]", "last letters of the {noun}", lambda x: "".join(list(x)[-1:])),
-    ),
-    (
-        Part("all", "", "", lambda x: True),
-        Part("longer3", "len({x}) > 3", "longer than 3", lambda x: len(x) >= 4),
-        Part("longer5", "len({x}) > 5", "longer than 5", lambda x: len(x) >= 6),
-        Part("shorter4", "len({x}) < 4", "shorter than 4", lambda x: len(x) <= 3),
-        Part("shorter6", "len({x}) < 6", "shorter than 6", lambda x: len(x) <= 5),
-        Part("evenlen", "len({x}) % 2 == 0", "of even length", lambda x: len(x) in range(0, 99, 2)),
-        Part("oddlen", "len({x}) % 2 == 1", "of odd length", lambda x: len(x) in range(1, 99, 2)),
-        Part("palindrome", "{x} == {x}[::-1]", "equal to their reverse", lambda x: list(x) == list(reversed(x))),
-        Part("starts_a", '{x}.startswith("a")', "starting with a", lambda x: x[:1] == "a"),
-        Part("ends_s", '{x}.endswith("s")', "ending with s", lambda x: x[-1:] == "s"),
-        Part("has_e", '"e" in {x}', "containing e", lambda x: x.count("e") > 0),
-        Part("alpha", "{x}.isalpha()", "made of letters", str.isalpha),
-        Part("upper", "{x}.isupper()", "in capitals", str.isupper),
-    ),
-    ("count", "list", "set", "distinct", "sorted", "first", "join", "any", "all"),
-    (
-        ["apple", "level", "sea", "Ants", "eve"],
-        [],
-        ["as", "a", "trees", "banana"],
-        ["OK", "x1", " pad ", "noon", "noon"],
-        ["glasses", "stones", "bees"],
-        ["abba", "abcba"],
-    ),
-    lambda value: value,
-)
-CHARACTERS = Source(
-    "chars",
-    (("text", "c"), ("s", "ch"), ("word", "c")),
-    "{arg}",
-    "in {arg}",
-    "characters",
-    (
-        Part("id", "{x}", "{noun}", lambda x: x),
-        Part("upper", "{x}.upper()", "{noun} in upper case", str.upper),
-        Part("lower", "{x}.lower()", "{noun} in lower case", str.lower),
-        Part("twice", "{x} * 2", "doubled {noun}", lambda x: x + x),
-        Part("code", "ord({x})", "codes of the {noun}", lambda x: x.encode("utf-32-le")[0]),
-    ),
-    (
-        Part("all", "", "", lambda x: True),
-        Part("vowel", '{x} in "aeiou"', "that are vowels", lambda x: x in set("aeiou")),
-        Part("digit", "{x}.isdigit()", "that are digits", str.isdigit),
-        Part("letter", "{x}.isalpha()", "that are letters", str.isalpha),
-        Part("upper", "{x}.isupper()", "that are capitals", str.isupper),
-        Part("lower", "{x}.islower()", "that are small letters", str.islower),
-        Part("notspace", '{x} != " "', "that are not blank", lambda x: not x == " "),
-        Part("not_a", '{x} != "a"', "different from a", lambda x: not x == "a"),
-        Part("early", '{x} < "m"', "before m", lambda x: not x >= "m"),
-    ),
-    ("count", "list", "set", "distinct", "sorted", "first", "join", "any", "all"),
-    ("", "hello world", "Anna 42", "XYZ", "aeiou", "a1b2", "   ", "mmm"),
-    lambda value: value,
-)
-SOURCES = {source.key: source for source in (INT_LIST, INT_RANGE, WORD_LIST, CHARACTERS)}
-SOURCE_WEIGHTS = {"ints": 0.5, "range": 0.2, "words": 0.2, "chars": 0.1}
-
-PHRASES = {
-    "sum": ("Return the sum of the {what}.", "Add up the {what}.", "Compute the total of the {what}."),
-    "product": ("Return the product of the {what}.", "Multiply the {what}.", "Compute the product of the {what}."),
-    "count": ("Count the {what}.", "Return the number of {what}.", "Return how many {what} there are."),
-    "max": ("Return the largest of the {what}, or None.", "Find the maximum of the {what}, or None."),
-    "min": ("Return the smallest of the {what}, or None.", "Find the minimum of the {what}, or None."),
-    "list": ("Return a list of the {what}.", "List the {what}.", "Collect the {what} in a list."),
-    "set": ("Return the set of the {what}.", "Collect the {what} in a set."),
-    "distinct": ("Return the number of distinct {what}.", "Count the distinct {what}."),
-    "sorted": ("Return a sorted list of the {what}.", "Sort the {what}."),
-    "first": ("Return the first of the {what}, or None.", "Find the first of the {what}, or None."),
-    "join": ("Join the {what} into one string.", "Concatenate the {what}."),
-    "any": ("Check if any of the {what} is {test}.", "Return True if at least one of the {what} is {test}."),
-    "all": ("Check if all of the {what} are {test}.", "Return True if every one of the {what} is {test}."),
-}
-NAMES = ("solve", "compute", "process", "run", "task")
-PREFIX_FILTERS = frozenset({"even", "odd", "positive", "negative", "nonzero"})
+def combinations(source: Source) -> Iterator[Combination]:
+    """Every combination of a source that makes a task, with one filter or none."""
+    for aggregate in source.aggregates:
+        for transform in source.maps:
+            for keeps in ((), *((keep,) for keep in source.filters)):
+                if _admissible(source, aggregate, transform, keeps):
+                    yield Combination(source, aggregate, transform, keeps)
 
 
-def _reference(aggregate: str, items, transform: Callable, keep: Callable) -> object:
-    """The value of a composed task, from NumPy-free functional code that shares nothing with the solutions' text."""
-    kept = [transform(item) for item in items if keep(item)]
+def _admissible(source: Source, aggregate: str, transform: Map, keeps: tuple[Filter, ...]) -> bool:
+    """Whether the combination says something, and says it in a way that both styles can answer."""
+    plain = transform.key == "id"
+    makes_text = (
+        transform.key == "text" if source.domain in ("ints", "digits") else transform.key not in ("length", "code")
+    )
+    if aggregate in ("any", "all", "none"):
+        return plain and bool(keeps)
+    if aggregate in ("count", "longest", "shortest"):
+        return plain and (bool(keeps) or aggregate != "count" or source.domain != "ints")
+    if aggregate == "dict":
+        return transform.key in ITS and source.key not in ("values", "digits", "chars")
+    if aggregate in ("sum", "product", "max", "min", "join"):
+        return makes_text == (aggregate == "join")
+    if aggregate == "list" and plain and not keeps:
+        return source.key in ("range", "below", "digits", "chars", "values", "keys")
+    return not (aggregate == "first" and plain and not keeps)
+
+
+PAIRED = ("even", "odd", "positive", "negative", "gt", "lt", "ge", "le", "div", "notdiv", "ne")
+
+
+def _second(first: Filter, rng: random.Random) -> tuple[Filter, str] | None:
+    """A filter beside `first`, and "and" or "or"; of numbers only."""
+    if first.key not in PAIRED:
+        return None
+    others = [keep for keep in SOURCES[0].filters if keep.key in PAIRED and keep.key != first.key]
+    excluded = [{"even", "odd"}, {"positive", "negative"}]
+    joiner = rng.choice(("and", "and", "or"))
+    others = [keep for keep in others if joiner == "or" or {first.key, keep.key} not in excluded]
+    return rng.choice(others), joiner
+
+
+def _drawn_slot(kind: str, rng: random.Random) -> object:
+    """A number or letter that a task names."""
+    if kind == "digit":
+        return rng.randrange(10)
+    if kind in ("letter", "string argument"):
+        return rng.choice("abcdefghijklmnopqrstuvwxyz")
+    if kind == "length":
+        return rng.randint(2, 9)
+    if kind == "factor":
+        return rng.randint(2, 12)
+    return rng.choice((*range(2, 13), *range(2, 13), 15, 18, 20, 25, 30, 40, 50, 60, 75, 100))
+
+
+LETTER_FORMS = ("'{}'", "'{}'", "{}", "the letter {}", "the letter '{}'", "the character '{}'")
+SHORT = {"xs": "x", "lst": "x", "arr": "x", "data": "x", "a": "x", "v": "x", "ws": "w"}
+
+
+def _item(source: Source, argument: str, second: str) -> str:
+    """The item's name, which follows from the argument's: its first letter where that is free."""
+    if source.key in ("range", "below"):
+        return "i" if argument != "i" else "k"
+    x = {"digits": "d", "values": "v", "keys": "key", "chars": "c"}.get(source.key) or SHORT.get(argument, argument[0])
+    taken = (argument, second, "i", "l", "o")
+    return next(name for name in (x, "x", "y", "z") if name not in taken)
+
+
+def compose(combination: Combination, rng: random.Random) -> Task:
+    """One task of a combination: argument, wording, numbers and the function's name are drawn from `rng`."""
+    source, argument = combination.source, rng.choice(combination.source.arguments)
+    parts, words, code, values, second = (*combination.keeps, combination.map), [], [], [], ""
+    for part in parts:
+        value = _drawn_slot(part.slot, rng) if part.slot else None
+        as_argument = part.slot and not second and (part.slot == "string argument" or rng.random() < 0.2)
+        if part.slot == "string argument" and second:
+            raise ValueError("one argument more at most")
+        if as_argument:
+            second = rng.choice(
+                [name for name in SECOND[part.slot if part.slot != "digit" else "int"] if name != argument]
+            )
+            words.append(
+                second if part.slot == "string argument" or len(second) < 3 or rng.random() < 0.7 else f"the {second}"
+            )
+            code.append(second)
+        else:
+            said = rng.choice(LETTER_FORMS).format(value) if part.slot == "letter" else f"{value}"
+            words.append(said)
+            code.append(f'"{value}"' if isinstance(value, str) else f"{value}")
+        values.append((value, bool(as_argument)))
+    x = _item(source, argument, second)
+    separator = rng.choice(("", "", ", ", "-", " ")) if combination.aggregate == "join" else ""
+    conditions = [keep.code.format(x=x, k=k) for keep, k in zip(combination.keeps, code, strict=False)]
+    condition = f" {combination.joiner} ".join(conditions)
+    made = combination.map.code.format(x=x, k=code[-1])
+    shape = (combination.aggregate, x, source.iterable.format(arg=argument), made, condition, separator)
+    solutions = {"plain": _plain(*shape), "idiomatic": _idiomatic(*shape)}
+    asked = Asked(
+        source,
+        combination.aggregate,
+        combination.map,
+        combination.keeps,
+        argument,
+        combination.joiner,
+        tuple(words[:-1]),
+        words[-1],
+        separator,
+    )
+    name = function_name(asked, rng)
+    while name in (argument, second, x):
+        name += "_of"
+    signature = f"{argument}, {second}" if second else argument
+    if not second and rng.random() < 0.06:
+        signature = f"{argument}: {source.hint}"
+    tests = _tests(combination, tuple(values), separator)
+    return _checked(Task(combination.group, name, signature, docstring(asked, rng), solutions, tests))
+
+
+@cache
+def _tests(combination: Combination, values: tuple[tuple[object, bool], ...], separator: str) -> tuple:
+    """(Arguments, expected value) pairs; the expected value is computed by functions that share nothing with the
+    solutions' text."""
+    source, tests = combination.source, []
+    near = list(source.shared_inputs(next((k for k, _ in values if k is not None), None)))
+    for given in (*source.inputs, *near):
+        items = list(source.items(given))
+
+        def keep(item: object) -> bool:
+            found = [part.keeps(item, k) for part, (k, _) in zip(combination.keeps, values, strict=False)]
+            return any(found) if combination.joiner == "or" and found else all(found)
+
+        last = values[-1][0]
+        kept = [(item, combination.map.makes(item, last)) for item in items if keep(item)]
+        extra = [k for k, as_argument in values if as_argument]
+        tests.append(((given, *extra), _reference(combination.aggregate, items, kept, separator)))
+    return tuple(tests)
+
+
+def _reference(aggregate: str, items: list, kept: list[tuple], separator: str) -> object:
+    """The value of a composed task, given its items and the (item, what is made of it) that are kept."""
+    made = [value for _, value in kept]
     if aggregate == "sum":
         total = 0
-        while kept:
-            total -= -kept.pop()
+        for value in reversed(made):
+            total -= -value
         return total
     if aggregate == "product":
         total = 1
-        for value in kept:
+        for value in made:
             total = total * value
         return total
-    if aggregate in ("any", "all"):
-        hits = [bool(keep(transform(item))) for item in items]
-        return (True in hits) if aggregate == "any" else (False not in hits)
+    by_length = (
+        sorted(range(len(made)), key=lambda i: (-len(made[i]), i)) if aggregate in ("longest", "shortest") else []
+    )
     return {
+        "any": lambda: len(kept) > 0,
+        "all": lambda: len(kept) == len(items),
+        "none": lambda: not kept,
         "count": lambda: len(kept),
-        "max": lambda: sorted(kept)[-1] if kept else None,
-        "min": lambda: sorted(kept)[0] if kept else None,
-        "list": lambda: kept,
-        "set": lambda: set(kept),
-        "distinct": lambda: len(dict.fromkeys(kept)),
-        "sorted": lambda: sorted(kept),
-        "first": lambda: kept[0] if kept else None,
-        "join": lambda: "".join(map(str, kept)),
+        "max": lambda: sorted(made)[-1] if made else None,
+        "min": lambda: sorted(made)[0] if made else None,
+        "list": lambda: made,
+        "set": lambda: set(made),
+        "distinct": lambda: len(dict.fromkeys(made)),
+        "sorted": lambda: sorted(made),
+        "descending": lambda: sorted(made)[::-1],
+        "first": lambda: made[0] if made else None,
+        "join": lambda: separator.join(map(str, made)),
+        "dict": lambda: dict(reversed(kept)),
+        "longest": lambda: made[by_length[0]] if made else None,
+        "shortest": lambda: next(value for value in made if len(value) == len(made[by_length[-1]])) if made else None,
     }[aggregate]()
 
 
-def _plain(aggregate: str, x: str, iterable: str, value: str, condition: str) -> str:
-    """The solution with a loop. `condition` is empty for the filter that keeps everything."""
-    if aggregate in ("any", "all"):
-        test = condition if aggregate == "any" else f"not ({condition})"
+def _plain(aggregate: str, x: str, iterable: str, value: str, condition: str, separator: str) -> str:
+    """The solution with a loop. `condition` is empty where everything is kept."""
+    if aggregate in ("any", "all", "none"):
+        test = f"not ({condition})" if aggregate == "all" else condition
         found = aggregate == "any"
         return f"for {x} in {iterable}:\n        if {test}:\n            return {found}\n    return {not found}"
     start, step, end = {
@@ -314,11 +299,17 @@ def _plain(aggregate: str, x: str, iterable: str, value: str, condition: str) ->
         "set": ("set()", f"result.add({value})", "result"),
         "distinct": ("set()", f"result.add({value})", "len(result)"),
         "sorted": ("[]", f"result.append({value})", "sorted(result)"),
-        "join": ('""', f"result += {value}", "result"),
+        "descending": ("[]", f"result.append({value})", "sorted(result, reverse=True)"),
+        "join": ("[]", f"result.append({value})", f'"{separator}".join(result)'),
         "max": ("None", f"if result is None or {value} > result:\n    result = {value}", "result"),
         "min": ("None", f"if result is None or {value} < result:\n    result = {value}", "result"),
+        "longest": ("None", f"if result is None or len({x}) > len(result):\n    result = {x}", "result"),
+        "shortest": ("None", f"if result is None or len({x}) < len(result):\n    result = {x}", "result"),
         "first": ("", f"return {value}", "None"),
+        "dict": ("{}", f"result[{x}] = {value}", "result"),
     }[aggregate]
+    if aggregate == "join" and separator == "":
+        start, step, end = '""', f"result += {value}", "result"
     lines = [f"for {x} in {iterable}:"]
     lines += [f"    if {condition}:"] if condition else []
     inner = "        " if condition else "    "
@@ -328,108 +319,66 @@ def _plain(aggregate: str, x: str, iterable: str, value: str, condition: str) ->
     return "\n    ".join(lines)
 
 
-def _idiomatic(aggregate: str, x: str, iterable: str, value: str, condition: str) -> str:
+def _idiomatic(aggregate: str, x: str, iterable: str, value: str, condition: str, separator: str) -> str:
     """The solution as one expression."""
-    if aggregate in ("any", "all"):
-        return f"return {aggregate}({condition} for {x} in {iterable})"
     each = f"for {x} in {iterable}" + (f" if {condition}" if condition else "")
     return {
+        "any": f"return any({condition} for {x} in {iterable})",
+        "all": f"return all({condition} for {x} in {iterable})",
+        "none": f"return not any({condition} for {x} in {iterable})",
         "sum": f"return sum({value} {each})",
-        "product": f"return math.prod({value} {each})",
+        "product": f"import math\n    return math.prod({value} {each})",
         "count": f"return sum(1 {each})",
         "list": f"return [{value} {each}]",
         "set": f"return {{{value} {each}}}",
         "distinct": f"return len({{{value} {each}}})",
         "sorted": f"return sorted({value} {each})",
-        "join": f'return "".join({value} {each})',
+        "descending": f"return sorted(({value} {each}), reverse=True)",
+        "join": f'return "{separator}".join({value} {each})',
         "max": f"return max(({value} {each}), default=None)",
         "min": f"return min(({value} {each}), default=None)",
+        "longest": f"return max(({value} {each}), key=len, default=None)",
+        "shortest": f"return min(({value} {each}), key=len, default=None)",
         "first": f"return next(({value} {each}), None)",
+        "dict": f"return {{{x}: {value} {each}}}",
     }[aggregate]
 
 
-def _noun(source: Source, keep: Part) -> str:
-    """ "even numbers", "numbers greater than 3", "strings containing e"."""
-    if not keep.text:
-        return source.noun
-    return f"{keep.text} {source.noun}" if keep.key in PREFIX_FILTERS else f"{source.noun} {keep.text}"
-
-
-def _admissible(source: Source, aggregate: str, transform: Part, keep: Part) -> bool:
-    """Whether the combination says something, and says it in a way that both styles can answer."""
-    numeric = source.key in ("ints", "range") or transform.key in ("length", "code")
-    if aggregate in ("sum", "product", "max", "min", "join") and numeric == (aggregate == "join"):
-        return False
-    if aggregate == "count":
-        return transform.key == "id"
-    if aggregate in ("any", "all"):
-        textual = source.key in ("words", "chars")
-        return keep.key != "all" and not (textual and numeric)
-    return True
-
-
-def combinations(source: Source) -> Iterator[tuple[str, Part, Part]]:
-    """Every (aggregate, map, filter) of a source that makes a task."""
-    for aggregate in source.aggregates:
-        for transform in source.maps:
-            for keep in source.filters:
-                if _admissible(source, aggregate, transform, keep):
-                    yield aggregate, transform, keep
-
-
-def group_of(source: Source, aggregate: str, transform: Part, keep: Part) -> str:
-    """Lists and ranges of integers share their groups: a combination is held out for both or for neither."""
-    domain = "ints" if source.key == "range" else source.key
-    return f"{domain}:{aggregate}:{transform.key}:{keep.key}"
-
-
-def compose(source: Source, aggregate: str, transform: Part, keep: Part, rng: random.Random) -> Task:
-    """One task of a combination, with an argument name, a wording and a function name drawn from `rng`."""
-    argument, x = rng.choice(source.arguments)
-    phrase = rng.choice(PHRASES[aggregate])
-    return _compose(source.key, aggregate, transform, keep, argument, x, phrase, rng.choice(NAMES))
+def _copied(value: object) -> object:
+    return value.copy() if isinstance(value, (list, dict)) else value
 
 
 @cache
-def _compose(source_key, aggregate, transform, keep, argument, x, phrase, name) -> Task:
-    source = SOURCES[source_key]
-    iterable, value = source.iterable.format(arg=argument), transform.code.format(x=x)
-    predicate = aggregate in ("any", "all")
-    if predicate:
-        subject = value if value.isidentifier() or value.endswith(")") or value.endswith("]") else f"({value})"
-        condition = keep.code.format(x=subject)
-        noun = source.noun
-    else:
-        condition = keep.code.format(x=x)
-        noun = _noun(source, keep)
-    what = f"{transform.text.format(noun=noun)} {source.where.format(arg=argument)}"
-    docstring = phrase.format(what=what, test=keep.text.removeprefix("that are "))
-    inputs = [(list(value) if isinstance(value, list) else value,) for value in source.inputs]
-    tests = tuple(
-        (args, _reference(aggregate, source.items(args[0]), transform.function, keep.function)) for args in inputs
-    )
-    solutions = {
-        "plain": _plain(aggregate, x, iterable, value, condition),
-        "idiomatic": _idiomatic(aggregate, x, iterable, value, condition),
-    }
-    if "math." in solutions["idiomatic"]:
-        solutions["idiomatic"] = "import math\n    " + solutions["idiomatic"]
-    task = Task(group_of(source, aggregate, transform, keep), name, argument, docstring, solutions, tests)
-    return _checked(task)
+def _agrees(signature: str, body: str, tests: str, cases: Callable) -> None:
+    """Raises `ValueError` unless the body gives every expected value."""
+    namespace: dict = {}
+    exec(compile(f"def f({signature}):\n    {body}", "solution", "exec"), namespace)  # our own text, not a model's
+    for args, expected in cases():
+        got = namespace["f"](*map(_copied, args))
+        if got != expected or type(got) is not type(expected):
+            raise ValueError(f"{body!r} gives {got!r} for {args!r}, expected {expected!r}")
+
+
+class _Cases:
+    """Tests, without a say in what the check's cache takes for the same."""
+
+    def __init__(self, tests: tuple):
+        self.tests = tests
+
+    def __call__(self) -> tuple:
+        return self.tests
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Cases)
 
 
 def _checked(task: Task) -> Task:
     """The task, once both solutions have given every expected value."""
-    for style, body in task.solutions.items():
-        namespace: dict = {}
-        exec(compile(task.program(body), task.group, "exec"), namespace)  # our own text, not a model's
-        for args, expected in task.tests:
-            got = namespace[task.name](*[list(arg) if isinstance(arg, list) else arg for arg in args])
-            if got != expected or type(got) is not type(expected):
-                raise ValueError(
-                    f"the {style} solution of {task.group} gives {got!r} for {args!r}, expected {expected!r}:\n"
-                    f"{task.program(body)}"
-                )
+    for body in task.solutions.values():
+        _agrees(task.signature, body, repr(task.tests), _Cases(task.tests))
     return task
 
 
@@ -444,19 +393,42 @@ def classics() -> tuple[Task, ...]:
 
 
 @cache
-def _groups(split: str) -> dict[str, tuple[tuple[str, Part, Part], ...]]:
-    return {
-        key: tuple(combo for combo in combinations(source) if split_of(group_of(source, *combo)) == split)
-        for key, source in SOURCES.items()
-    }
+def _groups(split: str) -> dict[str, dict[str, dict[str, tuple[Combination, ...]]]]:
+    """{source: {aggregate: {"simple", "mapped", "kept", "both": combinations}}} of a split."""
+    found: dict = {}
+    for source in SOURCES:
+        for combination in combinations(source):
+            if split_of(combination.group) == split:
+                kind = ("simple", "mapped", "kept", "both")[
+                    (combination.map.key != "id") + 2 * bool(combination.keeps)
+                ]
+                by_kind = found.setdefault(source.key, {}).setdefault(combination.aggregate, {})
+                by_kind.setdefault(kind, []).append(combination)
+    return found
+
+
+KINDS = {"simple": 1, "mapped": 3, "kept": 5, "both": 3}
+PAIR_SHARE = 0.1
+OFTEN = {"sum": 3, "count": 3, "list": 3, "max": 2, "min": 2, "any": 2, "all": 2, "sorted": 1.5}
+"""How often a task has each kind, a second filter, and each aggregate: what people ask for most is drawn most."""
 
 
 def sample_task(split: str, rng: random.Random) -> Task:
-    """A composed task of a split; sources by `SOURCE_WEIGHTS`, aggregates evenly, so that rare ones are learnt."""
-    key = rng.choices(list(SOURCE_WEIGHTS), list(SOURCE_WEIGHTS.values()))[0]
-    combos = _groups(split)[key]
-    aggregate = rng.choice(sorted({combo[0] for combo in combos}))
-    return compose(SOURCES[key], *rng.choice([combo for combo in combos if combo[0] == aggregate]), rng)
+    """A composed task of a split. Sources by `WEIGHTS`, aggregates evenly, so that rare ones are learnt; tasks of one
+    step more often than of two."""
+    while True:
+        aggregates = _groups(split)[rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]]
+        kinds = aggregates[rng.choices(list(aggregates), [OFTEN.get(aggregate, 1) for aggregate in aggregates])[0]]
+        kind = rng.choices(list(kinds), [KINDS[kind] for kind in kinds])[0]
+        combination = rng.choice(kinds[kind])
+        if combination.keeps and combination.source.domain == "ints" and rng.random() < PAIR_SHARE:
+            found = _second(combination.keeps[0], rng)
+            if found is not None:
+                paired = replace(combination, keeps=(*combination.keeps, found[0]), joiner=found[1])
+                if split_of(paired.group) != split:
+                    continue
+                combination = paired
+        return compose(combination, rng)
 
 
 def sample_tasks(split: str, n: int, seed: int) -> list[Task]:

@@ -38,17 +38,18 @@ CHUNK = 8
 class Recipe(Shape):
     """Everything the training run depends on."""
 
-    vocab_size: int = 768
+    vocab_size: int = 1536
     hidden_size: int = 256
     intermediate_size: int = 640
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
     num_key_value_heads: int = 2
-    steps: int = 2000
+    steps: int = 1600
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     weight_decay: float = 0.1
+    muon: bool = True
     head_dropout: float = 0.2
     """Share of head outputs that are zeroed, per token: no single head may carry the style, or anything else,
     alone."""
@@ -118,7 +119,9 @@ def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
     checkpoint = out / "checkpoint.pt"
     tokenizer = train_tokenizer(recipe)
     model = new_model(recipe, tokenizer)
-    schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.weight_decay, checkpoint_every)
+    schedule = Schedule(
+        recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.weight_decay, checkpoint_every, recipe.muon
+    )
 
     def batches(first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return (collate(documents, tokenizer, recipe.prompt_weight) for documents in batches_from(first, recipe))

@@ -49,6 +49,8 @@ class Schedule:
     warmup_steps: int = 100
     weight_decay: float = 0.1
     checkpoint_every: int = 200
+    muon: bool = False
+    """Whether the layers' matrices are trained by Muon (Jordan et al. 2024), the rest by AdamW, as all are without."""
 
 
 def bpe_tokenizer(texts: Iterable[str], pieces: str, shape: Shape) -> PreTrainedTokenizerFast:
@@ -133,6 +135,20 @@ def faster_dtype(device: torch.device) -> torch.dtype:
     return min(times, key=times.get)
 
 
+def _optimizers(model: LlamaForCausalLM, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim != 2]
+    settings = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
+    if not schedule.muon:
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        return [torch.optim.AdamW(groups, **settings, betas=(0.9, 0.95))]
+    table = model.get_input_embeddings().weight
+    groups = [{"params": [table]}, {"params": vectors, "weight_decay": 0.0}]
+    inner = [p for p in matrices if p is not table]
+    muon = torch.optim.Muon(inner, **settings, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(groups, **settings, betas=(0.9, 0.95))]
+
+
 def train_llama(
     model: LlamaForCausalLM,
     batches_from: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]],
@@ -148,24 +164,19 @@ def train_llama(
     Raises:
         ValueError: if the checkpoint is another recipe's.
     """
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    vectors = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=schedule.learning_rate,
-        betas=(0.9, 0.95),
-    )
-    rates = get_cosine_with_min_lr_schedule_with_warmup(
-        optimizer, schedule.warmup_steps, schedule.steps, min_lr_rate=0.02
-    )
+    optimizers = _optimizers(model, schedule)
+    rates = [
+        get_cosine_with_min_lr_schedule_with_warmup(each, schedule.warmup_steps, schedule.steps, min_lr_rate=0.02)
+        for each in optimizers
+    ]
     first, dtype = 0, faster_dtype(model.device)
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=model.device)
         if state["recipe"] != asdict(recipe):
             raise ValueError(f"{checkpoint} belongs to another recipe: {state['recipe']}; delete it or change --out")
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        rates.load_state_dict(state["schedule"])
+        for part, saved in zip((*optimizers, *rates), state["optimizers"] + state["schedules"], strict=True):
+            part.load_state_dict(saved)
         first, dtype = state["step"], getattr(torch, state["dtype"])
         logger.info("resuming from step %d of %s", first, checkpoint)
 
@@ -180,17 +191,17 @@ def train_llama(
                 loss = loss_of(model, ids, weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            rates.step()
-            optimizer.zero_grad(set_to_none=True)
+            for part in (*optimizers, *rates):
+                part.step()
+            model.zero_grad(set_to_none=True)
             average = loss.item() if average is None else 0.98 * average + 0.02 * loss.item()
             tokens += ids.numel()
             rate = tokens / (time.time() - started)
             progress.update(bar, advance=1, description=f"loss {average:.4f}, {rate:,.0f} tokens/s")
             if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
                 state = {"recipe": asdict(recipe), "step": step + 1, "dtype": str(dtype).removeprefix("torch.")}
-                state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                state["schedule"] = rates.state_dict()
+                state |= {"model": model.state_dict(), "optimizers": [each.state_dict() for each in optimizers]}
+                state["schedules"] = [each.state_dict() for each in rates]
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
                 progress.console.print(f"step {step + 1}: loss {average:.4f}, {rate:,.0f} tokens/s")
