@@ -97,8 +97,10 @@ natural: .venv/.test
 	    --readme examples/natural/README.md --figure examples/natural/curves.png --summary README.md
 	cp build/natural-out/*.safetensors examples/natural/
 
-bench: .venv/.run
-	.venv/bin/python benchmarks/decode.py
+# This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
+bench: .venv/.test
+	.venv/bin/python benchmarks/side_by_side.py --environments $(CURDIR)/.venv-peers --markdown docs/benchmarks.md \
+	    --figure figures/benchmarks.png
 
 # What wants an NVIDIA card, under 10 minutes on a large one; writes docs/gpu.md. PARTS=decoding,speed for some of it.
 PARTS ?= demo,decoding,speed,capture,probes,sweep,forms
@@ -106,7 +108,7 @@ gpu: .venv-gpu/.ready
 	.venv-gpu/bin/python benchmarks/gpu.py --parts $(PARTS) --out docs/gpu.md
 
 clean:
-	rm -rf .venv .venv-oldest .venv-vllm .venv-engines .venv-space .venv-gpu build *.egg-info
+	rm -rf .venv .venv-oldest .venv-vllm .venv-engines .venv-space .venv-gpu .venv-peers build *.egg-info
 
 .venv/.run: requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv
