@@ -15,7 +15,13 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 
 @pytest.fixture(scope="module")
 def printed(sandbox: Sandbox):
-    """What each code cell printed."""
+    """What each code cell printed. On one thread, as the tests beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return executed()
+
+
+def executed() -> list[str]:
     notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
     assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")  # no result is kept in it
     settings = {"timeout": 300, "kernel_name": "python3", "resources": {"metadata": {"path": str(ROOT / "docs")}}}

@@ -6,9 +6,17 @@ from ..measure.tasks import TaskSet
 from .corpus import HEADERS, Task, classics, sample_tasks
 
 
+def _in_another_case(text: str) -> str:
+    return text.lower() if text != text.lower() else text[0].upper() + text[1:]
+
+
+def _with_another_end(text: str) -> str:
+    return text[:-1] if text.endswith((".", "?")) else text + "."
+
+
 PHRASINGS = (
-    ("in lower case", lambda task: task.prompt.replace(task.docstring, task.docstring.lower())),
-    ("without a full stop", lambda task: task.prompt.replace(task.docstring, task.docstring.rstrip("."))),
+    ("in another case", lambda task: task.prompt.replace(task.docstring, _in_another_case(task.docstring))),
+    ("with another end", lambda task: task.prompt.replace(task.docstring, _with_another_end(task.docstring))),
     ("under a comment", lambda task: f"# part of a larger module\n{task.prompt}"),
     ("as a function called f", lambda task: task.prompt.replace(f"def {task.name}(", "def f(")),
 )

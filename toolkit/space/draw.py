@@ -55,7 +55,8 @@ def safe_strengths(state: State) -> list[float]:
     """Strengths of the repo's sweep at which, with the shipped heads and scope, no more answers were lost, and the
     divergence was no larger, than its guards allow; [] where there was no sweep."""
     sweep = state.sweep
-    points = [p for p in sweep.get("points", ()) if (p["top_k"], p["scope"]) == (state.heads, state.config.iti_scope)]
+    shipped = (state.heads, state.config.iti_scope)
+    points = [p for p in sweep.get("points", ()) if (p["top_k"], p["scope"]) == shipped and p["alpha"]]
     plain = next((p["at"]["correct"]["mean"] for p in sweep.get("points", ()) if p["alpha"] == 0), 1.0)
     inside = []
     for point in sorted(points, key=lambda point: abs(point["alpha"])):
