@@ -170,7 +170,7 @@ def test_the_client_gets_what_python_gets(page, url):
 
 
 def test_twenty_users_at_once_each_with_an_own_strength(page, url):
-    asked = [(page.examples[i % 4], round(0.05 + 0.07 * i, 2)) for i in range(20)]
+    asked = [(page.examples[i % 4], round(page.largest * (i + 1) / 20, 3)) for i in range(20)]
 
     def visit(one):
         return gradio_client.Client(url, verbose=False).predict(*one, api_name="/answer")
