@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import iti_llama
 from iti_llama.toolkit.foundation.package import ROOT, __version__
 
@@ -25,3 +27,10 @@ def test_reading_them_imports_nothing_but_the_standard_library():
     program = "import sys; from iti_llama.toolkit.foundation.package import ROOT; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "numpy", "typer", "rich"} & set(found.stdout.split())
+
+
+def test_a_space_installs_what_the_package_and_its_page_need():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert sorted(lines) == sorted(project["dependencies"] + project["optional-dependencies"]["space"])

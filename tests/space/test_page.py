@@ -3,6 +3,8 @@
 Runs in an environment of its own, `make test-space`, with Chromium from the system's packages."""
 
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -216,3 +218,17 @@ def test_an_address_that_asks_too_often_waits():
     with pytest.raises(Exception, match="2 answers a minute"):
         client.predict("def f(x):", 0.5, api_name="/answer")
     assert time.monotonic() - started < 30
+
+
+def test_the_app_of_the_space_starts_where_the_package_is_not_installed(tmp_path):
+    """Hugging Face's Spaces install requirements.txt, and run app.py in a clone."""
+    program = (
+        "import sys, runpy\n"
+        "sys.meta_path = [one for one in sys.meta_path if 'editable' not in repr(one).lower()]\n"
+        f"found = runpy.run_path({str(ROOT / 'app.py')!r}, run_name='app')\n"
+        "page = found['page_of'](str(found['ROOT']), *found['load'](str(found['ROOT'])))\n"
+        "print(page.answer(page.examples[0], page.steered.alpha)[2]['text'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "return n > 1 and all(" in done.stdout
