@@ -105,12 +105,14 @@ def nnsight(folder: Path):
 
     def generate(ids, new):
         settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-        with model.generate(ids, **settings) as tracer:
-            with tracer.all():
-                for layer, offset in given.items():
-                    model.model.layers[layer].self_attn.o_proj.input += offset
+        with model.generate(**settings) as tracer:
+            with tracer.invoke(ids):  # noqa: SIM117, nnsight reads the source of each block
+                with tracer.all():
+                    for layer, offset in given.items():
+                        o_proj = model.model.layers[layer].self_attn.o_proj
+                        o_proj.input = o_proj.input + offset
             with tracer.invoke():
-                found = model.generator.output.save()
+                found = tracer.result.save()
         return found
 
     return generate

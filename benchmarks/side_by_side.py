@@ -38,6 +38,10 @@ PEERS = {
 }
 """Each with what pip is asked for. AISteer360 is not on PyPI; saklas and repsteer take no offsets of one's own."""
 
+MEASURED = ("pyvene", "steering-vectors", "repeng")
+"""Those whose use here is known to be right. What peers.py does with nnsight and TransformerLens does not steer as the
+hooks do, so their times would say nothing: `--peers` runs them all the same."""
+
 BESIDE = {
     "plain again": "a second plain Llama: the noise",
     "iti-llama": "this model",
@@ -182,7 +186,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=24, help="tokens of the answers that are compared")
-    parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or nothing")
+    parser.add_argument("--peers", default=",".join(MEASURED), help="some of them, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--no-growth", dest="growth", action="store_false")
     parser.add_argument("--markdown", type=Path, help="document whose part 'side by side' is replaced")
