@@ -220,7 +220,7 @@ def main() -> None:
         found["version"] = importlib.metadata.version(args.name)
     new = wanted.shape[1] - prompts.shape[1]
     tokens = generate(prompts, new)
-    found["same tokens"] = bool(args.name == "plain again" or torch.equal(torch.as_tensor(tokens), wanted))
+    found["same tokens"] = torch.equal(torch.as_tensor(tokens), wanted)
     one = prompts[:1]
     base = counted(lambda ids, n: hf_generate(plain, ids, n), one)
     found["operations"] = counted(generate, one) - base

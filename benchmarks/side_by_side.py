@@ -123,7 +123,8 @@ def row(name: str, found: dict | str, layers: int) -> str:
     said = BESIDE.get(name, "")
     if isinstance(found, str):
         return f"| {name} | | failed: `{found}` | | | | | |"
-    cells = [f"{found['operations'] / layers:+.1f}", "yes" if found["same tokens"] else "NO"]
+    same = "" if name == "plain again" else "yes" if found["same tokens"] else "NO"
+    cells = [f"{found['operations'] / layers:+.1f}", same]
     for phase in ("decode", "prefill"):
         for batch in (1, 8):
             ratio = found[f"{phase}, batch {batch}"]
