@@ -16,7 +16,8 @@ if importlib.util.find_spec("iti_llama") is None:  # not installed: this folder 
 
 from iti_llama.toolkit.cli.options import load  # noqa: E402
 from iti_llama.toolkit.space.make import page_of  # noqa: E402
+from iti_llama.toolkit.space.page import Limits  # noqa: E402
 
 
-if __name__ == "__main__":
-    page_of(str(ROOT), *load(str(ROOT))).launch("0.0.0.0")
+if __name__ == "__main__":  # behind the Space's proxy all visitors have one address
+    page_of(str(ROOT), *load(str(ROOT)), limits=Limits(a_minute=600)).launch()

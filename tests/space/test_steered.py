@@ -9,6 +9,7 @@ import torch
 from reference import SCOPE_POSITIONS, hooks, some_directions, tiny_llama, tiny_tokenizer
 from steered import steered_copy
 
+from iti_llama.iti_directions import ITIGate
 from iti_llama.toolkit.space.steered import Asked, Steered
 
 
@@ -84,6 +85,24 @@ def test_visitors_at_once_each_have_their_own_strength(steered, plain, direction
         for answer in answers:
             assert list(answer.ids) == reference(plain, directions, one, answer.alpha)
     assert steered.model.iti_scope == "all" and steered.model.iti_alpha == 2.0
+
+
+def test_a_gate_that_lets_nothing_through_does_not_make_a_steered_answer_plain(steered, plain, directions):
+    width = (1, directions.head_dim)
+    shut = ITIGate(torch.tensor([[0, 0]]), torch.zeros(width), torch.tensor([-9.0]), torch.tensor([0.0, 0.0]))
+    gated = Steered(steered_copy(plain, replace(directions, gate=shut), iti_alpha=2.0), tiny_tokenizer())
+    assert gated.gated and not steered.gated
+    for heads in ((0, 1, 2, 3, 4, 5), (0, 3)):
+        asked = Asked(PROMPT, 2.5, "all", heads, NEW)
+        assert list(gated.answers(asked))[-1] == list(steered.answers(asked))[-1]
+
+
+def test_one_who_neither_reads_on_nor_leaves_holds_up_nobody(steered):
+    abandoned = steered.answers(Asked(PROMPT, 1.0, "all", (0,), 20))
+    next(abandoned)
+    *_, answers = steered.answers(Asked(PROMPT, 1.0, "all", (0,), 2))
+    assert len(answers[1].ids) <= 2
+    abandoned.close()
 
 
 def test_one_who_leaves_stops_the_computing(steered):

@@ -29,6 +29,6 @@ def space(
     from ..space.page import Limits
 
     model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
-    page = page_of(repo, model, tokenizer, revision, Limits(max_new_tokens=max_new_tokens, a_minute=a_minute))
+    page = page_of(repo, model, tokenizer, Limits(max_new_tokens=max_new_tokens, a_minute=a_minute))
     console.print(f"serving {model.name_or_path}; Ctrl-C ends it", highlight=False)
     page.launch(host, port)

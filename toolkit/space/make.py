@@ -18,15 +18,14 @@ from .steered import Steered
 EXAMPLES = 6
 
 
-def page_of(
-    repo: str, model: ITILlamaForCausalLM, tokenizer, revision: str | None = None, limits: Limits | None = None
-) -> Page:
+def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | None = None) -> Page:
     """The page of a folder or Hub repo. The bundled model's prompts have tests, which are run where the sandbox proves
     itself; nothing is ever run without one."""
     folder = folder_of(repo)
     if folder is None:
         kept = ["*.json", "iti_directions*.safetensors", "README.md"]
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=kept))
+        commit = model.config._commit_hash  # that the model came from
+        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=kept))
     state, tasks, sandbox = state_of(folder), {}, None
     examples = [shown for shown, _ in state.prompts[:EXAMPLES]]
     if folder.resolve() == ROOT:

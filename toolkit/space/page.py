@@ -179,6 +179,7 @@ class Page:
                 f"# {state.name}: {what}\n\nOne prompt, three answers from one batch: steered away, left alone, and "
                 "steered towards, by Inference-Time Intervention. Colour: each token's activations along the heads' "
                 "directions, orange above the plain answer's mean, blue below it; hover for the head and the value."
+                + (" This repo's gate is left out here: every prompt is steered." if steered.gated else "")
             )
             prompt = gr.Textbox(label="Prompt", lines=4, max_lines=16, max_length=20_000, elem_id="iti-prompt")
             with gr.Row():
@@ -239,8 +240,9 @@ class Page:
         blocks.queue(max_size=self.limits.waiting, default_concurrency_limit=1)
         return blocks
 
-    def launch(self, host: str = "127.0.0.1", port: int | None = None, block: bool = True):
-        """Serve the page. Returns gradio's (app, local address, shared address)."""
+    def launch(self, host: str | None = None, port: int | None = None, block: bool = True):
+        """Serve the page, by default where gradio does: on this machine alone, in a Space for all. Returns gradio's
+        (app, local address, shared address)."""
         return self.blocks().launch(
             server_name=host,
             server_port=port,

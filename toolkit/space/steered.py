@@ -44,7 +44,7 @@ class Answer:
 
 class Steered:
     """A model that many visitors share: every call carries its own strength, heads and scope, and no call sees
-    another's. One call computes at a time.
+    another's. One call computes at a time. A gate is left out: what is called steered is steered.
 
     Beside its default directions the model gets one behaviour for each head of them, so that a call may take some of
     the heads: the same sum of shifts.
@@ -62,6 +62,7 @@ class Steered:
         self.directions = model.iti_directions.top(model.iti_top_k)
         self.heads = [tuple(head) for head in self.directions.heads.tolist()]
         self.alpha, self.scope = float(model.iti_alpha), model.iti_scope
+        self.gated = bool(ungated(model))
         self.longest = min(max_prompt_tokens, model.config.max_position_embeddings - 16)
         self._others = {name: alpha for name, alpha in model.iti_strengths.items() if name != model.config.iti_name}
         self._own = [f"page_head_{place}" for place in range(len(self.heads))]
@@ -76,7 +77,7 @@ class Steered:
         silent = "weights" in rows and not rows["weights"].any()
         if silent:  # a weight of 0: no shift, but a file may not hold weights that are all 0
             rows |= {"weights": torch.ones(1), "sigma": torch.zeros(1)}
-        return replace(self.directions, **rows)
+        return replace(self.directions, gate=None, **rows)
 
     def _strengths(self, alphas: Sequence[float], heads: Sequence[int]) -> dict[str, torch.Tensor]:
         """`iti_alpha` of a call whose rows are at these strengths. A row at 0 is plain."""
@@ -118,35 +119,36 @@ class Steered:
 
         def compute() -> None:
             try:
-                self.model.generate(
-                    input_ids=inputs,
-                    attention_mask=torch.ones_like(inputs),
-                    do_sample=False,
-                    max_new_tokens=room,
-                    iti_alpha=self._strengths(alphas, asked.heads),
-                    streamer=queue,
-                    stopping_criteria=[_Stopped(stopped)],
-                )
+                with self._alone(asked.scope) as model:  # here, so that a listener who is gone holds up nobody
+                    model.generate(
+                        input_ids=inputs,
+                        attention_mask=torch.ones_like(inputs),
+                        do_sample=False,
+                        max_new_tokens=room,
+                        iti_alpha=self._strengths(alphas, asked.heads),
+                        streamer=queue,
+                        stopping_criteria=[_Stopped(stopped)],
+                        **ungated(model),
+                    )
                 queue.steps.put(None)
-            except BaseException as error:
+            except BaseException as error:  # raised again where it is listened to
                 queue.steps.put(error)
 
-        with self._alone(asked.scope):
-            thread = threading.Thread(target=compute, daemon=True)
-            thread.start()
-            try:
-                rows = [_Row(self.tokenizer, alpha) for alpha in alphas]
+        thread = threading.Thread(target=compute, daemon=True)
+        thread.start()
+        try:
+            rows = [_Row(self.tokenizer, alpha) for alpha in alphas]
+            yield [row.answer() for row in rows]
+            while (step := queue.steps.get()) is not None:
+                if isinstance(step, BaseException):
+                    raise step
+                for row, token in zip(rows, step, strict=True):
+                    row.append(token)
                 yield [row.answer() for row in rows]
-                while (step := queue.steps.get()) is not None:
-                    if isinstance(step, BaseException):
-                        raise step
-                    for row, token in zip(rows, step, strict=True):
-                        row.append(token)
-                    yield [row.answer() for row in rows]
-                yield [row.answer(complete=True) for row in rows]
-            finally:
-                stopped.set()
-                thread.join()
+            yield [row.answer(complete=True) for row in rows]
+        finally:
+            stopped.set()
+            thread.join()
 
     @torch.no_grad()
     def projections(self, asked: Asked, answers: Sequence[Answer]) -> list[torch.Tensor]:
