@@ -96,28 +96,6 @@ def pyvene(folder: Path):
     return generate
 
 
-def nnsight(folder: Path):
-    from nnsight import LanguageModel
-    from transformers import AutoTokenizer
-
-    model = LanguageModel(loaded(folder), tokenizer=AutoTokenizer.from_pretrained(folder / "plain"))
-    given = offsets(folder)
-
-    def generate(ids, new):
-        settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-        with model.generate(**settings) as tracer:
-            with tracer.invoke(ids):  # noqa: SIM117, nnsight reads the source of each block
-                with tracer.all():
-                    for layer, offset in given.items():
-                        o_proj = model.model.layers[layer].self_attn.o_proj
-                        o_proj.input = o_proj.input + offset
-            with tracer.invoke():
-                found = tracer.result.save()
-        return found
-
-    return generate
-
-
 def steering_vectors(folder: Path):
     from steering_vectors import SteeringVector
 
@@ -140,30 +118,9 @@ def repeng(folder: Path):
     return lambda ids, new: hf_generate(model, ids, new)
 
 
-def transformer_lens(folder: Path):
-    from transformer_lens.model_bridge import TransformerBridge
-
-    model = TransformerBridge.boot_transformers(str(folder / "plain"))
-    heads = model.cfg.n_heads
-
-    def add(offset):
-        def shift(z, hook):
-            return z + offset.view(heads, -1) if z.ndim == 4 else z + offset
-
-        return shift
-
-    shifts = [(f"blocks.{layer}.attn.hook_z", add(offset)) for layer, offset in offsets(folder).items()]
-
-    def generate(ids, new):
-        with model.hooks(fwd_hooks=shifts):
-            return model.generate(ids, max_new_tokens=new, do_sample=False, stop_at_eos=False, verbose=False)
-
-    return generate
-
-
 WAYS = {
     "plain again": plain_again, "iti-llama": iti_llama, "baked": baked, "peft": peft, "hooks": hooks, "pyvene": pyvene,
-    "nnsight": nnsight, "steering-vectors": steering_vectors, "repeng": repeng, "transformer-lens": transformer_lens,
+    "steering-vectors": steering_vectors, "repeng": repeng,
 }  # fmt: skip
 
 
@@ -183,7 +140,7 @@ def counted(generate, ids) -> float:
     """Operations of a decode step: those of 9 new tokens less those of 1, over 8."""
     totals = []
     for new in (1, 9):
-        with contextlib.suppress(AttributeError), Count() as count:
+        with Count() as count:
             generate(ids, new)
         totals.append(count.operations)
     return (totals[1] - totals[0]) / 8

@@ -31,16 +31,10 @@ HERE = Path(__file__).resolve().parent
 OURS = ("plain again", "iti-llama", "baked", "peft", "hooks")
 PEERS = {
     "pyvene": ["pyvene==0.1.8"],
-    "nnsight": ["nnsight==0.8.1"],
     "steering-vectors": ["--no-deps", "steering-vectors==0.12.2"],
     "repeng": ["repeng==0.4.0"],
-    "transformer-lens": ["transformer-lens==4.3.0"],
 }
-"""Each with what pip is asked for. AISteer360 is not on PyPI; saklas and repsteer take no offsets of one's own."""
-
-MEASURED = ("pyvene", "steering-vectors", "repeng")
-"""Those whose use here is known to be right. What peers.py does with nnsight and TransformerLens does not steer as the
-hooks do, so their times would say nothing: `--peers` runs them all the same."""
+"""Each with what pip is asked for."""
 
 BESIDE = {
     "plain again": "a second plain Llama: the noise",
@@ -187,7 +181,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=24, help="tokens of the answers that are compared")
-    parser.add_argument("--peers", default=",".join(MEASURED), help="some of them, or nothing")
+    parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--no-growth", dest="growth", action="store_false")
     parser.add_argument("--markdown", type=Path, help="document whose part 'side by side' is replaced")

@@ -23,10 +23,12 @@ from iti_llama.toolkit.measure.sweep import Point, Rates
 COMMAND = [sys.executable, "-m", "iti_llama.toolkit.cli"]
 
 
-def commands():
-    group = typer.main.get_command(app)
-    ours = {name: found for name, found in group.commands.items() if not hasattr(found, "commands")}
-    return {name: found for name, found in ours.items() if name != "serve"}  # its options are the server's
+def commands(group=None):
+    """By name, those of `dataset` and `reproduce` too; not `serve`, whose options are the server's."""
+    found = {}
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        found |= commands(command) if hasattr(command, "commands") else {name: command}
+    return {name: command for name, command in found.items() if name != "serve"}
 
 
 @pytest.mark.parametrize("name", commands())

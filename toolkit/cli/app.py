@@ -55,8 +55,11 @@ def of_all(
 app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
 for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
-    app.command()(followed(command))
-app.command("lm-eval")(followed(lm_eval))
+    app.command()(command)
+app.command("lm-eval")(lm_eval)
+for group in (app, dataset, reproduce):
+    for registered in group.registered_commands:
+        registered.callback = followed(registered.callback)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 

@@ -37,6 +37,10 @@ KEPT: dict[str, Callable[[dict], str]] = {
     "evaluate": _kept_answers,
     "convert": lambda given: f"{given['out']} is as it was before; run the command again",
     "export": lambda given: f"{given['out']} is as it was before; run the command again",
+    "generate_samples": lambda given: (
+        f"samples drawn so far are in {given['out']}: the same command goes on from there"
+    ),
+    "truthfulqa": lambda given: f"what {given['out']} holds is not whole: run the command again",
     "push": lambda given: "a push is one commit: unless it was said to be made, the Hub is as it was; run it again",
 }
 """What is kept of a command that was interrupted, and how to go on, from its arguments."""
