@@ -8,20 +8,23 @@ import pytest
 from iti_llama.toolkit.bundled.corpus import (
     HEADERS,
     IDIOMATIC_SHARE,
-    classics,
     combinations,
+    compose,
+    sample_classic,
     sample_document,
     sample_tasks,
     split_of,
 )
 from iti_llama.toolkit.bundled.corpus_parts import SOURCES
+from iti_llama.toolkit.bundled.phrases import RESERVED
 from iti_llama.toolkit.data.style import style_of
 
 
 def test_composition_gives_thousands_of_tasks_and_classics_are_named():
     groups = {combination.group for source in SOURCES for combination in combinations(source)}
     assert len(groups) > 5000
-    names = {task.group for task in classics()}
+    rng = random.Random(0)
+    names = {sample_classic(rng).group for _ in range(1000)}
     for name in ("prime", "factorial", "palindrome", "fibonacci", "anagram", "gcd", "flatten"):
         assert f"classic:{name}" in names
 
@@ -46,7 +49,8 @@ def test_both_solutions_of_a_task_run_and_agree_with_its_tests(split):
 
 
 def test_solutions_are_of_the_style_they_claim():
-    for task in (*sample_tasks("train", 200, 2), *classics()):
+    rng = random.Random(2)
+    for task in (*sample_tasks("train", 200, 2), *(sample_classic(rng) for _ in range(300))):
         for style, body in task.solutions.items():
             assert style_of(task.program(body)) == style, task.program(body)
 
@@ -83,3 +87,26 @@ def test_every_prompt_ends_inside_the_function_and_every_program_parses():
 def test_splits_depend_on_the_group_alone():
     assert split_of("ints:sum:id:even") == split_of("ints:sum:id:even")
     assert split_of("classic:prime") == "train"
+
+
+def test_what_is_not_kept_is_sometimes_named_instead():
+    (found,) = (each for source in SOURCES[:1] for each in combinations(source) if each.group == "ints:list:id:even")
+    rng = random.Random(4)
+    tasks = [compose(found, rng) for _ in range(400)]
+    said = [task for task in tasks if "odd" in task.docstring.split()]
+    assert 10 < len(said) < 200
+    assert all("% 2 == 0" in task.solutions["idiomatic"] for task in said)
+
+
+def test_an_argument_s_name_is_often_one_that_says_nothing():
+    tasks = sample_tasks("train", 400, 6)
+    known = {name for source in SOURCES for name in source.arguments}
+    unknown = [task for task in tasks if task.signature.split(",")[0].split(":")[0] not in known]
+    assert 0.15 < len(unknown) / len(tasks) < 0.4
+
+
+def test_no_name_is_reserved_or_said_twice_in_a_signature():
+    for task in sample_tasks("train", 600, 7):
+        arguments = [argument.split(":")[0] for argument in task.signature.split(", ")]
+        assert len({task.name, *arguments}) == len(arguments) + 1
+        assert not {task.name, *arguments} & RESERVED

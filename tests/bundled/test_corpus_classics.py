@@ -6,11 +6,12 @@ import functools
 import itertools
 import math
 import operator
+import random
 import statistics
 
 import pytest
 
-from iti_llama.toolkit.bundled.classic_wording import WORDINGS
+from iti_llama.toolkit.bundled.corpus import sample_classic
 from iti_llama.toolkit.bundled.corpus_classics import CLASSICS
 
 
@@ -53,23 +54,27 @@ def test_no_constant_passes_the_tests_and_no_two_tests_are_the_same(classic):
 
 @pytest.mark.parametrize("classic", CLASSICS, ids=lambda classic: classic.name)
 def test_every_name_argument_and_wording_gives_a_whole_function(classic):
-    variants = list(classic.variants())
-    texts = (*classic.docstrings, *WORDINGS.get(classic.name, ()))
-    said = sum(1 if text.endswith("?") else 2 for text in texts)  # a question has no full stop
-    assert len(variants) == len(classic.names) * len(classic.arguments) * said
-    assert len({(name, signature, text) for name, signature, text, _ in variants}) == len(variants)
-    assert {name for name, *_ in variants} == set(classic.names)
-    for name, signature, text, bodies in variants:
-        assert "$" not in text and bodies.keys() == {"plain", "idiomatic"} and bodies["plain"] != bodies["idiomatic"]
-        for body in bodies.values():
-            (function,) = ast.parse(f'def {name}({signature}):\n    """{text}"""\n    {body}\n').body
+    assert len(set(classic.sayings)) == len(classic.sayings) > 10
+    for arguments in classic.all_arguments:
+        bodies = classic.bodies(arguments)
+        assert bodies.keys() == {"plain", "idiomatic"} and bodies["plain"] != bodies["idiomatic"]
+        assert not any("$" in classic.said(wording, arguments) for wording in classic.sayings)
+        for name, body in itertools.product(classic.all_names, bodies.values()):
+            (function,) = ast.parse(f"def {name}({', '.join(arguments)}):\n    {body}\n").body
             used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-            assert set(signature.split(", ")) <= used
+            assert set(arguments) <= used
 
 
 def test_a_wording_names_the_arguments_of_its_own_signature():
     (gcd,) = (classic for classic in CLASSICS if classic.name == "gcd")
-    texts = {(signature, text) for _, signature, text, _ in gcd.variants()}
-    assert ("x, y", "Return the greatest common divisor of x and y.") in texts
-    assert ("m, n", "Return the greatest common divisor of m and n") in texts
-    assert not any("x" in text.split() for signature, text in texts if signature == "m, n")
+    wording = "Return the greatest common divisor of $a and $b"
+    assert gcd.said(wording, ("m", "n")) == "Return the greatest common divisor of m and n"
+
+
+def test_a_drawn_classic_never_names_an_argument_as_a_local_or_as_itself():
+    rng = random.Random(3)
+    for task in (sample_classic(rng) for _ in range(500)):
+        (classic,) = (each for each in CLASSICS if f"classic:{each.name}" == task.group)
+        arguments = task.signature.split(", ")
+        assert len(set(arguments)) == len(arguments) == len(classic.arguments[0])
+        assert task.name not in (*arguments, *classic.locals)

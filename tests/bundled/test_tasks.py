@@ -2,8 +2,8 @@
 
 import ast
 
-from iti_llama.toolkit.bundled.corpus import sample_tasks, split_of
-from iti_llama.toolkit.bundled.tasks import classic, corpus_set, demo_tasks
+from iti_llama.toolkit.bundled.corpus import classic, sample_tasks, split_of
+from iti_llama.toolkit.bundled.tasks import corpus_set, demo_tasks
 
 
 def test_a_classic_is_found_by_name_and_wording():

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
-from .corpus_classics import CLASSICS
+from .corpus_classics import CLASSICS, Classic
 from .corpus_parts import SECOND, SOURCES, WEIGHTS, Filter, Map, Source
-from .wording import ITS, Asked, docstring, function_name
+from .phrases import made_up_name
+from .wording import ITS, Asked, docstring, dressed, function_name, vague_name
 
 
 STYLES = ("plain", "idiomatic")
@@ -126,6 +127,8 @@ def _admissible(source: Source, aggregate: str, transform: Map, keeps: tuple[Fil
     makes_text = (
         transform.key == "text" if source.domain in ("ints", "digits") else transform.key not in ("length", "code")
     )
+    if source.key == "entries":
+        return bool(keeps)
     if aggregate in ("any", "all", "none"):
         return plain and bool(keeps)
     if aggregate in ("count", "longest", "shortest"):
@@ -157,31 +160,80 @@ def _drawn_slot(kind: str, rng: random.Random) -> object:
     """A number or letter that a task names."""
     if kind == "digit":
         return rng.randrange(10)
-    if kind in ("letter", "string argument"):
+    if kind == "text" and rng.random() < 0.25:
+        return rng.choice(PIECES)
+    if kind in ("letter", "text") and rng.random() < 0.25:
+        return rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ" if rng.random() < 0.6 else "@.-_!?#0123456789,:/+*$%&")
+    if kind in ("letter", "text", "string argument"):
         return rng.choice("abcdefghijklmnopqrstuvwxyz")
     if kind == "length":
         return rng.randint(2, 9)
     if kind == "factor":
         return rng.randint(2, 12)
+    if rng.random() < 0.15:
+        return rng.randint(13, 999)
     return rng.choice((*range(2, 13), *range(2, 13), 15, 18, 20, 25, 30, 40, 50, 60, 75, 100))
 
 
+def _said(value: int | str, rng: random.Random) -> str:
+    """How a number or letter is put in a sentence."""
+    if isinstance(value, int):
+        return NUMBER_WORDS[value] if value in NUMBER_WORDS and rng.random() < 0.15 else f"{value}"
+    if len(value) > 1 or not value.isalpha():
+        return rng.choice(("'{}'", "'{}'", "'{}'", "{}") if value.strip(".,!?:") else ("'{}'",)).format(value)
+    forms = LETTER_FORMS
+    if value.isupper() and rng.random() < 0.4:
+        forms = ("capital {}", "a capital {}", "an uppercase {}", "a capital '{}'", "the capital letter {}")
+    return rng.choice(forms).format(value)
+
+
+PIECES = (
+    *(".py", ".txt", ".jpg", ".com", "un", "re", "ing", "ed", "ab", "th", "pre", "er", "ly", "st", "an", "in", "on"),
+    *(
+        "the",
+        "cat",
+        "tmp",
+        "old",
+        "new",
+        "log",
+        "mr",
+        "Dr",
+        "id",
+        "x1",
+        "00",
+        "--",
+        "ss",
+        "oo",
+        "ee",
+        "ch",
+        "sh",
+        "tion",
+    ),
+)
+"""Texts of several characters that a task names."""
+NUMBER_WORDS = dict(
+    enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    )
+) | {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 100: "a hundred"}
 LETTER_FORMS = ("'{}'", "'{}'", "{}", "the letter {}", "the letter '{}'", "the character '{}'")
-SHORT = {"xs": "x", "lst": "x", "arr": "x", "data": "x", "a": "x", "v": "x", "ws": "w"}
+ITEM = {"ints": "x", "range": "i", "below": "i", "digits": "d", "values": "v", "keys": "key", "chars": "c"}
+MADE_UP = 0.3
+"""Share of arguments whose name says nothing of what they hold."""
 
 
 def _item(source: Source, argument: str, second: str) -> str:
-    """The item's name, which follows from the argument's: its first letter where that is free."""
-    if source.key in ("range", "below"):
-        return "i" if argument != "i" else "k"
-    x = {"digits": "d", "values": "v", "keys": "key", "chars": "c"}.get(source.key) or SHORT.get(argument, argument[0])
-    taken = (argument, second, "i", "l", "o")
-    return next(name for name in (x, "x", "y", "z") if name not in taken)
+    """The item's name, by what it is."""
+    if source.key == "entries":
+        return "key, value" if not {"key", "value"} & {argument, second} else "p, q"
+    return next(name for name in (ITEM.get(source.key, "w"), "y", "z", "t") if name not in (argument, second))
 
 
 def compose(combination: Combination, rng: random.Random) -> Task:
     """One task of a combination: argument, wording, numbers and the function's name are drawn from `rng`."""
     source, argument = combination.source, rng.choice(combination.source.arguments)
+    if rng.random() < MADE_UP:
+        argument = made_up_name(rng)
     parts, words, code, values, second = (*combination.keeps, combination.map), [], [], [], ""
     for part in parts:
         value = _drawn_slot(part.slot, rng) if part.slot else None
@@ -192,20 +244,22 @@ def compose(combination: Combination, rng: random.Random) -> Task:
             second = rng.choice(
                 [name for name in SECOND[part.slot if part.slot != "digit" else "int"] if name != argument]
             )
+            if rng.random() < MADE_UP:
+                second = made_up_name(rng, (argument,))
             words.append(
                 second if part.slot == "string argument" or len(second) < 3 or rng.random() < 0.7 else f"the {second}"
             )
             code.append(second)
         else:
-            said = rng.choice(LETTER_FORMS).format(value) if part.slot == "letter" else f"{value}"
-            words.append(said)
+            words.append("" if value is None else _said(value, rng))
             code.append(f'"{value}"' if isinstance(value, str) else f"{value}")
         values.append((value, bool(as_argument)))
     x = _item(source, argument, second)
     separator = rng.choice(("", "", ", ", "-", " ")) if combination.aggregate == "join" else ""
-    conditions = [keep.code.format(x=x, k=k) for keep, k in zip(combination.keeps, code, strict=False)]
+    looked_at, made_of = x.split(", ")[::-1] if ", " in x else (x, x)
+    conditions = [keep.code.format(x=looked_at, k=k) for keep, k in zip(combination.keeps, code, strict=False)]
     condition = f" {combination.joiner} ".join(conditions)
-    made = combination.map.code.format(x=x, k=code[-1])
+    made = combination.map.code.format(x=made_of, k=code[-1])
     shape = (combination.aggregate, x, source.iterable.format(arg=argument), made, condition, separator)
     solutions = {"plain": _plain(*shape), "idiomatic": _idiomatic(*shape)}
     asked = Asked(
@@ -220,7 +274,7 @@ def compose(combination: Combination, rng: random.Random) -> Task:
         separator,
     )
     name = function_name(asked, rng)
-    while name in (argument, second, x):
+    while name in (argument, second, *x.split(", ")):
         name += "_of"
     signature = f"{argument}, {second}" if second else argument
     if not second and rng.random() < 0.06:
@@ -239,11 +293,13 @@ def _tests(combination: Combination, values: tuple[tuple[object, bool], ...], se
         items = list(source.items(given))
 
         def keep(item: object) -> bool:
-            found = [part.keeps(item, k) for part, (k, _) in zip(combination.keeps, values, strict=False)]
+            found = [
+                part.keeps(source.looked_at(item), k) for part, (k, _) in zip(combination.keeps, values, strict=False)
+            ]
             return any(found) if combination.joiner == "or" and found else all(found)
 
         last = values[-1][0]
-        kept = [(item, combination.map.makes(item, last)) for item in items if keep(item)]
+        kept = [(item, combination.map.makes(source.made_of(item), last)) for item in items if keep(item)]
         extra = [k for k, as_argument in values if as_argument]
         tests.append(((given, *extra), _reference(combination.aggregate, items, kept, separator)))
     return tuple(tests)
@@ -274,6 +330,7 @@ def _reference(aggregate: str, items: list, kept: list[tuple], separator: str) -
         "min": lambda: sorted(made)[0] if made else None,
         "list": lambda: made,
         "set": lambda: set(made),
+        "sortedset": lambda: [value for i, value in enumerate(sorted(made)) if value not in sorted(made)[:i]],
         "distinct": lambda: len(dict.fromkeys(made)),
         "sorted": lambda: sorted(made),
         "descending": lambda: sorted(made)[::-1],
@@ -299,6 +356,7 @@ def _plain(aggregate: str, x: str, iterable: str, value: str, condition: str, se
         "set": ("set()", f"result.add({value})", "result"),
         "distinct": ("set()", f"result.add({value})", "len(result)"),
         "sorted": ("[]", f"result.append({value})", "sorted(result)"),
+        "sortedset": ("set()", f"result.add({value})", "sorted(result)"),
         "descending": ("[]", f"result.append({value})", "sorted(result, reverse=True)"),
         "join": ("[]", f"result.append({value})", f'"{separator}".join(result)'),
         "max": ("None", f"if result is None or {value} > result:\n    result = {value}", "result"),
@@ -333,6 +391,7 @@ def _idiomatic(aggregate: str, x: str, iterable: str, value: str, condition: str
         "set": f"return {{{value} {each}}}",
         "distinct": f"return len({{{value} {each}}})",
         "sorted": f"return sorted({value} {each})",
+        "sortedset": f"return sorted({{{value} {each}}})",
         "descending": f"return sorted(({value} {each}), reverse=True)",
         "join": f'return "{separator}".join({value} {each})',
         "max": f"return max(({value} {each}), default=None)",
@@ -382,14 +441,31 @@ def _checked(task: Task) -> Task:
     return task
 
 
-@cache
-def classics() -> tuple[Task, ...]:
-    """Every wording and argument name of the named classics, checked."""
-    return tuple(
-        _checked(Task(f"classic:{c.name}", name, signature, docstring, solutions, c.tests))
-        for c in CLASSICS
-        for name, signature, docstring, solutions in c.variants()
-    )
+def classic(name: str, docstring: str) -> Task:
+    """A named classic under its first name, in words of one's own."""
+    (found,) = (each for each in CLASSICS if each.name == name)
+    return _classic(found, found.names[0], found.arguments[0], docstring)
+
+
+def _classic(classic: Classic, name: str, arguments: tuple[str, ...], docstring: str) -> Task:
+    bodies = classic.bodies(arguments)
+    return _checked(Task(f"classic:{classic.name}", name, ", ".join(arguments), docstring, bodies, classic.tests))
+
+
+def sample_classic(rng: random.Random) -> Task:
+    """A named classic; its wording, its name and its arguments' names are drawn."""
+    classic = rng.choice(CLASSICS)
+    arguments = rng.choice(classic.all_arguments)
+    if rng.random() < MADE_UP:
+        taken = {*classic.locals, *classic.all_names}
+        arguments = tuple(dict.fromkeys(made_up_name(rng, taken) for _ in arguments))
+        if len(arguments) < len(classic.arguments[0]):
+            return sample_classic(rng)
+    draw = rng.random()
+    name = rng.choice(classic.all_names) if draw < 0.6 else vague_name(rng)
+    if name in (*arguments, *classic.locals):
+        name += "_of"
+    return _classic(classic, name, arguments, dressed(classic.said(rng.choice(classic.sayings), arguments), rng))
 
 
 @cache
@@ -409,7 +485,7 @@ def _groups(split: str) -> dict[str, dict[str, dict[str, tuple[Combination, ...]
 
 KINDS = {"simple": 1, "mapped": 3, "kept": 5, "both": 3}
 PAIR_SHARE = 0.1
-OFTEN = {"sum": 3, "count": 3, "list": 3, "max": 2, "min": 2, "any": 2, "all": 2, "sorted": 1.5}
+OFTEN = {"sum": 3, "count": 3, "list": 3, "max": 2, "min": 2, "any": 2, "all": 2, "sorted": 1.5, "join": 2}
 """How often a task has each kind, a second filter, and each aggregate: what people ask for most is drawn most."""
 
 
@@ -417,7 +493,8 @@ def sample_task(split: str, rng: random.Random) -> Task:
     """A composed task of a split. Sources by `WEIGHTS`, aggregates evenly, so that rare ones are learnt; tasks of one
     step more often than of two."""
     while True:
-        aggregates = _groups(split)[rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]]
+        groups = _groups(split)
+        aggregates = groups[rng.choices(list(groups), [WEIGHTS[source] for source in groups])[0]]
         kinds = aggregates[rng.choices(list(aggregates), [OFTEN.get(aggregate, 1) for aggregate in aggregates])[0]]
         kind = rng.choices(list(kinds), [KINDS[kind] for kind in kinds])[0]
         combination = rng.choice(kinds[kind])
@@ -450,7 +527,7 @@ class Document:
 
 def sample_document(rng: random.Random) -> Document:
     """One training document, see the module's text for the shares."""
-    task = rng.choice(classics()) if rng.random() < CLASSIC_SHARE else sample_task("train", rng)
+    task = sample_classic(rng) if rng.random() < CLASSIC_SHARE else sample_task("train", rng)
     if rng.random() < HEADER_SHARE:
         asked, other = rng.sample(STYLES, 2)
         header = rng.choice(HEADERS[asked]) + "\n"

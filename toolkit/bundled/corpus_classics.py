@@ -3,11 +3,12 @@
 `$a` and `$b` stand for the argument names. Tests hold expected values written down, not computed by a solution.
 """
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from string import Template
 
 from .classic_wording import WORDINGS
+from .phrases import strings
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,34 @@ class Classic:
     idiomatic: str
     tests: tuple[tuple[tuple, object], ...]
 
-    def variants(self) -> Iterator[tuple[str, str, str, dict[str, str]]]:
-        """Every (function name, signature, docstring, {style: body}), with and without the docstring's full stop."""
-        for name in self.names:
-            for arguments in self.arguments:
-                words = dict(zip("abc", arguments, strict=False), f=name)
-                bodies = {
-                    style: "\n    ".join(Template(body).substitute(words).split("\n"))
-                    for style, body in (("plain", self.plain), ("idiomatic", self.idiomatic))
-                }
-                for docstring in (*self.docstrings, *WORDINGS.get(self.name, ())):
-                    text = Template(docstring).substitute(words)
-                    if not text.endswith("?"):
-                        yield name, ", ".join(arguments), text + ".", bodies
-                    yield name, ", ".join(arguments), text, bodies
+    @property
+    def sayings(self) -> tuple[str, ...]:
+        """Every wording of the docstring, as templates."""
+        return (*self.docstrings, *WORDINGS.get(self.name, ()), *strings("classics", self.name))
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        return (*self.names, *strings("classic_names", self.name, "names"))
+
+    @property
+    def all_arguments(self) -> tuple[tuple[str, ...], ...]:
+        return (*self.arguments, *map(tuple, strings("classic_names", self.name, "arguments")))
+
+    @property
+    def locals(self) -> set[str]:
+        """Names that the solutions use, which no argument may have."""
+        return set(re.findall(r"(?<![$\w.])[A-Za-z_]\w*", f"{self.plain} {self.idiomatic}"))
+
+    def bodies(self, arguments: tuple[str, ...]) -> dict[str, str]:
+        """{style: body} for these argument names."""
+        words = dict(zip("abc", arguments, strict=False))
+        return {
+            style: "\n    ".join(Template(body).substitute(words).split("\n"))
+            for style, body in (("plain", self.plain), ("idiomatic", self.idiomatic))
+        }
+
+    def said(self, wording: str, arguments: tuple[str, ...]) -> str:
+        return Template(wording).safe_substitute(dict(zip("abc", arguments, strict=False)))
 
 
 N = (("n",), ("number",), ("num",), ("value",), ("x",), ("k",))
@@ -556,18 +571,6 @@ CLASSICS = (
         "return result",
         "return max($a, key=$a.get)",
         ((({"a": 1, "b": 2},), "b"), (({"k": 5},), "k"), (({"x": 3, "y": 1},), "x"), (({"p": 0, "q": -1},), "p")),
-    ),
-    Classic(
-        "keys_over",
-        ("keys_above", "keys_over", "names_above", "expensive"),
-        (("d", "limit"), ("prices", "limit"), ("stock", "n"), ("scores", "threshold"), ("ages", "limit")),
-        (
-            "Return the keys of $a whose value is greater than $b",
-            "List the keys of a dictionary with a value above $b",
-        ),
-        "result = []\nfor key, value in $a.items():\n    if value > $b:\n        result.append(key)\nreturn result",
-        "return [key for key, value in $a.items() if value > $b]",
-        ((({"a": 1, "b": 2}, 1), ["b"]), (({}, 0), []), (({"k": 5}, 5), []), (({"x": 3, "y": 9}, 2), ["x", "y"])),
     ),
     Classic(
         "filter_dict",

@@ -5,14 +5,17 @@ In words, `{k}` is a number, a letter or the name of a second argument, `{np}` a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from .phrases import pairs, strings
 
 
 @dataclass(frozen=True, eq=False)
 class Filter:
     """Which items are kept. slot: what `{k}` is, "" for nothing. adjectives stand before the noun; phrases after it,
     after "that are" or after "is"; verbs are (plural, singular), for "that ..." and alone; nouns replace the noun,
-    (plural, singular). names: for the function's name."""
+    (plural, singular). names: for the function's name. after: right after the noun; are: after "are" or "is"; rest_*:
+    what is not kept."""
 
     key: str
     code: str
@@ -23,6 +26,23 @@ class Filter:
     verbs: tuple[tuple[str, str], ...] = ()
     nouns: tuple[tuple[str, str], ...] = ()
     names: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    are: tuple[str, ...] = ()
+    rest_adjectives: tuple[str, ...] = ()
+    rest_after: tuple[str, ...] = ()
+    rest_nouns: tuple[str, ...] = ()
+
+    def widened(self, domain: str) -> "Filter":
+        """With the further wordings of `phrases.json`."""
+        at = ("filters", domain, self.key)
+        return replace(
+            self,
+            adjectives=self.adjectives + strings(*at, "adjectives"),
+            verbs=self.verbs + pairs(*at, "verbs"),
+            nouns=self.nouns + pairs(*at, "nouns"),
+            names=self.names + strings(*at, "names"),
+            **{key: strings(*at, key) for key in ("after", "are", "rest_adjectives", "rest_after", "rest_nouns")},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +56,11 @@ class Map:
     of: tuple[str, ...] = ("{np}",)
     verbs: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+
+    def widened(self, domain: str) -> "Map":
+        """With the further wordings of `phrases.json`."""
+        at = ("maps", domain, self.key)
+        return replace(self, of=self.of + strings(*at, "of"), verbs=self.verbs + strings(*at, "verbs"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +85,10 @@ class Source:
     own_noun: bool = False
     shared_inputs: Callable = lambda k: ()
     """Further inputs, in which `k` makes a difference."""
+    looked_at: Callable = lambda item: item
+    """What of an item the filters look at."""
+    made_of: Callable = lambda item: item
+    """What of an item the map starts from."""
 
 
 INTS = (
@@ -258,6 +287,7 @@ INTS = (
         ("ending", "ending_in", "last_digit"),
     ),
 )
+INTS = tuple(part.widened("ints") for part in INTS)
 INT_MAPS = (
     Map("id", "{x}", lambda x, k: x),
     Map(
@@ -387,6 +417,7 @@ INT_MAPS = (
         ("strings", "as_strings", "texts"),
     ),
 )
+INT_MAPS = tuple(part.widened("ints") for part in INT_MAPS)
 
 WORDS = (
     Filter(
@@ -478,8 +509,8 @@ WORDS = (
     Filter(
         "starts",
         "{x}.startswith({k})",
-        lambda x, k: x[:1] == k,
-        "letter",
+        lambda x, k: x[: len(k)] == k,
+        "text",
         (),
         ("starting with {k}", "beginning with {k}"),
         (("start with {k}", "starts with {k}"), ("begin with {k}", "begins with {k}")),
@@ -489,8 +520,8 @@ WORDS = (
     Filter(
         "ends",
         "{x}.endswith({k})",
-        lambda x, k: x[-1:] == k,
-        "letter",
+        lambda x, k: x[-len(k) :] == k,
+        "text",
         (),
         ("ending with {k}", "ending in {k}"),
         (("end with {k}", "ends with {k}"), ("end in {k}", "ends in {k}")),
@@ -501,7 +532,7 @@ WORDS = (
         "has",
         "{k} in {x}",
         lambda x, k: x.count(k) > 0,
-        "letter",
+        "text",
         (),
         ("containing {k}", "with {k} in them", "including {k}"),
         (("contain {k}", "contains {k}"), ("include {k}", "includes {k}"), ("have {k} in them", "has {k} in it")),
@@ -512,7 +543,7 @@ WORDS = (
         "hasnot",
         "{k} not in {x}",
         lambda x, k: x.count(k) == 0,
-        "letter",
+        "text",
         (),
         ("without {k}", "not containing {k}", "lacking {k}"),
         (("do not contain {k}", "does not contain {k}"),),
@@ -623,6 +654,7 @@ WORDS = (
         ("equal", "matching", "occurrences", "same"),
     ),
 )
+WORDS = tuple(part.widened("words") for part in WORDS)
 WORD_MAPS = (
     Map("id", "{x}", lambda x, k: x),
     Map(
@@ -721,6 +753,7 @@ WORD_MAPS = (
         ("suffixed", "extended"),
     ),
 )
+WORD_MAPS = tuple(part.widened("words") for part in WORD_MAPS)
 
 CHARS = (
     Filter(
@@ -876,6 +909,7 @@ CHARS = (
         ("common", "shared", "found_in"),
     ),
 )
+CHARS = tuple(part.widened("chars") for part in CHARS)
 CHAR_MAPS = (
     Map("id", "{x}", lambda x, k: x),
     Map(
@@ -915,6 +949,7 @@ CHAR_MAPS = (
         ("codes", "code_points"),
     ),
 )
+CHAR_MAPS = tuple(part.widened("chars") for part in CHAR_MAPS)
 
 NUMERIC = (
     "sum",
@@ -926,6 +961,7 @@ NUMERIC = (
     "set",
     "distinct",
     "sorted",
+    "sortedset",
     "descending",
     "first",
     "any",
@@ -933,8 +969,22 @@ NUMERIC = (
     "none",
     "dict",
 )
-TEXTUAL = ("count", "list", "set", "distinct", "sorted", "descending", "first", "join", "any", "all", "none", "dict")
-WORDY = (*TEXTUAL, "longest", "shortest")
+TEXTUAL = (
+    "count",
+    "sortedset",
+    "list",
+    "set",
+    "distinct",
+    "sorted",
+    "descending",
+    "first",
+    "join",
+    "any",
+    "all",
+    "none",
+    "dict",
+)
+WORDY = (*TEXTUAL, "sum", "max", "min", "longest", "shortest")
 NUMBERS = (
     ("numbers", "number"),
     ("integers", "integer"),
@@ -1004,6 +1054,7 @@ LISTS = (
         "a",
         "v",
     ),
+    *strings("arguments", "ints"),
 )
 TEXTS = (
     *(
@@ -1062,6 +1113,7 @@ TEXTS = (
         "languages",
         "roles",
     ),
+    *strings("arguments", "words"),
 )
 SINGLE = (
     "text",
@@ -1086,6 +1138,7 @@ SINGLE = (
     "source",
     "comment",
     "query",
+    *strings("arguments", "chars"),
 )
 COUNTS = (
     "n",
@@ -1103,6 +1156,7 @@ COUNTS = (
     "num",
     "last",
     "count",
+    *strings("arguments", "n"),
 )
 DICTS = (
     "prices",
@@ -1125,6 +1179,7 @@ DICTS = (
     "totals",
     "lookup",
     "weights",
+    *strings("arguments", "dicts"),
 )
 SECOND = {
     "int": (
@@ -1144,6 +1199,7 @@ SECOND = {
     ),
     "factor": ("k", "factor", "m", "divisor", "step", "base", "d", "f"),
     "length": ("k", "length", "n", "size", "limit", "width", "m"),
+    "text": ("letter", "prefix", "c", "part", "s", "sub", "ending", "piece", "pattern", "x", "suffix", "start"),
     "letter": ("letter", "c", "char", "ch", "character", "symbol", "prefix", "x"),
     "string argument": ("target", "other", "allowed", "wanted", "t", "chars", "query", "key"),
 }
@@ -1348,7 +1404,7 @@ SOURCES = (
         DICTS,
         WORDS,
         WORD_MAPS,
-        WORDY[:-3],
+        tuple(each for each in WORDY if each not in ("dict", "longest", "shortest")),
         ({}, {"apple": 1, "level": 2, "sea": 3}, {"as": 1, "OK": 2, "trees": 3}, {"noon": 0, "x1": 5}),
         "dict[str, int]",
         False,
@@ -1397,13 +1453,33 @@ SOURCES = (
         False,
         lambda k: (f"a{k}bc {k}{k}D1", f"{k}", "qwx") if isinstance(k, str) else (),
     ),
+    Source(
+        "entries",
+        "entries",
+        "{arg}.items()",
+        lambda value: list(value.items()),
+        (("keys", "key"), ("names", "name"), ("items", "item"), ("entries", "entry")),
+        ("in {arg}", "of {arg}", "of the dictionary", "in the dict", "", ""),
+        ("a dictionary {arg}", "a dict of names to numbers", "a dict {arg}", "{arg}, a dict from names to numbers"),
+        DICTS,
+        INTS[:14],
+        INT_MAPS[:1],
+        ("list", "count", "sorted", "set", "first"),
+        ({}, {"a": 3, "b": -4}, {"x": 10, "y": 10, "zed": 7, "w": 0}, {"k": 5}, {"q": 12, "p": 100, "r": 6}),
+        "dict[str, int]",
+        False,
+        lambda k: tuple(dict(zip("hgfedcba", row, strict=True)) for row in _near(k)),
+        lambda item: item[1],
+        lambda item: item[0],
+    ),
 )
 WEIGHTS = {
     "ints": 0.36,
     "range": 0.09,
     "below": 0.03,
     "digits": 0.05,
-    "values": 0.05,
+    "values": 0.06,
+    "entries": 0.05,
     "words": 0.23,
     "keys": 0.02,
     "split": 0.04,

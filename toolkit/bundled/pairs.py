@@ -3,7 +3,7 @@
 import random
 
 from ..data.labelled_set import Example
-from .corpus import HEADERS, classics, sample_task
+from .corpus import HEADERS, sample_classic, sample_task
 
 
 def style_pairs(groups: int, seed: int = 0) -> list[Example]:
@@ -11,7 +11,7 @@ def style_pairs(groups: int, seed: int = 0) -> list[Example]:
     idiomatic style, solved so (label 1), and under one that asks for the plain style (label 0)."""
     rng, rows, seen = random.Random(f"pairs:{seed}"), [], set()
     while len(seen) < groups:
-        task = rng.choice(classics()) if rng.random() < 0.1 else sample_task("train", rng)
+        task = sample_classic(rng) if rng.random() < 0.1 else sample_task("train", rng)
         if task.group in seen:
             continue
         seen.add(task.group)

@@ -3,7 +3,7 @@
 from ..measure.divergence import Text
 from ..measure.grade import grade
 from ..measure.tasks import TaskSet
-from .corpus import HEADERS, Task, classics, sample_tasks
+from .corpus import HEADERS, Task, classic, sample_tasks
 
 
 def _in_another_case(text: str) -> str:
@@ -20,11 +20,6 @@ PHRASINGS = (
     ("under a comment", lambda task: f"# part of a larger module\n{task.prompt}"),
     ("as a function called f", lambda task: task.prompt.replace(f"def {task.name}(", "def f(")),
 )
-
-
-def classic(name: str, docstring: str) -> Task:
-    """A named classic in one of its wordings."""
-    return next(task for task in classics() if task.group == f"classic:{name}" and task.docstring == docstring)
 
 
 def demo_tasks(n: int = 3) -> list[tuple[str, Task]]:

@@ -30,7 +30,7 @@ PIECES = r"\n| {2,}|[ _]?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d_]+|\s|_"
 a docstring's quotes, at the newline after it, or after the indentation, and every token before is one seen in
 training."""
 
-CHUNK = 8
+CHUNK = 32
 """Steps whose documents are drawn together, see `batches_from`."""
 
 
@@ -38,13 +38,13 @@ CHUNK = 8
 class Recipe(Shape):
     """Everything the training run depends on."""
 
-    vocab_size: int = 1536
+    vocab_size: int = 2048
     hidden_size: int = 256
     intermediate_size: int = 640
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
     num_key_value_heads: int = 2
-    steps: int = 4500
+    steps: int = 5600
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100
@@ -71,8 +71,8 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 
 
 def batches_from(first: int, recipe: Recipe) -> Iterator[list[Document]]:
-    """The documents of step `first` and of every step after it. Eight steps share a draw, sorted by length, so that a
-    batch holds texts of one length and little padding."""
+    """The documents of step `first` and of every step after it. `CHUNK` steps share a draw, sorted by length, so that
+    a batch holds texts of one length and little padding."""
     for chunk in count(first // CHUNK):
         rng = random.Random(f"{recipe.seed}:{chunk}")
         documents = [sample_document(rng) for _ in range(CHUNK * recipe.batch_size)]

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from .corpus_parts import SOURCES, Filter, Map, Source
+from .phrases import made_up_name, pairs, strings
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ VERBS = (
     "We want",
     "Obtain",
 )
+ALL_VERBS = VERBS + strings("verbs")
 AFTER_NOUN = (
     "greater",
     "larger",
@@ -209,6 +211,7 @@ TESTS = (
     "Return True if {}, False otherwise",
     "Tells you whether {}",
 )
+ALL_TESTS = TESTS + strings("tests")
 NEUTRAL_BEFORE = (
     "Helper for the report",
     "Used by the dashboard",
@@ -236,6 +239,12 @@ def singular(phrase: str, noun: tuple[str, str]) -> str:
     return phrase.replace(noun[0], noun[1], 1)
 
 
+IMPERATIVES = (
+    *("return", "give", "find", "compute", "count", "add", "calculate", "get", "work out", "sum", "collect", "sort"),
+    *("check", "take", "keep", "pick", "select", "list", "make", "build", "put", "multiply", "join", "drop", "tell"),
+)
+
+
 class Speaker:
     """One person's wording of one task: the draws that stay the same within it."""
 
@@ -243,11 +252,19 @@ class Speaker:
         self.asked, self.rng = asked, rng
         source = asked.source
         nouns = [*source.nouns]
-        if source.own_noun and asked.argument.endswith("s") and len(asked.argument) > 3 and rng.random() < 0.4:
+        own = asked.argument.isalpha() and asked.argument.islower() and asked.argument.endswith("s")
+        if source.own_noun and own and len(asked.argument) > 3 and rng.random() < 0.4:
             own = asked.argument
             nouns = [(own, own.removesuffix("s") if not own.endswith("ies") else own[:-3] + "y")]
         self.noun = rng.choice(nouns[:2] * 3 + nouns)
-        self.where = self._where(rng.choice(source.where))
+        kind = "keys" if source.key == "entries" else source.key
+        if rng.random() < 0.3 and (further := pairs("nouns", kind)):
+            self.noun = rng.choice(further)
+        if source.key in ("ints", "words", "chars") and rng.random() < 0.12:
+            self.where = ""
+            return
+        further = strings("where", kind)
+        self.where = self._where(rng.choice(further if further and rng.random() < 0.45 else source.where))
 
     def _where(self, text: str) -> str:
         return (" " + text.format(arg=self.asked.argument)) if text else ""
@@ -258,6 +275,8 @@ class Speaker:
         noun, keeps = self.noun[which], self.asked.keeps
         if not keeps:
             return noun + where
+        if self.asked.source.key == "entries":
+            return self._key_of_value(noun + where)
         if len(keeps) == 2:
             first, second = (
                 self.predicate(keep, slot, many) for keep, slot in zip(keeps, self.asked.slots, strict=True)
@@ -276,8 +295,37 @@ class Speaker:
             start = phrase.split()[0]
             if start in AFTER_NOUN or start in AFTER_NOUN_ONLY:
                 forms += [f"{noun} {phrase}{where}", f"{noun}{where} {phrase}"]
+        forms += [form for text in keep.after for form in (f"{noun} {text}{where}", f"{noun}{where} {text}")]
         forms += [f"{noun}{where} {rng.choice(('that', 'which'))} {self.predicate(keep, k, many)}"] * 2
         return rng.choice(forms).format(k=k)
+
+    def _key_of_value(self, keys: str) -> str:
+        """ "keys of d whose value is above 3"."""
+        rng, keep, k = self.rng, self.asked.keeps[0], self.asked.slots[0]
+        value = rng.choice(
+            ("value", "value", "value", rng.choice(pairs("nouns", "values") or (("values", "value"),))[1])
+        )
+        after = [text.format(k=k) for text in (*keep.after, *keep.phrases) if text.split()[0] in AFTER_NOUN]
+        if after and rng.random() < 0.3:
+            return f"{keys} with a {value} {rng.choice(after)}"
+        if keep.adjectives and rng.random() < 0.4:
+            adjective = rng.choice(keep.adjectives)
+            return f"{keys} with {'an' if adjective[0] in 'aeiou' else 'a'} {adjective} {value}"
+        whose = rng.choice(("whose {}", "whose {}", "for which the {}", "where the {}")).format(value)
+        return f"{keys} {whose} {self.predicate(keep, k, False)}"
+
+    def rest(self) -> str | None:
+        """The items that are not kept: "odd numbers in xs", "words of the list without a b"."""
+        keep = self.asked.keeps[0]
+        if len(self.asked.keeps) > 1 or self.asked.source.key == "entries":
+            return None
+        noun = self.noun[0]
+        forms = [f"{text} {noun}{self.where}" for text in keep.rest_adjectives] * 2
+        forms += [
+            form for text in keep.rest_after for form in (f"{noun}{self.where} {text}", f"{noun} {text}{self.where}")
+        ]
+        forms += [text + self.where for text in keep.rest_nouns]
+        return self.rng.choice(forms).format(k=self.asked.slots[0]) if forms else None
 
     def predicate(self, keep: Filter, k: str, many: bool) -> str:
         """ "are greater than 3", "starts with b"."""
@@ -294,6 +342,7 @@ class Speaker:
             ):
                 continue
             forms.append(f"{be} {phrase}")
+        forms += [f"{be} {text}" for text in keep.are]
         forms = forms or [f"{be} {'one' if not many else 'some'} of the {keep.nouns[0][0]}"]
         return self.rng.choice(forms).format(k=k)
 
@@ -315,6 +364,8 @@ class Speaker:
         """What is said of an empty result; None is what it gives in any case."""
         if self.rng.random() < 0.4:
             return ""
+        if self.rng.random() < 0.5 and (further := strings("nothing")):
+            return self.rng.choice(further)
         return self.rng.choice(
             (
                 ", or None",
@@ -330,13 +381,52 @@ class Speaker:
         )
 
     def sentence(self) -> str:
-        rng, asked = self.rng, self.asked
-        mapped, aggregate = asked.map.key != "id", asked.aggregate
+        rng = self.rng
         if rng.random() < 0.22 and (said := self.steps()):
             return said
         if rng.random() < 0.16:
             return self.given()
+        return self.plainly()
+
+    def plainly(self) -> str:
+        """One sentence of the aggregate's forms."""
+        mapped, aggregate = self.asked.map.key != "id", self.asked.aggregate
+        if self.rng.random() < 0.5 and (said := self.further(mapped)):
+            return said
         return getattr(self, f"_{aggregate}", self._nouns)(mapped)
+
+    def further(self, mapped: bool) -> str | None:
+        """A form of `phrases.json`, None where it has none for what is asked."""
+        rng, asked, aggregate = self.rng, self.asked, self.asked.aggregate
+        chars = asked.source.key == "chars"
+        kind = {"join": "join_nothing" if not asked.separator else "join"}.get(aggregate, aggregate)
+        if aggregate in ("any", "all", "none"):
+            keep, k = asked.keeps[0], asked.slots[0]
+            many, one = (noun + self.where for noun in self.noun)
+            said = (one, self.predicate(keep, k, False), many, self.predicate(keep, k, True))
+            forms = strings("aggregates", kind)
+            return rng.choice(forms).format(*said) if forms else None
+        if aggregate == "dict":
+            forms = strings("aggregates", kind)
+            return rng.choice(forms).format(self.kept(False), ITS[asked.map.key]) if forms else None
+        text_of_chars = chars and kind == "join_nothing"
+        if asked.keeps and not mapped and (text_of_chars or (aggregate == "list" and not chars)):
+            draw = rng.random()
+            if draw < 0.4 and (rest := self.rest()) and (forms := strings("aggregates", "discard")):
+                return rng.choice(forms).format(rest)
+            if draw < 0.7 and (forms := strings("aggregates", "filter")):
+                return rng.choice(forms).format(self.kept(True))
+        if aggregate == "list" and mapped and asked.map.verbs and rng.random() < 0.5:
+            each = rng.choice((f"each {self.kept(False)}", f"every {self.kept(False)}", f"all {self.kept(True)}"))
+            forms = strings("aggregates", "map_each")
+            return rng.choice(forms).format(self.done_to(each)) if forms else None
+        forms = strings("aggregates", kind)
+        if aggregate == "list" and chars:
+            forms = tuple(form for form in forms if "list" in form.lower())
+        if not forms:
+            return None
+        said = rng.choice(forms).format(self.all_of(article=False))
+        return said + self.nothing() if aggregate in SUPERLATIVES else said
 
     def steps(self) -> str | None:
         """One thing after the other: "Keep the even numbers in xs, square them and add them up"."""
@@ -347,7 +437,7 @@ class Speaker:
         mapped = bool(asked.map.verbs)
         if ends is None or not (mapped or asked.keeps):
             return None
-        end = rng.choice(ends)
+        end = rng.choice((*ends, *strings("ends", asked.aggregate)))
         if not asked.keeps:
             objects = rng.choice(
                 (
@@ -374,6 +464,8 @@ class Speaker:
             )
         )
         kept = f"{take} the {self.kept(True)}"
+        if rng.random() < 0.3 and (rest := self.rest()):
+            return self._without(rest, end, mapped)
         if not mapped:
             return rng.choice((f"{kept} and {end}", f"{kept}, then {end}", f"{kept}. Then {end}"))
         done = self.done_to(rng.choice(("them", "each", "each one", "each of them")))
@@ -386,29 +478,45 @@ class Speaker:
             )
         )
 
+    def _without(self, rest: str, end: str, mapped: bool) -> str:
+        """ "Ignore the odd numbers in xs, square the rest and add them up"."""
+        rng = self.rng
+        drop = rng.choice(
+            (
+                "Ignore",
+                "Skip",
+                "Drop",
+                "Leave out",
+                "Throw away",
+                "Remove",
+                "Without",
+                "Discard",
+                "Filter out",
+                "Forget",
+            )
+        )
+        others = rng.choice(("the rest", "the others", "what is left", "those that remain", "everything else"))
+        dropped = f"{drop} {rng.choice(('the ', 'any ', 'all ', ''))}{rest}"
+        if mapped:
+            return f"{dropped}, {self.done_to(others)} {rng.choice(('and', 'and then', ', then'))} {end}".replace(
+                " ,", ","
+            )
+        for its, of in (("their ", "the "), ("them", others)):
+            end = end.replace(its, of) if its != "their " else end.replace(its, of) + f" of {others}" * (its in end)
+        return f"{dropped}{rng.choice((' and ', ', then ', '. Then '))}{end}"
+
     def given(self) -> str:
         rng, asked = self.rng, self.asked
-        given = rng.choice(asked.source.given).format(arg=asked.argument)
+        further = strings("given", "values" if asked.source.key in ("keys", "entries") else asked.source.key)
+        given = rng.choice(further if further and rng.random() < 0.5 else asked.source.given).format(
+            arg=asked.argument
+        )
         self.where = "" if asked.source.key not in ("range", "below", "digits") else self.where
-        said = getattr(self, f"_{asked.aggregate}", self._nouns)(asked.map.key != "id")
+        said = self.plainly()
         said = said[0].lower() + said[1:]
-        if said.startswith(
-            (
-                "return",
-                "give",
-                "find",
-                "compute",
-                "count",
-                "add",
-                "calculate",
-                "get",
-                "work out",
-                "sum",
-                "collect",
-                "sort",
-                "check",
-            )
-        ):
+        if said.startswith(IMPERATIVES) and rng.random() < 0.5 and (forms := strings("given_forms")):
+            return rng.choice(forms).format(given, said)
+        if said.startswith(IMPERATIVES):
             return rng.choice(
                 (
                     "Given {}, {}",
@@ -457,6 +565,8 @@ class Speaker:
                 "{}, sorted in descending order",
             ),
         }[aggregate]
+        if aggregate == "list" and self.asked.source.key == "chars":
+            nouns = tuple(form for form in nouns if "list" in form)
         form = rng.choice(nouns)
         items = self.all_of(
             article=not form.startswith(("the sum of all", "the product of all", "a list of all", "all "))
@@ -464,7 +574,7 @@ class Speaker:
         said = form.format(items)
         if rng.random() < 0.1:
             return said[0].upper() + said[1:]
-        return f"{rng.choice(VERBS)} {said}"
+        return f"{rng.choice(ALL_VERBS)} {said}"
 
     def _sum(self, mapped: bool) -> str:
         if self.rng.random() < 0.4:
@@ -568,7 +678,22 @@ class Speaker:
 
     def _extreme(self, mapped: bool) -> str:
         rng = self.rng
-        best = rng.choice(SUPERLATIVES[self.asked.aggregate])
+        best = rng.choice(SUPERLATIVES[self.asked.aggregate] + strings("superlatives", self.asked.aggregate))
+        if self.asked.map.key == "length" and self.asked.aggregate in ("max", "min") and rng.random() < 0.6:
+            best = "longest" if self.asked.aggregate == "max" else "shortest"
+            form = rng.choice(
+                (
+                    "{verb} the length of the {best} {kept}",
+                    "{verb} how long the {best} {kept} is",
+                    "How long is the {best} {kept}?",
+                    "length of the {best} {kept}",
+                    "How many letters does the {best} {kept} have?",
+                    "{verb} the number of letters of the {best} {kept}",
+                )
+            )
+            return form.format(verb=rng.choice(ALL_VERBS), best=best, kept=self.kept(False)) + (
+                "" if form.endswith("?") else self.nothing()
+            )
         if mapped or best in ("maximum", "minimum"):
             said = f"the {best} of {self.all_of()}"
         else:
@@ -577,14 +702,33 @@ class Speaker:
             )
         if rng.random() < 0.1:
             return f"What is {said}?" if rng.random() < 0.5 else said[0].upper() + said[1:] + self.nothing()
-        verb = rng.choice((*VERBS, "Find", "Find", "Pick", "Look up", "Pick out"))
+        verb = rng.choice((*ALL_VERBS, "Find", "Find", "Pick", "Look up", "Pick out"))
         return f"{verb} {said}{self.nothing()}"
+
+    def _sortedset(self, mapped: bool) -> str:
+        forms = (
+            "Return the distinct {} in ascending order",
+            "Sort the {} and drop duplicates",
+            "The unique {}, sorted",
+            "A sorted list of the different {}",
+            "Sort the {} from low to high, each only once",
+            "Return the {} sorted and without repeats",
+            "Remove duplicates from the {} and sort them",
+            "List the unique {} in order",
+            "Get all distinct {} sorted",
+            "Order the {}, keeping one copy of each",
+            "Put the {} in order without duplicates",
+            "Which different {} are there? Give them in ascending order",
+            "Sorted {} with no duplicates",
+        )
+        return self.rng.choice(forms).format(self.all_of(article=False))
 
     _max = _min = _longest = _shortest = _first = _extreme
 
     def _list(self, mapped: bool) -> str:
         rng = self.rng
-        if mapped and rng.random() < 0.45:
+        chars = self.asked.source.key == "chars"  # "keep the digits" of a text is a text
+        if mapped and not chars and rng.random() < 0.45:
             said = self.done_to(
                 rng.choice(
                     (
@@ -596,7 +740,7 @@ class Speaker:
                 )
             )
             return said[0].upper() + said[1:]
-        if self.asked.keeps and not mapped and rng.random() < 0.5:
+        if self.asked.keeps and not mapped and not chars and rng.random() < 0.5:
             forms = (
                 "Keep only {}",
                 "Pick out {}",
@@ -677,7 +821,7 @@ class Speaker:
 
     def _join(self, mapped: bool) -> str:
         rng = self.rng
-        how = rng.choice(SEPARATORS[self.asked.separator])
+        how = rng.choice(SEPARATORS[self.asked.separator] + strings("separators", self.asked.separator))
         forms = ["{verb} {items} {how}", "{verb} a string of {items} {how}"]
         if how.startswith(("joined", "glued")):
             forms += [how.replace("joined", "Join {items}").replace("glued", "Glue {items}")] * 3
@@ -695,7 +839,7 @@ class Speaker:
                     "{verb} a string with only {items}",
                     "Keep only {items}",
                 ]
-        return rng.choice(forms).format(verb=rng.choice(VERBS), items=self.all_of(), how=how)
+        return rng.choice(forms).format(verb=rng.choice(ALL_VERBS), items=self.all_of(), how=how)
 
     def _dict(self, mapped: bool) -> str:
         its, kept = ITS[self.asked.map.key], self.kept(False)
@@ -710,7 +854,7 @@ class Speaker:
             return self.rng.choice(
                 ("Map each {} to its {}", "Map every {} to its {}", "Pair each {} with its {} in a dictionary")
             ).format(kept, its)
-        verb = self.rng.choice((*VERBS, "Build", "Make", "Create", "Build", "Make"))
+        verb = self.rng.choice((*ALL_VERBS, "Build", "Make", "Create", "Build", "Make"))
         return f"{verb} {self.rng.choice(forms).format(kept, its)}"
 
     def _any(self, mapped: bool) -> str:
@@ -726,10 +870,10 @@ class Speaker:
             what = rng.choice((self.one(), "any " + self.kept(True), "at least one " + self.kept(False)))
             said = f"{self.asked.argument} {verb} {what}"
             self.where = where
-            return rng.choice(TESTS).format(said)
+            return rng.choice(ALL_TESTS).format(said)
         some = rng.choice(("any", "at least one", "some", "any of the", "at least one of the", "one of the"))
         said = f"{some} {noun[0] if some.endswith('the') else noun[1]}{self.where} {pred}"
-        return rng.choice(TESTS).format(rng.choice((said, said, f"there is {self.one()}")))
+        return rng.choice(ALL_TESTS).format(rng.choice((said, said, f"there is {self.one()}")))
 
     def _all(self, mapped: bool) -> str:
         rng, noun, keep, k = self.rng, self.noun, self.asked.keeps[0], self.asked.slots[0]
@@ -756,7 +900,7 @@ class Speaker:
                 f"every one of the {noun[0]}{self.where} {one}",
             )
         )
-        return rng.choice(TESTS).format(said)
+        return rng.choice(ALL_TESTS).format(said)
 
     def _none(self, mapped: bool) -> str:
         rng, noun, keep, k = self.rng, self.noun, self.asked.keeps[0], self.asked.slots[0]
@@ -768,23 +912,56 @@ class Speaker:
                 f"there are no {self.kept(True)}",
             )
         )
-        return rng.choice(TESTS).format(said)
+        return rng.choice(ALL_TESTS).format(said)
 
 
 def docstring(asked: Asked, rng: random.Random) -> str:
     """A docstring for the task."""
     said = Speaker(asked, rng).sentence()
-    said = said[0].upper() + said[1:]
-    said = ". ".join(part[0].upper() + part[1:] for part in said.split(". "))
-    question = said.endswith("?")
+    return dressed(said, rng)
+
+
+def dressed(said: str, rng: random.Random) -> str:
+    """The sentence as one writes it: with what comes before and after, in either case, with or without a full stop."""
+    said = said.strip().rstrip(".")
+    if said.lower().startswith(IMPERATIVES) and rng.random() < 0.12 and (forms := strings("openings")):
+        said = f"{rng.choice(forms)} {said[0].lower()}{said[1:]}"
+    if rng.random() < 0.06 and "'" not in said and (fillers := strings("fillers")):
+        words = said.split(" ")
+        words.insert(rng.randrange(len(words) + 1), rng.choice(fillers))
+        said = " ".join(words)
     draw = rng.random()
-    if draw < 0.05:
-        return f"{rng.choice(NEUTRAL_BEFORE)}. {said}{'' if question else '.'}"
-    if draw < 0.15:
-        return f"{said}{'' if question else '.'} {rng.choice(NEUTRAL_AFTER)}."
-    if draw < 0.22:
+    if draw < 0.8:
+        said = ". ".join(part[:1].upper() + part[1:] for part in said.split(". "))
+    elif draw < 0.85:
         said = said[0].lower() + said[1:]
-    return said if question or rng.random() < 0.25 else f"{said}."
+    else:
+        said = said.lower() if "'" not in said and said.isascii() and draw < 0.9 and _low(said) else said
+    end = "" if said.endswith("?") else "."
+    before, after = (*NEUTRAL_BEFORE, *strings("before")), (*NEUTRAL_AFTER, *strings("after"))
+    draw = rng.random()
+    if draw < 0.08:
+        link = rng.choice((". ", ". ", ": ", ", ", " - "))
+        return f"{rng.choice(before)}{link}{said}{end}"
+    if draw < 0.2:
+        form = rng.choice(
+            ("{said}{end} {after}.", "{said}{end} {after}.", "{said} ({low}){end}", "{said}, {low}{end}")
+        )
+        said_after = rng.choice(after)
+        form = form if end else "{said} {after}."
+        return form.format(said=said, end=end, after=said_after, low=said_after[0].lower() + said_after[1:])
+    if draw < 0.23 and end:
+        return said + rng.choice((", please", " please", ", please.", ", thanks", "!", " :)"))
+    return said if not end or rng.random() < 0.35 else f"{said}."
+
+
+def _low(said: str) -> bool:
+    """Whether the sentence loses nothing in lower case: no names of one letter or in camelCase, no None."""
+    return all(
+        word.islower() or (word[0].isupper() and word[1:].islower() and i == 0)
+        for i, word in enumerate(said.split())
+        if word.isalpha()
+    )
 
 
 AGGREGATE_NAMES = {
@@ -796,6 +973,7 @@ AGGREGATE_NAMES = {
     "list": ("get", "list", "find", "only", "all", "keep", "filter", "select", "pick"),
     "set": ("set_of", "unique", "set", "distinct"),
     "distinct": ("count_distinct", "num_unique", "count_unique", "distinct", "how_many_different"),
+    "sortedset": ("sorted_unique", "unique_sorted", "distinct_sorted", "tidy", "sorted_set"),
     "sorted": ("sorted", "sort", "order", "ordered", "ascending"),
     "descending": ("sort_desc", "descending", "reverse_sorted", "high_to_low"),
     "first": ("first", "find_first", "find", "get_first"),
@@ -826,10 +1004,15 @@ GENERIC = (
 )
 
 
+def vague_name(rng: random.Random) -> str:
+    """A function's name that says nothing of what it does."""
+    return rng.choice((*GENERIC, *strings("vague_names"))) if rng.random() < 0.5 else made_up_name(rng)
+
+
 def function_name(asked: Asked, rng: random.Random) -> str:
     """ "count_even", "squares_total", now and then "solve"."""
-    if rng.random() < 0.2:
-        return rng.choice(GENERIC)
+    if rng.random() < 0.35:
+        return vague_name(rng)
     head = rng.choice(AGGREGATE_NAMES[asked.aggregate])
     middle = [rng.choice(keep.names) for keep in asked.keeps[:1] if rng.random() < 0.85]
     made = [rng.choice(asked.map.names)] if asked.map.names and rng.random() < 0.85 else []
