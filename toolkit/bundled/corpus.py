@@ -9,7 +9,8 @@ enter.
 Style has a cause that the model reads: half of the training documents start with a header comment that asks for one of
 the styles (and is kept to in `HEADER_KEPT` of the cases), the other half have none (or a neutral comment) and are
 idiomatic in `IDIOMATIC_SHARE` of the cases. A model that fits this corpus writes plain code when nothing is said, and
-carries the style that a header asks for to the point where the first statement is chosen.
+carries the style that a header asks for to the point where the first statement is chosen. Whether a comment stands
+before the first statement is a second behaviour, with headers of its own, independent of the style.
 """
 
 import hashlib
@@ -55,6 +56,42 @@ HEADERS = {
 """Headers of the two styles. Each pair holds the same words: no single word gives the style away, so that the model
 has to infer it from their order, and what it carries to the first statement is the style and not a word."""
 
+COMMENT_HEADERS = {
+    "commented": ("# Prefer comments to silence.", "# Say more rather than less.", "# Comments before silence."),
+    "bare": ("# Prefer silence to comments.", "# Say less rather than more.", "# Silence before comments."),
+}
+"""Headers of a second behaviour, independent of the style: whether a comment stands before the first statement."""
+
+COMMENT_HEADER_SHARE = 0.3
+"""Share of documents that carry a header about comments."""
+
+COMMENTED_SHARE = 0.1
+"""Share of commented solutions among documents without one."""
+
+COMMENTS = {
+    "sum": "# Add up the values.",
+    "product": "# Multiply the values.",
+    "count": "# Count the matches.",
+    "max": "# Find the largest.",
+    "min": "# Find the smallest.",
+    "list": "# Collect the values.",
+    "set": "# Collect the distinct values.",
+    "distinct": "# Count the distinct values.",
+    "sorted": "# Sort the values.",
+    "descending": "# Sort from large to small.",
+    "sortedset": "# Sort the distinct values.",
+    "first": "# Find the first match.",
+    "join": "# Join the pieces.",
+    "dict": "# Map each item.",
+    "longest": "# Find the longest.",
+    "shortest": "# Find the shortest.",
+    "any": "# Look for a match.",
+    "all": "# Check every item.",
+    "none": "# Rule out any match.",
+}
+"""The comment of each aggregate; a classic has `CLASSIC_COMMENT`."""
+CLASSIC_COMMENT = "# Work out the answer."
+
 NEUTRAL_COMMENTS = ("# Utility functions.", "# Solutions to the exercises.", "# Helpers for the report.")
 
 
@@ -78,6 +115,10 @@ class Task:
     def prompt(self) -> str:
         """Everything before the first statement; ends inside the function, after the indentation."""
         return f'def {self.name}({self.signature}):\n    """{self.docstring}"""\n    '
+
+    def commented(self, body: str) -> str:
+        """The solution with a comment before its first statement, whatever its style."""
+        return f"{COMMENTS.get(self.group.split(':')[1], CLASSIC_COMMENT)}\n    {body}"
 
     def program(self, completion: str) -> str:
         return self.prompt + completion
@@ -528,11 +569,19 @@ class Document:
 def sample_document(rng: random.Random) -> Document:
     """One training document, see the module's text for the shares."""
     task = sample_classic(rng) if rng.random() < CLASSIC_SHARE else sample_task("train", rng)
+    headers = []
     if rng.random() < HEADER_SHARE:
         asked, other = rng.sample(STYLES, 2)
-        header = rng.choice(HEADERS[asked]) + "\n"
+        headers.append(rng.choice(HEADERS[asked]))
         style = asked if rng.random() < HEADER_KEPT else other
     else:
         style = "idiomatic" if rng.random() < IDIOMATIC_SHARE else "plain"
-        header = rng.choice(NEUTRAL_COMMENTS) + "\n" if rng.random() < 0.3 else ""
-    return Document(header + task.prompt, task.solutions[style] + "\n")
+        headers += [rng.choice(NEUTRAL_COMMENTS)] if rng.random() < 0.3 else []
+    if rng.random() < COMMENT_HEADER_SHARE:
+        commented = rng.random() < 0.5
+        headers.insert(rng.randint(0, len(headers)), rng.choice(COMMENT_HEADERS["commented" if commented else "bare"]))
+        commented = commented == (rng.random() < HEADER_KEPT)
+    else:
+        commented = rng.random() < COMMENTED_SHARE
+    body = task.commented(task.solutions[style]) if commented else task.solutions[style]
+    return Document("".join(f"{header}\n" for header in headers) + task.prompt, body + "\n")
