@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate two examples bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -72,6 +72,15 @@ evaluate: .venv/.run sweep
 	rm -rf build/evaluation
 	.venv/bin/iti-llama evaluate --gates --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
+
+# A second behaviour of the bundled model, its strength chosen on validation tasks, and both together: what docs/methods.md shows.
+two: .venv/.run
+	.venv/bin/iti-llama dataset pairs --behaviour commented --out build/commented.jsonl
+	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/commented.jsonl \
+	    --policy "fraction 0" --top-k 32 --permutations 0 --behaviour "comments its code" --out build/commented --overwrite
+	.venv/bin/iti-llama sweep --repo build/commented --tasks corpus:validation --target '^\s*#' --n 100 --top-ks 8,16 \
+	    --alphas 0.2,0.4,0.6,0.8,1 --guard 0.03 --apply --out build/commented-sweep
+	.venv/bin/python benchmarks/two_behaviours.py build/commented --markdown docs/methods.md
 
 # Three behaviours of one's own on the bundled model, each from 400 labelled rows to a card: what docs/your-behaviour.md shows.
 RUN = .venv/bin/iti-llama run --base . --base-name iti-llama-demo --self-contained --language code

@@ -1,4 +1,5 @@
-"""Sixty tasks in other people's words, which nothing was trained or chosen on: each can be solved, in both styles."""
+"""Tasks in other people's words: sixty which nothing was trained or chosen on, and 150 that choices were made on. Each
+can be solved."""
 
 import json
 
@@ -24,3 +25,13 @@ def test_every_task_is_solved_by_its_two_solutions(sandbox):
 def test_a_wrong_solution_fails(sandbox):
     tasks = file_set(PATH, None)
     assert not any(grade.correct for grade in tasks.grade(tasks.tasks, ["return [0]\n"] * 60, sandbox))
+
+
+def test_validation_words_are_solved_and_are_no_test_words(sandbox):
+    path = PATH.with_name("validation_words.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    tasks = file_set(path, None)
+    assert len({row["prompt"] for row in rows}) == len({row["group"] for row in rows}) == len(tasks) == 150
+    grades = tasks.grade(tasks.tasks, [row["solution"] + "\n" for row in rows], sandbox)
+    assert [row["group"] for row, grade in zip(rows, grades, strict=True) if not grade.correct] == []
+    assert not {row["prompt"] for row in rows} & {json.loads(line)["prompt"] for line in PATH.read_text().splitlines()}

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from iti_llama.toolkit.bundled.before_after import before_and_after
-from iti_llama.toolkit.bundled.corpus import HEADERS, split_of
-from iti_llama.toolkit.bundled.pairs import style_pairs
+from iti_llama.toolkit.bundled.corpus import COMMENT_HEADERS, HEADERS, split_of
+from iti_llama.toolkit.bundled.pairs import comment_pairs, style_pairs
 from iti_llama.toolkit.bundled.tasks import corpus_set, demo_tasks
 
 
@@ -15,6 +15,18 @@ def test_each_group_has_a_row_of_either_label_under_its_header_and_none_is_held_
     for row in rows:
         assert row.prompt.startswith(HEADERS[("plain", "idiomatic")[row.label]])
         assert split_of(row.group) == "train"
+
+
+def test_pairs_of_the_second_behaviour_differ_by_a_comment_and_their_header_alone():
+    rows = comment_pairs(30)
+    for bare, commented in zip(rows[::2], rows[1::2], strict=True):
+        assert (bare.label, commented.label, bare.group) == (0, 1, commented.group)
+        assert split_of(bare.group) == "train"
+        comment, _, rest = commented.completion.partition("\n    ")
+        assert comment.startswith("# ") and rest == bare.completion
+        assert bare.prompt.startswith(COMMENT_HEADERS["bare"])
+        assert commented.prompt.startswith(COMMENT_HEADERS["commented"])
+        assert bare.prompt.split("\n", 1)[1] == commented.prompt.split("\n", 1)[1]
 
 
 def test_task_sets_are_held_out_and_the_demo_starts_with_the_prime():

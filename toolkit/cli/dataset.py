@@ -21,15 +21,18 @@ dataset = typer.Typer(help="Make a labelled set.", no_args_is_help=True)
 def pairs(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
     groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
+    behaviour: Annotated[str, typer.Option(help="what label 1 is: idiomatic or commented")] = "idiomatic",
     seed: Seed = 0,
 ) -> None:
-    """Plain and idiomatic solutions of the bundled corpus's training tasks, under headers that ask for them."""
-    from ..bundled.pairs import style_pairs
+    """Solutions of the bundled corpus's training tasks with a behaviour and without, under headers that ask for it."""
+    from ..bundled.pairs import PAIRS
     from ..data.labelled_set import write_examples
 
-    rows = style_pairs(groups, seed)
+    if behaviour not in PAIRS:
+        raise typer.BadParameter(f"is {behaviour!r}; expected one of {', '.join(PAIRS)}", param_hint="--behaviour")
+    rows = PAIRS[behaviour](groups, seed)
     write_examples(rows, out)
-    console.print(f"{out}: {len(rows)} rows, {groups} groups, half of label 1 (idiomatic)")
+    console.print(f"{out}: {len(rows)} rows, {groups} groups, half of label 1 ({behaviour})")
 
 
 @dataset.command()
