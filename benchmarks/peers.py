@@ -2,10 +2,12 @@
 of the peer.
 
     python benchmarks/peers.py NAME FOLDER --rounds 5
+    python benchmarks/peers.py NAME FOLDER --decoding
 
 FOLDER, which side_by_side.py makes, holds `plain` (a Llama), `offsets.npz` ({layer: what is added at the input of
 o_proj, at alpha 1}; `vectors.npz` the same after it) and `reference.npz` (prompts, and the tokens that forward hooks
-on plain Llama give). Each way is used as its own documentation says. Prints JSON.
+on plain Llama give, for each way of decoding). Each way of steering is used as its own documentation says. Prints
+JSON.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
 
+SYNCS = ("_local_scalar_dense", "item", "equal", "nonzero")
 VIEWS = ("view", "expand", "slice", "transpose", "unsqueeze", "select", "t", "detach", "alias", "_unsafe_view")
 
 
@@ -36,36 +39,46 @@ def offsets(folder: Path, name: str = "offsets") -> dict[int, torch.Tensor]:
         return {int(layer): torch.from_numpy(held[layer]) for layer in held.files}
 
 
-def hf_generate(model, ids: torch.Tensor, new: int) -> torch.Tensor:
-    settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-    return model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+def settings(ids: torch.Tensor, new: int, more: dict) -> dict:
+    fixed = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
+    return {"attention_mask": torch.ones_like(ids)} | fixed | more
 
 
-# Each returns generate(ids, new) -> tokens [rows, prompt + new], steered at alpha 1, everywhere. ---------------------
+def hf_generate(model, ids: torch.Tensor, new: int, **more) -> torch.Tensor:
+    return model.generate(ids, **settings(ids, new, more))
+
+
+# Each returns generate(ids, new, **more) -> tokens [rows, prompt + new], steered at alpha 1, everywhere. One that
+# offers a strength for each row, or the scope "generated", takes `rows` or `scope`.
 
 
 def plain_again(folder: Path):
     model = loaded(folder)
-    return lambda ids, new: hf_generate(model, ids, new)
+    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
 
 
 def iti_llama(folder: Path):
     from iti_llama import ITILlamaForCausalLM
 
     model = ITILlamaForCausalLM.from_pretrained(folder / "steered").eval()
-    return lambda ids, new: hf_generate(model, ids, new)
+
+    def generate(ids, new, rows=None, scope="all", **more):
+        model.iti_scope = scope
+        return hf_generate(model, ids, new, **more, **({} if rows is None else {"iti_alpha": rows}))
+
+    return generate
 
 
 def baked(folder: Path):
     model = LlamaForCausalLM.from_pretrained(folder / "baked").eval()
-    return lambda ids, new: hf_generate(model, ids, new)
+    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
 
 
 def peft(folder: Path):
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(loaded(folder), folder / "peft").eval()
-    return lambda ids, new: hf_generate(model, ids, new)
+    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
 
 
 def hooks(folder: Path):
@@ -73,7 +86,7 @@ def hooks(folder: Path):
     for layer, offset in offsets(folder).items():
         o_proj = model.model.layers[layer].self_attn.o_proj
         o_proj.register_forward_pre_hook(lambda module, inputs, offset=offset: (inputs[0] + offset,))
-    return lambda ids, new: hf_generate(model, ids, new)
+    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
 
 
 def pyvene(folder: Path):
@@ -88,10 +101,10 @@ def pyvene(folder: Path):
     ]
     model = pv.IntervenableModel(parts, model=loaded(folder))
 
-    def generate(ids, new):
-        settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-        base = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        return model.generate(base, unit_locations=None, intervene_on_prompt=True, **settings)[1]
+    def generate(ids, new, **more):
+        given = settings(ids, new, more)
+        base = {"input_ids": ids, "attention_mask": given.pop("attention_mask")}
+        return model.generate(base, unit_locations=None, intervene_on_prompt=True, **given)[1]
 
     return generate
 
@@ -102,9 +115,9 @@ def steering_vectors(folder: Path):
     model = loaded(folder)
     vector = SteeringVector(layer_activations=offsets(folder, "vectors"), layer_type="self_attn")
 
-    def generate(ids, new):
+    def generate(ids, new, **more):
         with vector.apply(model, multiplier=1.0):
-            return hf_generate(model, ids, new)
+            return hf_generate(model, ids, new, **more)
 
     return generate
 
@@ -115,7 +128,7 @@ def repeng(folder: Path):
     given = offsets(folder, "vectors")
     model = ControlModel(loaded(folder), list(given))
     model.set_raw_control(given)
-    return lambda ids, new: hf_generate(model, ids, new)
+    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
 
 
 WAYS = {
@@ -125,25 +138,67 @@ WAYS = {
 
 
 class Count(TorchDispatchMode):
-    """Dispatched operations that do work."""
+    """Dispatched operations that do work, and reads of a value by the host."""
 
     def __enter__(self):
-        self.operations = 0
+        self.operations = self.syncs = 0
         return super().__enter__()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += function.__name__.split(".")[0] not in VIEWS
+        name = function.__name__.split(".")[0]
+        self.operations += name not in VIEWS
+        self.syncs += name in SYNCS
         return function(*args, **(kwargs or {}))
 
 
-def counted(generate, ids) -> float:
-    """Operations of a decode step: those of 9 new tokens less those of 1, over 8."""
+def counted(generate, ids) -> np.ndarray:
+    """Operations and syncs of a decode step: those of 9 new tokens less those of 1, over 8."""
     totals = []
     for new in (1, 9):
         with Count() as count:
             generate(ids, new)
-        totals.append(count.operations)
+        totals.append(np.array([count.operations, count.syncs]))
     return (totals[1] - totals[0]) / 8
+
+
+ROWS = (0.0, 1.0, 0.5, 1.5)
+"""Strengths of the four prompts, where each row has its own."""
+
+
+def ways(ids: torch.Tensor, assistant) -> dict[str, tuple[torch.Tensor, dict]]:
+    """{way of decoding: (prompts, arguments of `generate`)}."""
+    mask = (torch.arange(ids.shape[1]) >= torch.tensor([0, 6, 12, 18])[: len(ids), None]).long()
+    return {
+        "greedy": (ids, {}),
+        "padded on the left": (ids * mask, {"attention_mask": mask}),
+        "a strength for each row": (ids, {"rows": torch.tensor(ROWS)}),
+        "static cache": (ids, {"cache_implementation": "static"}),
+        "without a cache": (ids, {"use_cache": False}),
+        "beams": (ids, {"num_beams": 3, "num_return_sequences": 2}),
+        "sampling": (ids, {"do_sample": True, "temperature": 0.8, "top_k": 0}),
+        "speculation": (ids[:1], {"assistant_model": assistant}),
+    }
+
+
+def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[str, dict[str, str]]:
+    """{scope: {way of decoding: "right", "wrong", "not offered", or the error}}."""
+    found = {}
+    for scope in ("all", "generated"):
+        for way, (ids, more) in ways(prompts, plain).items():
+            torch.manual_seed(7)
+            try:
+                tokens = generate(ids, new, **more, **({} if scope == "all" else {"scope": scope}))
+                told = (
+                    "right"
+                    if torch.equal(torch.as_tensor(tokens), torch.from_numpy(held[f"{scope}: {way}"]))
+                    else "wrong"
+                )
+            except Exception as error:  # a peer's own, to be quoted
+                told = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100] if str(error) else ''}"
+                if any(f"'{name}'" in told for name in ("rows", "scope")):
+                    told = "not offered"
+            found.setdefault(scope, {})[way] = told
+    return found
 
 
 def seconds(generate, ids, new: int) -> float:
@@ -164,10 +219,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--new", type=int, default=24)
+    parser.add_argument("--decoding", action="store_true", help="which ways of decoding give the right tokens")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    with np.load(args.folder / "reference.npz") as held:
-        prompts, wanted = torch.from_numpy(held["prompts"]), torch.from_numpy(held["tokens"])
+    with np.load(args.folder / "reference.npz") as file:
+        held = {name: file[name] for name in file.files}
+    prompts, wanted = torch.from_numpy(held["prompts"]), torch.from_numpy(held["all: greedy"])
     begin = time.perf_counter()
     generate = WAYS[args.name](args.folder)
     load = time.perf_counter() - begin
@@ -176,11 +233,14 @@ def main() -> None:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found["version"] = importlib.metadata.version(args.name)
     new = wanted.shape[1] - prompts.shape[1]
+    if args.decoding:
+        print(json.dumps(found | {"decodings": decodings(generate, plain, prompts, new, held)}))
+        return
     tokens = generate(prompts, new)
     found["same tokens"] = torch.equal(torch.as_tensor(tokens), wanted)
     one = prompts[:1]
     base = counted(lambda ids, n: hf_generate(plain, ids, n), one)
-    found["operations"] = counted(generate, one) - base
+    found["operations"], found["syncs"] = (counted(generate, one) - base).tolist()
     found["lines"] = len(inspect.getsource(WAYS[args.name]).strip().splitlines()) - 2
     for batch in args.batch:
         ids = prompts.repeat(-(-batch // len(prompts)), 1)[:batch]

@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from decode import SHAPES, add_hooks, build, load_times, run
+from decode import SHAPES, build, load_times, run
+from gpu_decoding import hooks
+from peers import ROWS, hf_generate, ways
 from transformers import AutoTokenizer
 
 from iti_llama.toolkit.export.export import export
@@ -67,13 +69,18 @@ def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
     vectors = {str(layer): (weights[layer] @ offset).numpy() for layer, offset in offsets.items()}
     np.savez(folder / "vectors.npz", **vectors)
     ids = torch.randint(5, 700, (4, 32), generator=torch.Generator().manual_seed(0))
-    handles = add_hooks(plain, directions)
-    settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-    tokens = plain.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-    for handle in handles:
-        handle.remove()
-    assert not torch.equal(tokens, plain.generate(ids, attention_mask=torch.ones_like(ids), **settings))
-    np.savez(folder / "reference.npz", prompts=ids.numpy(), tokens=tokens.numpy())
+    tokens = {}
+    for scope in ("all", "generated"):
+        for way, (prompts, more) in ways(ids, plain).items():
+            alpha = torch.tensor(ROWS) if more.pop("rows", None) is not None else 1.0
+            if way == "speculation":  # which gives what greedy decoding gives, whoever assists
+                tokens[f"{scope}: {way}"] = tokens[f"{scope}: greedy"][:1]
+                continue
+            with hooks(plain, directions, alpha, scope):
+                torch.manual_seed(7)
+                tokens[f"{scope}: {way}"] = hf_generate(plain, prompts, new, **more).numpy()
+    assert not np.array_equal(tokens["all: greedy"], hf_generate(plain, ids, new).numpy())
+    np.savez(folder / "reference.npz", prompts=ids.numpy(), **tokens)
     return len(offsets)
 
 
@@ -101,9 +108,9 @@ def last_line(text: str) -> str:
     return lines[-1][:300] if lines else "no message"
 
 
-def measured(name: str, python: Path | str, folder: Path, rounds: int) -> dict | str:
+def measured(name: str, python: Path | str, folder: Path, *arguments: str) -> dict | str:
     """What peers.py prints, or why it prints nothing."""
-    command = [str(python), str(HERE / "peers.py"), name, str(folder), "--rounds", str(rounds)]
+    command = [str(python), str(HERE / "peers.py"), name, str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     except subprocess.TimeoutExpired:
@@ -116,15 +123,37 @@ def measured(name: str, python: Path | str, folder: Path, rounds: int) -> dict |
 def row(name: str, found: dict | str, layers: int) -> str:
     said = BESIDE.get(name, "")
     if isinstance(found, str):
-        return f"| {name} | | failed: `{found}` | | | | | |"
+        return f"| {name} | | failed: `{found}` | | | | | | | |"
     same = "" if name == "plain again" else "yes" if found["same tokens"] else "NO"
-    cells = [f"{found['operations'] / layers:+.1f}", same]
+    cells = [f"{found['operations'] / layers:+.1f}", f"{found['syncs'] / layers:+.1f}", same]
     for phase in ("decode", "prefill"):
         for batch in (1, 8):
             ratio = found[f"{phase}, batch {batch}"]
             cells.append(f"{ratio['median']:.2f} ({ratio['from']:.2f} to {ratio['to']:.2f})")
     version = found.get("version", "")
     return f"| {name} {version} | {said} | " + " | ".join(cells) + f" | {found['lines']} |"
+
+
+def decoding_table(found: dict[str, dict | str]) -> str:
+    """Which ways of decoding give the hooks' tokens, for each way of steering and scope."""
+    names = list(ways(torch.zeros(1, 2, dtype=torch.long), None))
+    lines = [f"| way | scope | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    notes: dict[str, str] = {}
+    for name, own in found.items():
+        if isinstance(own, str):
+            lines.append(f"| {name} | | failed: `{own}` |" + " |" * (len(names) - 1))
+            continue
+        for scope, told in own["decodings"].items():
+            if set(told.values()) == {"not offered"}:
+                lines.append(f"| {name} | {scope} | not offered |" + " |" * (len(names) - 1))
+                continue
+            cells = []
+            for way in names:
+                known = told[way] in ("right", "wrong", "not offered")
+                cells.append(told[way] if known else f"fails ({notes.setdefault(told[way], str(len(notes) + 1))})")
+            lines.append(f"| {name} | {scope} | {' | '.join(cells)} |")
+    text = "\n".join(lines)
+    return text + "".join(f"\n\n({number}) `{error}`" for error, number in notes.items())
 
 
 def growth(rounds: int) -> dict[str, list[tuple[int, float, float]]]:
@@ -183,34 +212,41 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=24, help="tokens of the answers that are compared")
     parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
+    parser.add_argument("--no-times", dest="times", action="store_false", help="the ways of decoding alone")
     parser.add_argument("--no-growth", dest="growth", action="store_false")
     parser.add_argument("--markdown", type=Path, help="document whose part 'side by side' is replaced")
     parser.add_argument("--figure", type=Path, help="picture of how cost grows")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    rows = []
+    rows, decoded = [], {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         layers = prepare(folder, args.shape, args.heads, args.new)
         for way in (*OURS, *filter(None, args.peers.split(","))):
             try:
                 python = environment(way, PEERS[way], args.environments) if way in PEERS else sys.executable
-                found = measured(way, python, folder, args.rounds)
+                decoded[way] = measured(way, python, folder, "--decoding")
+                found = measured(way, python, folder, "--rounds", str(args.rounds)) if args.times else ""
             except RuntimeError as error:
-                found = str(error)
+                decoded[way] = found = str(error)
             rows.append(row(way, found, layers))
-            print(rows[-1], flush=True)
-    head = (
-        "| way | | operations a steered layer | same tokens as hooks | decode, batch 1 | batch 8 | prefill, batch 1 "
-    )
-    head += "| batch 8 | lines |"
+            print(rows[-1] if args.times else decoded[way], flush=True)
+    del decoded["plain again"]
+    table = decoding_table(decoded)
+    print(table)
+    if args.markdown is not None:
+        replace_section(args.markdown, "decoding", table)
+    if not args.times:
+        return
+    head = "| way | | operations a steered layer | syncs a steered layer | same tokens as hooks | decode, batch 1 "
+    head += "| batch 8 | prefill, batch 1 | batch 8 | lines |"
     where = f"{platform.processor() or platform.machine()}, 2 threads"
     said = (
         f"{datetime.date.today()}, {where}, torch {torch.__version__}, transformers {transformers.__version__}; shape "
         f"{args.shape}, {layers} steered layers, float32, {args.rounds} rounds. Times are ratios to plain Llama of "
         "the same process (less is better): median, and from the least to the most."
     )
-    text = "\n".join([head, "|---" * 9 + "|", *rows]) + f"\n\n{said}"
+    text = "\n".join([head, "|---" * 10 + "|", *rows]) + f"\n\n{said}"
     if args.growth:
         plain, steered, _ = build(SHAPES[args.shape], args.heads, "cpu", torch.float32)
         loading = load_times(plain, steered, 5, "cpu")

@@ -259,7 +259,7 @@ NUMBER_WORDS = dict(
 ) | {20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 100: "a hundred"}
 LETTER_FORMS = ("'{}'", "'{}'", "{}", "the letter {}", "the letter '{}'", "the character '{}'")
 ITEM = {"ints": "x", "range": "i", "below": "i", "digits": "d", "values": "v", "keys": "key", "chars": "c"}
-MADE_UP = 0.3
+MADE_UP = 0.25
 """Share of arguments whose name says nothing of what they hold."""
 
 

@@ -90,6 +90,11 @@ class Source:
     made_of: Callable = lambda item: item
     """What of an item the map starts from."""
 
+    @property
+    def items_are(self) -> str:
+        """What the filters are of: ints, words or chars."""
+        return {"words": "words", "chars": "chars"}.get(self.domain, "ints")
+
 
 INTS = (
     Filter(
@@ -1458,8 +1463,8 @@ SOURCES = (
         "entries",
         "{arg}.items()",
         lambda value: list(value.items()),
-        (("keys", "key"), ("names", "name"), ("items", "item"), ("entries", "entry")),
-        ("in {arg}", "of {arg}", "of the dictionary", "in the dict", "", ""),
+        (("keys", "key"), ("names", "name")),
+        ("in the dictionary {arg}", "of the dict {arg}", "of the dictionary", "in the dict", "of a dictionary"),
         ("a dictionary {arg}", "a dict of names to numbers", "a dict {arg}", "{arg}, a dict from names to numbers"),
         DICTS,
         INTS[:14],

@@ -44,7 +44,7 @@ class Recipe(Shape):
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
     num_key_value_heads: int = 2
-    steps: int = 5200
+    steps: int = 4400
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100

@@ -239,6 +239,12 @@ def singular(phrase: str, noun: tuple[str, str]) -> str:
     return phrase.replace(noun[0], noun[1], 1)
 
 
+WIDE = 0.6
+"""Share of sentences whose filter is said in any of its words, the rare ones too."""
+BARE = {"ints": ("numbers", "number"), "words": ("strings", "string"), "chars": ("characters", "character")}
+"""Sources that need not be named, with a noun that says what they are of."""
+EITHER = (("values", "value"), ("items", "item"), ("entries", "entry"), ("elements", "element"), ("words", "word"))
+"""Nouns that might be of several sources."""
 IMPERATIVES = (
     *("return", "give", "find", "compute", "count", "add", "calculate", "get", "work out", "sum", "collect", "sort"),
     *("check", "take", "keep", "pick", "select", "list", "make", "build", "put", "multiply", "join", "drop", "tell"),
@@ -260,8 +266,9 @@ class Speaker:
         kind = "keys" if source.key == "entries" else source.key
         if rng.random() < 0.3 and (further := pairs("nouns", kind)):
             self.noun = rng.choice(further)
-        if source.key in ("ints", "words", "chars") and rng.random() < 0.12:
-            self.where = ""
+        self.where = ""
+        if source.key in BARE and rng.random() < 0.12:
+            self.noun = rng.choice((*(noun for noun in nouns if noun not in EITHER), BARE[source.key]))
             return
         further = strings("where", kind)
         self.where = self._where(rng.choice(further if further and rng.random() < 0.45 else source.where))
@@ -295,7 +302,8 @@ class Speaker:
             start = phrase.split()[0]
             if start in AFTER_NOUN or start in AFTER_NOUN_ONLY:
                 forms += [f"{noun} {phrase}{where}", f"{noun}{where} {phrase}"]
-        forms += [form for text in keep.after for form in (f"{noun} {text}{where}", f"{noun}{where} {text}")]
+        if rng.random() < WIDE:
+            forms += [form for text in keep.after for form in (f"{noun} {text}{where}", f"{noun}{where} {text}")]
         forms += [f"{noun}{where} {rng.choice(('that', 'which'))} {self.predicate(keep, k, many)}"] * 2
         return rng.choice(forms).format(k=k)
 
@@ -330,7 +338,9 @@ class Speaker:
     def predicate(self, keep: Filter, k: str, many: bool) -> str:
         """ "are greater than 3", "starts with b"."""
         which, be = (0, "are") if many else (1, "is")
-        forms = [pair[which] for pair in keep.verbs] * 2
+        wide = self.rng.random() < WIDE
+        own = len(keep.verbs) - len(pairs("filters", self.asked.source.items_are, keep.key, "verbs"))
+        forms = [pair[which] for pair in (keep.verbs if wide else keep.verbs[:own])] * 2
         for phrase in keep.phrases:
             start = phrase.split()[0]
             if start in AFTER_NOUN_ONLY and start not in ("of", "in", "made", "written"):
@@ -342,7 +352,7 @@ class Speaker:
             ):
                 continue
             forms.append(f"{be} {phrase}")
-        forms += [f"{be} {text}" for text in keep.are]
+        forms += [f"{be} {text}" for text in keep.are] if wide else []
         forms = forms or [f"{be} {'one' if not many else 'some'} of the {keep.nouns[0][0]}"]
         return self.rng.choice(forms).format(k=k)
 
