@@ -55,7 +55,7 @@ BASE ?= .
 refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
-	    --policy "fraction 0" --top-k 8 --alpha 0.6 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
+	    --policy "fraction 0" --top-k 8 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
 	.venv/bin/python -m iti_llama.toolkit.bundled.compare_directions \
 	    build/refit/iti_directions.safetensors iti_directions.safetensors
 
@@ -65,7 +65,7 @@ sweep: .venv/.run
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 32 --permutations 0 --behaviour "" --out build/all-heads --overwrite
 	.venv/bin/iti-llama sweep --repo build/all-heads --tasks corpus:validation --n 100 --top-ks 8,16 --alphas 0.1,0.2,0.3,0.4,0.5,0.6,0.7 \
-	    --guard 0.03 --out .
+	    --guard 0.03 --kl-guard 0.006 --out .
 
 # What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep
