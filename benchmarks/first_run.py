@@ -19,16 +19,15 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "examples")]
 
 from hub import TOKEN, Hub, Repo  # noqa: E402
-from make_labels import early_return, rows  # noqa: E402
+from make_labels import rows, snake_case  # noqa: E402
 
 from iti_llama import ITILlamaConfig  # noqa: E402
 from iti_llama.toolkit.data.labelled_set import write_examples  # noqa: E402
 
 
 RUN = [
-    *("iti-llama", "run", "early_return.jsonl", "--base", "meta/demo", "--behaviour", "returns early"),
-    *("--target", "^ {8,}return", "--alphas", "1,2,3,4,5,6", "--kl-guard", "0.6", "--self-contained"),
-    *("--out", "early", "--push", "me/early"),
+    *("iti-llama", "run", "snake_case.jsonl", "--base", "meta/demo", "--behaviour", "writes names in snake_case"),
+    *("--policy", "fraction 0.5", "--self-contained", "--out", "snake", "--push", "me/snake"),
 ]
 
 
@@ -43,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Hub() as hub:
         home = Path(folder)
         venv.create(home / "env", with_pip=True)
-        write_examples(rows(early_return), home / "early_return.jsonl")
+        write_examples(rows(snake_case), home / "snake_case.jsonl")
         hub.repos["meta/demo"] = Repo()
         hub.repos["meta/demo"].commit(plain_base())
         environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN, "HF_HOME": str(home / "hub")}
