@@ -73,8 +73,8 @@ def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
     for scope in ("all", "generated"):
         for way, (prompts, more) in ways(ids, plain).items():
             alpha = torch.tensor(ROWS) if more.pop("rows", None) is not None else 1.0
-            if way == "speculation":  # which gives what greedy decoding gives, whoever assists
-                tokens[f"{scope}: {way}"] = tokens[f"{scope}: greedy"][:1]
+            if way in ("static cache", "without a cache", "speculation"):  # which give what greedy decoding gives
+                tokens[f"{scope}: {way}"] = tokens[f"{scope}: greedy"][: len(prompts)]
                 continue
             with hooks(plain, directions, alpha, scope):
                 torch.manual_seed(7)

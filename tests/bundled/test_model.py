@@ -102,7 +102,8 @@ def test_a_pipeline_works_without_a_warning():
     run = in_a_new_process(
         "from transformers import pipeline\n"
         "pipe = pipeline('text-generation', model='.', trust_remote_code=True)\n"
-        'print(pipe(\'def is_prime(n):\\n    """Check if a number is prime."""\\n\', do_sample=False)[0][\'generated_text\'])\n'
+        'prompt = \'def is_prime(n):\\n    """Check if a number is prime."""\\n\'\n'
+        "print(pipe(prompt, do_sample=False)[0]['generated_text'])\n"
     )
     assert run.returncode == 0, run.stderr
     assert "return n > 1 and all(" in run.stdout
