@@ -161,7 +161,7 @@ def test_sweep(forked, tmp_path):
     old = config.read_bytes()
 
     def arguments(out):
-        return ["sweep", "--repo", repo, "--n", 4, "--alphas", "0.9", "--apply", "--out", out]
+        return ["sweep", "--repo", repo, "--n", 8, "--alphas", "0.9", "--guard", "0.5", "--apply", "--out", out]
 
     seconds = undisturbed_fork(forked, arguments(whole))
     new = config.read_bytes()

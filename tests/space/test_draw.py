@@ -40,14 +40,16 @@ def test_colour_is_the_heads_mean_and_the_title_names_the_one_that_reads_most():
 def test_safe_strengths_end_before_the_first_loss_beyond_the_guard():
     state = state_of(ROOT)
     found, sweep = safe_strengths(state), json.loads((ROOT / "sweep.json").read_text())
-    lost = {
-        point["alpha"]: 1.0 - point["at"]["correct"]["mean"]
-        for point in sweep["points"]
-        if point["top_k"] == state.heads and point["alpha"] > 0
+    (plain,) = {point["at"]["correct"]["mean"] for point in sweep["points"] if point["alpha"] == 0}
+    points = [point for point in sweep["points"] if point["top_k"] == state.heads and point["alpha"] > 0]
+    beyond = {
+        point["alpha"]
+        for point in points
+        if plain - point["at"]["correct"]["mean"] > sweep["guard"] + 1e-9 or point["kl"] > sweep["kl_guard"]
     }
-    assert state.config.iti_alpha in found and found == [a for a in sorted(lost) if a <= max(found)]
-    assert all(lost[alpha] <= sweep["guard"] + 1e-9 for alpha in found)
-    assert any(lost[alpha] > sweep["guard"] for alpha in lost if alpha > max(found))
+    alphas = sorted(point["alpha"] for point in points)
+    assert state.config.iti_alpha in found and found == [a for a in alphas if a <= max(found)]
+    assert not beyond & set(found) and min(beyond) == alphas[len(found)]
     html = scale_html(state, 2.0)
     assert f"width: {50 * max(found):.1f}%" in html and f"the shipped strength, {state.config.iti_alpha:g}" in html
 
