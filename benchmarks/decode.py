@@ -18,7 +18,7 @@ import time
 
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
+from peers import Count
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
@@ -50,22 +50,6 @@ SHAPES = {
         "num_key_value_heads": 8,
     },
 }
-VIEWS = ("view", "expand", "slice", "transpose", "unsqueeze", "select", "t", "detach", "alias", "_unsafe_view")
-SYNCS = ("_local_scalar_dense", "item", "equal", "nonzero")
-
-
-class Count(TorchDispatchMode):
-    """Dispatched operations that do work, and reads of a value by the host."""
-
-    def __enter__(self):
-        self.operations, self.syncs = 0, 0
-        return super().__enter__()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.__name__.split(".")[0]
-        self.operations += name not in VIEWS
-        self.syncs += name in SYNCS
-        return function(*args, **(kwargs or {}))
 
 
 def build(shape: dict, heads: int, device: str, dtype: torch.dtype, attention: str = "sdpa"):
