@@ -9,12 +9,15 @@ scaled up so that its logits depend on everything.
 import argparse
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
 import torch
 from decode import SHAPES, build
+from peers import decodings, hf_generate, of_model, ways
 
 
-ALPHA, NEW = 2.0, 24
+NEW = 24
 torch.backends.cuda.matmul.allow_tf32 = False
 
 
@@ -41,6 +44,22 @@ def hooks(plain, directions, alpha, scope: str):
             handle.remove()
 
 
+def references(plain, directions, prompts: torch.Tensor, new: int) -> dict[str, np.ndarray]:
+    """{"scope: way of decoding": the tokens of plain Llama under hooks}, of the ways that peers.py lists."""
+    tokens = {}
+    for scope in ("all", "generated"):
+        for way, (ids, more) in ways(prompts, plain).items():
+            if way in ("static cache", "without a cache", "speculation"):  # which give what greedy decoding gives
+                tokens[f"{scope}: {way}"] = tokens[f"{scope}: greedy"][: len(ids)]
+                continue
+            with hooks(plain, directions, more.pop("rows", 1.0), scope):
+                torch.manual_seed(7)
+                tokens[f"{scope}: {way}"] = hf_generate(plain, ids, new, **more).cpu().numpy()
+    left_alone = hf_generate(plain, prompts, new).cpu().numpy()
+    assert not np.array_equal(tokens["all: greedy"], left_alone), "the steering changes nothing: no test"
+    return tokens
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
@@ -50,43 +69,11 @@ def main() -> None:
         for weight in plain.parameters():  # which the steered model shares
             if weight.ndim == 2:
                 weight.mul_(6)
+    directions = replace(directions, sigma=2 * directions.sigma)
     steered.set_iti_directions(directions)
-    steered.iti_alpha = ALPHA
-    ids = torch.randint(5, 120, (3, 12), generator=torch.Generator().manual_seed(1)).to(device)
-    mask = (torch.arange(12) >= torch.tensor([0, 4, 8])[:, None]).long().to(device)
-    rows = torch.tensor([0.0, 1.0, ALPHA])
-
-    def say(model, prompt=ids, **kwargs):
-        settings = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-        kwargs.setdefault("attention_mask", torch.ones_like(prompt))
-        torch.manual_seed(7)
-        return model.generate(prompt, **(settings | kwargs)).cpu()
-
-    found = {}
-    for scope in ("all", "generated"):
-        steered.iti_scope = scope
-
-        def reference(prompt=ids, alpha=ALPHA, scope=scope, **kwargs):
-            with hooks(plain, directions, alpha, scope):
-                return say(plain, prompt, **kwargs)
-
-        greedy = reference()
-        assert not torch.equal(greedy, say(plain)), "the steering changes nothing: no test"
-        sampled = {"do_sample": True, "temperature": 0.8, "top_k": 0}
-        beams = {"num_beams": 3, "num_return_sequences": 2}
-        one, padded = ids[:1], {"attention_mask": mask}
-        tried = {
-            "greedy": (say(steered), greedy),
-            "padded on the left": (say(steered, ids * mask, **padded), reference(ids * mask, **padded)),
-            "a strength for each row": (say(steered, iti_alpha=rows), reference(alpha=rows)),
-            "static cache": (say(steered, cache_implementation="static"), greedy),
-            "without a cache": (say(steered, use_cache=False), greedy),
-            "beams": (say(steered, **beams), reference(**beams)),
-            "sampling": (say(steered, **sampled), reference(**sampled)),
-            "speculation": (say(steered, one, assistant_model=plain), greedy[:1]),
-        }
-        found[scope] = {way: torch.equal(ours, theirs) for way, (ours, theirs) in tried.items()}
-    print(json.dumps(found))
+    ids = torch.randint(5, 120, (4, 32), generator=torch.Generator().manual_seed(1)).to(device)
+    told = decodings(of_model(steered), plain, ids, NEW, references(plain, directions, ids, NEW))
+    print(json.dumps({scope: {way: word == "right" for way, word in own.items()} for scope, own in told.items()}))
 
 
 if __name__ == "__main__":

@@ -57,16 +57,20 @@ def plain_again(folder: Path):
     return lambda ids, new, **more: hf_generate(model, ids, new, **more)
 
 
-def iti_llama(folder: Path):
-    from iti_llama import ITILlamaForCausalLM
-
-    model = ITILlamaForCausalLM.from_pretrained(folder / "steered").eval()
+def of_model(model):
+    """`generate` of a steered model of ours."""
 
     def generate(ids, new, rows=None, scope="all", **more):
         model.iti_scope = scope
         return hf_generate(model, ids, new, **more, **({} if rows is None else {"iti_alpha": rows}))
 
     return generate
+
+
+def iti_llama(folder: Path):
+    from iti_llama import ITILlamaForCausalLM
+
+    return of_model(ITILlamaForCausalLM.from_pretrained(folder / "steered").eval())
 
 
 def baked(folder: Path):
@@ -167,11 +171,11 @@ ROWS = (0.0, 1.0, 0.5, 1.5)
 
 def ways(ids: torch.Tensor, assistant) -> dict[str, tuple[torch.Tensor, dict]]:
     """{way of decoding: (prompts, arguments of `generate`)}."""
-    mask = (torch.arange(ids.shape[1]) >= torch.tensor([0, 6, 12, 18])[: len(ids), None]).long()
+    mask = (torch.arange(ids.shape[1]) >= torch.tensor([0, 6, 12, 18])[: len(ids), None]).long().to(ids.device)
     return {
         "greedy": (ids, {}),
         "padded on the left": (ids * mask, {"attention_mask": mask}),
-        "a strength for each row": (ids, {"rows": torch.tensor(ROWS)}),
+        "a strength for each row": (ids, {"rows": torch.tensor(ROWS, device=ids.device)}),
         "static cache": (ids, {"cache_implementation": "static"}),
         "without a cache": (ids, {"use_cache": False}),
         "beams": (ids, {"num_beams": 3, "num_return_sequences": 2}),
@@ -188,11 +192,8 @@ def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[st
             torch.manual_seed(7)
             try:
                 tokens = generate(ids, new, **more, **({} if scope == "all" else {"scope": scope}))
-                told = (
-                    "right"
-                    if torch.equal(torch.as_tensor(tokens), torch.from_numpy(held[f"{scope}: {way}"]))
-                    else "wrong"
-                )
+                right = torch.equal(torch.as_tensor(tokens).cpu(), torch.from_numpy(held[f"{scope}: {way}"]))
+                told = "right" if right else "wrong"
             except Exception as error:  # a peer's own, to be quoted
                 told = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100] if str(error) else ''}"
                 if any(f"'{name}'" in told for name in ("rows", "scope")):

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 import transformers
 from decode import SHAPES, build, load_times, run
-from gpu_decoding import hooks
-from peers import ROWS, hf_generate, ways
+from gpu_decoding import references
+from peers import ways
 from transformers import AutoTokenizer
 
 from iti_llama.toolkit.export.export import export
@@ -69,17 +69,7 @@ def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
     vectors = {str(layer): (weights[layer] @ offset).numpy() for layer, offset in offsets.items()}
     np.savez(folder / "vectors.npz", **vectors)
     ids = torch.randint(5, 700, (4, 32), generator=torch.Generator().manual_seed(0))
-    tokens = {}
-    for scope in ("all", "generated"):
-        for way, (prompts, more) in ways(ids, plain).items():
-            alpha = torch.tensor(ROWS) if more.pop("rows", None) is not None else 1.0
-            if way in ("static cache", "without a cache", "speculation"):  # which give what greedy decoding gives
-                tokens[f"{scope}: {way}"] = tokens[f"{scope}: greedy"][: len(prompts)]
-                continue
-            with hooks(plain, directions, alpha, scope):
-                torch.manual_seed(7)
-                tokens[f"{scope}: {way}"] = hf_generate(plain, prompts, new, **more).numpy()
-    assert not np.array_equal(tokens["all: greedy"], hf_generate(plain, ids, new).numpy())
+    tokens = references(plain, directions, ids, new)
     np.savez(folder / "reference.npz", prompts=ids.numpy(), **tokens)
     return len(offsets)
 
