@@ -14,8 +14,8 @@ from .phrases import pairs, strings
 class Filter:
     """Which items are kept. slot: what `{k}` is, "" for nothing. adjectives stand before the noun; phrases after it,
     after "that are" or after "is"; verbs are (plural, singular), for "that ..." and alone; nouns replace the noun,
-    (plural, singular). names: for the function's name. after: right after the noun; are: after "are" or "is"; rest_*:
-    what is not kept."""
+    (plural, singular). names: for the function's name. after, are, wide_verbs: rarer words, right after the noun,
+    after "are" or "is", and for "that ..."; rest_*: what is not kept."""
 
     key: str
     code: str
@@ -28,6 +28,7 @@ class Filter:
     names: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     are: tuple[str, ...] = ()
+    wide_verbs: tuple[tuple[str, str], ...] = ()
     rest_adjectives: tuple[str, ...] = ()
     rest_after: tuple[str, ...] = ()
     rest_nouns: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ class Filter:
         return replace(
             self,
             adjectives=self.adjectives + strings(*at, "adjectives"),
-            verbs=self.verbs + pairs(*at, "verbs"),
+            wide_verbs=pairs(*at, "verbs"),
             nouns=self.nouns + pairs(*at, "nouns"),
             names=self.names + strings(*at, "names"),
             **{key: strings(*at, key) for key in ("after", "are", "rest_adjectives", "rest_after", "rest_nouns")},
@@ -89,11 +90,6 @@ class Source:
     """What of an item the filters look at."""
     made_of: Callable = lambda item: item
     """What of an item the map starts from."""
-
-    @property
-    def items_are(self) -> str:
-        """What the filters are of: ints, words or chars."""
-        return {"words": "words", "chars": "chars"}.get(self.domain, "ints")
 
 
 INTS = (

@@ -18,22 +18,22 @@ PHRASES = json.loads(Path(__file__).with_name("phrases.json").read_text(encoding
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "result", "math", "string"}
 
 
+@cache
 def strings(*path: str) -> tuple[str, ...]:
-    """The wordings at a place of `phrases.json`; none where it has none."""
+    """The wordings at a place of `phrases.json`. Raises `KeyError` where it has no such place."""
     found = PHRASES
     for key in path:
-        found = found.get(key, {})
+        found = found[key]
     return tuple(found)
 
 
+@cache
 def pairs(*path: str) -> tuple[tuple[str, str], ...]:
     """The (plural, singular) pairs at a place of `phrases.json`."""
     return tuple((many, one) for many, one in strings(*path))
 
 
-@cache
-def _words() -> tuple[str, ...]:
-    return tuple(word for word in strings("vocabulary") if word not in RESERVED)
+WORDS = tuple(word for word in strings("vocabulary") if word not in RESERVED)
 
 
 def _nonsense(rng: random.Random) -> str:
@@ -43,7 +43,7 @@ def _nonsense(rng: random.Random) -> str:
 def made_up_name(rng: random.Random, taken: Collection[str] = ()) -> str:
     """An identifier that nothing hints at, so that it has to be copied: words, pairs of words, letters, nonsense."""
     while True:
-        first, second = rng.choice(_words()), rng.choice(_words())
+        first, second = rng.choice(WORDS), rng.choice(WORDS)
         draw = rng.random()
         if draw < 0.3:
             name = first

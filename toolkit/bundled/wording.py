@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from .corpus_parts import SOURCES, Filter, Map, Source
-from .phrases import made_up_name, pairs, strings
+from .phrases import PHRASES, made_up_name, pairs, strings
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,18 @@ BARE = {"ints": ("numbers", "number"), "words": ("strings", "string"), "chars": 
 """Sources that need not be named, with a noun that says what they are of."""
 EITHER = (("values", "value"), ("items", "item"), ("entries", "entry"), ("elements", "element"), ("words", "word"))
 """Nouns that might be of several sources."""
+LISTED = ("list", "array", "sequence", "series", "collection")
+MAPPED = ("dict", "map", "key", "table")
+CONTAINERS = {
+    "ints": LISTED,
+    "words": LISTED,
+    "values": MAPPED,
+    "keys": MAPPED,
+    "entries": MAPPED,
+    "split": ("sentence", "text", "line", "phrase", "string", "message"),
+}
+"""What a wording says of a source where the argument's name does not."""
+GIVEN_AS = {"below": "range", "keys": "values", "entries": "values"}
 IMPERATIVES = (
     *("return", "give", "find", "compute", "count", "add", "calculate", "get", "work out", "sum", "collect", "sort"),
     *("check", "take", "keep", "pick", "select", "list", "make", "build", "put", "multiply", "join", "drop", "tell"),
@@ -258,20 +270,33 @@ class Speaker:
         self.asked, self.rng = asked, rng
         source = asked.source
         nouns = [*source.nouns]
-        own = asked.argument.isalpha() and asked.argument.islower() and asked.argument.endswith("s")
-        if source.own_noun and own and len(asked.argument) > 3 and rng.random() < 0.4:
-            own = asked.argument
+        own = asked.argument
+        plural = own.islower() and own.isalpha() and own.endswith("s") and len(own) > 3
+        if source.own_noun and plural and rng.random() < 0.4:
             nouns = [(own, own.removesuffix("s") if not own.endswith("ies") else own[:-3] + "y")]
-        self.noun = rng.choice(nouns[:2] * 3 + nouns)
-        kind = "keys" if source.key == "entries" else source.key
-        if rng.random() < 0.3 and (further := pairs("nouns", kind)):
-            self.noun = rng.choice(further)
-        self.where = ""
         if source.key in BARE and rng.random() < 0.12:
+            self.where = ""
             self.noun = rng.choice((*(noun for noun in nouns if noun not in EITHER), BARE[source.key]))
             return
-        further = strings("where", kind)
-        self.where = self._where(rng.choice(further if further and rng.random() < 0.45 else source.where))
+        kind = "keys" if source.key == "entries" else source.key
+        while True:
+            further = kind in PHRASES["nouns"] and rng.random() < 0.3
+            self.noun = rng.choice(pairs("nouns", kind) if further else nouns[:2] * 3 + nouns)
+            self.where = self._where(rng.choice(strings("where", kind) if rng.random() < 0.45 else source.where))
+            if self._says_what_it_is_of():
+                return
+
+    def _says_what_it_is_of(self) -> bool:
+        """Whether one can tell a list from a dictionary and from a text, by the argument's name, the noun or where."""
+        source, argument = self.asked.source, self.asked.argument
+        says = CONTAINERS.get(source.key)
+        if says is None or (source.key in ("ints", "words") and self.noun not in EITHER):
+            return True
+        others = [each for each in SOURCES if each.key in CONTAINERS and CONTAINERS[each.key] != says]
+        if argument in source.arguments and not any(argument in each.arguments for each in others):
+            return True
+        words = f"{self.noun[0]}{self.where}".replace(argument, "").lower()
+        return any(word in words for word in says)
 
     def _where(self, text: str) -> str:
         return (" " + text.format(arg=self.asked.argument)) if text else ""
@@ -310,9 +335,7 @@ class Speaker:
     def _key_of_value(self, keys: str) -> str:
         """ "keys of d whose value is above 3"."""
         rng, keep, k = self.rng, self.asked.keeps[0], self.asked.slots[0]
-        value = rng.choice(
-            ("value", "value", "value", rng.choice(pairs("nouns", "values") or (("values", "value"),))[1])
-        )
+        value = rng.choice(("value", "value", "value", rng.choice(pairs("nouns", "values"))[1]))
         after = [text.format(k=k) for text in (*keep.after, *keep.phrases) if text.split()[0] in AFTER_NOUN]
         if after and rng.random() < 0.3:
             return f"{keys} with a {value} {rng.choice(after)}"
@@ -339,8 +362,7 @@ class Speaker:
         """ "are greater than 3", "starts with b"."""
         which, be = (0, "are") if many else (1, "is")
         wide = self.rng.random() < WIDE
-        own = len(keep.verbs) - len(pairs("filters", self.asked.source.items_are, keep.key, "verbs"))
-        forms = [pair[which] for pair in (keep.verbs if wide else keep.verbs[:own])] * 2
+        forms = [pair[which] for pair in (*keep.verbs, *(keep.wide_verbs if wide else ()))] * 2
         for phrase in keep.phrases:
             start = phrase.split()[0]
             if start in AFTER_NOUN_ONLY and start not in ("of", "in", "made", "written"):
@@ -374,8 +396,8 @@ class Speaker:
         """What is said of an empty result; None is what it gives in any case."""
         if self.rng.random() < 0.4:
             return ""
-        if self.rng.random() < 0.5 and (further := strings("nothing")):
-            return self.rng.choice(further)
+        if self.rng.random() < 0.5:
+            return self.rng.choice(strings("nothing"))
         return self.rng.choice(
             (
                 ", or None",
@@ -405,38 +427,37 @@ class Speaker:
             return said
         return getattr(self, f"_{aggregate}", self._nouns)(mapped)
 
+    def kind(self) -> str | None:
+        """The aggregate's name in `phrases.json`, which has nothing for a join with something between."""
+        if self.asked.aggregate != "join":
+            return self.asked.aggregate
+        return None if self.asked.separator else "join_nothing"
+
     def further(self, mapped: bool) -> str | None:
         """A form of `phrases.json`, None where it has none for what is asked."""
-        rng, asked, aggregate = self.rng, self.asked, self.asked.aggregate
-        chars = asked.source.key == "chars"
-        kind = {"join": "join_nothing" if not asked.separator else "join"}.get(aggregate, aggregate)
-        if aggregate in ("any", "all", "none"):
+        rng, asked, kind = self.rng, self.asked, self.kind()
+        if kind is None:
+            return None
+        forms = strings("aggregates", kind)
+        if kind in ("any", "all", "none"):
             keep, k = asked.keeps[0], asked.slots[0]
             many, one = (noun + self.where for noun in self.noun)
-            said = (one, self.predicate(keep, k, False), many, self.predicate(keep, k, True))
-            forms = strings("aggregates", kind)
-            return rng.choice(forms).format(*said) if forms else None
-        if aggregate == "dict":
-            forms = strings("aggregates", kind)
-            return rng.choice(forms).format(self.kept(False), ITS[asked.map.key]) if forms else None
-        text_of_chars = chars and kind == "join_nothing"
-        if asked.keeps and not mapped and (text_of_chars or (aggregate == "list" and not chars)):
-            draw = rng.random()
-            if draw < 0.4 and (rest := self.rest()) and (forms := strings("aggregates", "discard")):
-                return rng.choice(forms).format(rest)
-            if draw < 0.7 and (forms := strings("aggregates", "filter")):
-                return rng.choice(forms).format(self.kept(True))
-        if aggregate == "list" and mapped and asked.map.verbs and rng.random() < 0.5:
+            return rng.choice(forms).format(one, self.predicate(keep, k, False), many, self.predicate(keep, k, True))
+        if kind == "dict":
+            return rng.choice(forms).format(self.kept(False), ITS[asked.map.key])
+        chars = asked.source.key == "chars"  # what is kept of a text is a text, else it is a list
+        if kind == ("join_nothing" if chars else "list") and asked.keeps and not mapped and rng.random() < 0.7:
+            rest = self.rest() if rng.random() < 0.6 else None
+            if rest is not None:
+                return rng.choice(strings("aggregates", "discard")).format(rest)
+            return rng.choice(strings("aggregates", "filter")).format(self.kept(True))
+        if kind == "list" and mapped and rng.random() < 0.5:
             each = rng.choice((f"each {self.kept(False)}", f"every {self.kept(False)}", f"all {self.kept(True)}"))
-            forms = strings("aggregates", "map_each")
-            return rng.choice(forms).format(self.done_to(each)) if forms else None
-        forms = strings("aggregates", kind)
-        if aggregate == "list" and chars:
+            return rng.choice(strings("aggregates", "map_each")).format(self.done_to(each))
+        if kind == "list" and chars:
             forms = tuple(form for form in forms if "list" in form.lower())
-        if not forms:
-            return None
         said = rng.choice(forms).format(self.all_of(article=False))
-        return said + self.nothing() if aggregate in SUPERLATIVES else said
+        return said + self.nothing() if kind in SUPERLATIVES else said
 
     def steps(self) -> str | None:
         """One thing after the other: "Keep the even numbers in xs, square them and add them up"."""
@@ -447,7 +468,8 @@ class Speaker:
         mapped = bool(asked.map.verbs)
         if ends is None or not (mapped or asked.keeps):
             return None
-        end = rng.choice((*ends, *strings("ends", asked.aggregate)))
+        kind = self.kind()
+        end = rng.choice((*ends, *(strings("ends", kind) if kind is not None else ())))
         if not asked.keeps:
             objects = rng.choice(
                 (
@@ -511,21 +533,20 @@ class Speaker:
             return f"{dropped}, {self.done_to(others)} {rng.choice(('and', 'and then', ', then'))} {end}".replace(
                 " ,", ","
             )
-        for its, of in (("their ", "the "), ("them", others)):
-            end = end.replace(its, of) if its != "their " else end.replace(its, of) + f" of {others}" * (its in end)
+        if "their " in end:
+            end = end.replace("their ", "the ") + f" of {others}"
+        end = end.replace("them", others)
         return f"{dropped}{rng.choice((' and ', ', then ', '. Then '))}{end}"
 
     def given(self) -> str:
         rng, asked = self.rng, self.asked
-        further = strings("given", "values" if asked.source.key in ("keys", "entries") else asked.source.key)
-        given = rng.choice(further if further and rng.random() < 0.5 else asked.source.given).format(
-            arg=asked.argument
-        )
+        further = strings("given", GIVEN_AS.get(asked.source.key, asked.source.key))
+        given = rng.choice(further if rng.random() < 0.5 else asked.source.given).format(arg=asked.argument)
         self.where = "" if asked.source.key not in ("range", "below", "digits") else self.where
         said = self.plainly()
         said = said[0].lower() + said[1:]
-        if said.startswith(IMPERATIVES) and rng.random() < 0.5 and (forms := strings("given_forms")):
-            return rng.choice(forms).format(given, said)
+        if said.startswith(IMPERATIVES) and rng.random() < 0.5:
+            return rng.choice(strings("given_forms")).format(given, said)
         if said.startswith(IMPERATIVES):
             return rng.choice(
                 (
@@ -716,22 +737,7 @@ class Speaker:
         return f"{verb} {said}{self.nothing()}"
 
     def _sortedset(self, mapped: bool) -> str:
-        forms = (
-            "Return the distinct {} in ascending order",
-            "Sort the {} and drop duplicates",
-            "The unique {}, sorted",
-            "A sorted list of the different {}",
-            "Sort the {} from low to high, each only once",
-            "Return the {} sorted and without repeats",
-            "Remove duplicates from the {} and sort them",
-            "List the unique {} in order",
-            "Get all distinct {} sorted",
-            "Order the {}, keeping one copy of each",
-            "Put the {} in order without duplicates",
-            "Which different {} are there? Give them in ascending order",
-            "Sorted {} with no duplicates",
-        )
-        return self.rng.choice(forms).format(self.all_of(article=False))
+        return self.rng.choice(strings("aggregates", "sortedset")).format(self.all_of(article=False))
 
     _max = _min = _longest = _shortest = _first = _extreme
 
@@ -927,26 +933,22 @@ class Speaker:
 
 def docstring(asked: Asked, rng: random.Random) -> str:
     """A docstring for the task."""
-    said = Speaker(asked, rng).sentence()
-    return dressed(said, rng)
+    return dressed(Speaker(asked, rng).sentence(), rng)
 
 
 def dressed(said: str, rng: random.Random) -> str:
     """The sentence as one writes it: with what comes before and after, in either case, with or without a full stop."""
     said = said.strip().rstrip(".")
-    if said.lower().startswith(IMPERATIVES) and rng.random() < 0.12 and (forms := strings("openings")):
-        said = f"{rng.choice(forms)} {said[0].lower()}{said[1:]}"
-    if rng.random() < 0.06 and "'" not in said and (fillers := strings("fillers")):
+    if said.lower().startswith(IMPERATIVES) and rng.random() < 0.12:
+        said = f"{rng.choice(strings('openings'))} {said[0].lower()}{said[1:]}"
+    if rng.random() < 0.06 and "'" not in said:
         words = said.split(" ")
-        words.insert(rng.randrange(len(words) + 1), rng.choice(fillers))
+        words.insert(rng.randrange(len(words) + 1), rng.choice(strings("fillers")))
         said = " ".join(words)
-    draw = rng.random()
-    if draw < 0.8:
+    if rng.random() < 0.8:
         said = ". ".join(part[:1].upper() + part[1:] for part in said.split(". "))
-    elif draw < 0.85:
+    elif rng.random() < 0.5:
         said = said[0].lower() + said[1:]
-    else:
-        said = said.lower() if "'" not in said and said.isascii() and draw < 0.9 and _low(said) else said
     end = "" if said.endswith("?") else "."
     before, after = (*NEUTRAL_BEFORE, *strings("before")), (*NEUTRAL_AFTER, *strings("after"))
     draw = rng.random()
@@ -963,15 +965,6 @@ def dressed(said: str, rng: random.Random) -> str:
     if draw < 0.23 and end:
         return said + rng.choice((", please", " please", ", please.", ", thanks", "!", " :)"))
     return said if not end or rng.random() < 0.35 else f"{said}."
-
-
-def _low(said: str) -> bool:
-    """Whether the sentence loses nothing in lower case: no names of one letter or in camelCase, no None."""
-    return all(
-        word.islower() or (word[0].isupper() and word[1:].islower() and i == 0)
-        for i, word in enumerate(said.split())
-        if word.isalpha()
-    )
 
 
 AGGREGATE_NAMES = {
