@@ -1,5 +1,7 @@
 """Training from scratch goes on after a kill, and gives a plain Llama that loads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
@@ -45,3 +47,13 @@ def test_the_documents_of_a_step_do_not_depend_on_where_a_run_starts():
     whole = [batch for _, batch in zip(range(11), batches_from(0, RECIPE), strict=False)]
     rest = [batch for _, batch in zip(range(3), batches_from(8, RECIPE), strict=False)]
     assert whole[8:] == rest
+
+
+def test_training_goes_on_from_the_weights_and_the_tokenizer_of_a_plain_llama(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train_tokenizer", lambda recipe: train_tokenizer(recipe, documents=200))
+    first = train(replace(RECIPE, steps=1), tmp_path / "first")
+    monkeypatch.setattr(module, "train_tokenizer", None)
+    second = train(replace(RECIPE, steps=1, learning_rate=0.0), tmp_path / "second", start=first)
+    weights = [LlamaForCausalLM.from_pretrained(folder).state_dict() for folder in (first, second)]
+    assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
+    assert (first / "tokenizer.json").read_text() == (second / "tokenizer.json").read_text()

@@ -113,12 +113,17 @@ def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
             handle.remove()
 
 
-def train(recipe: Recipe, out: Path, checkpoint_every: int = 200) -> Path:
-    """Train, or go on from `out/checkpoint.pt`, and write the model and tokenizer to `out`. Returns `out`."""
+def train(recipe: Recipe, out: Path, checkpoint_every: int = 200, start: Path | None = None) -> Path:
+    """Train, or go on from `out/checkpoint.pt`, and write the model and tokenizer to `out`. Returns `out`. `start`: a
+    folder of a plain Llama whose weights and tokenizer are trained on, in place of new ones."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    tokenizer = train_tokenizer(recipe)
-    model = new_model(recipe, tokenizer)
+    if start is None:
+        tokenizer = train_tokenizer(recipe)
+        model = new_model(recipe, tokenizer)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
+        model = LlamaForCausalLM.from_pretrained(start, attn_implementation="eager")
     schedule = Schedule(
         recipe.steps, recipe.learning_rate, recipe.warmup_steps, recipe.weight_decay, checkpoint_every, recipe.muon
     )
@@ -142,10 +147,12 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for the plain Llama and its checkpoint")],
     steps: Annotated[int, typer.Option(help="optimizer steps")] = Recipe.steps,
     seed: Annotated[int, typer.Option(help="seed of the weights and the data")] = Recipe.seed,
+    learning_rate: Annotated[float, typer.Option(help="the schedule's highest")] = Recipe.learning_rate,
+    start: Annotated[Path | None, typer.Option(help="folder of a plain Llama to train on, not a new one")] = None,
 ) -> None:
-    """Train the bundled model from scratch on the generated corpus."""
+    """Train the bundled model on the generated corpus."""
     logging.basicConfig(level=logging.INFO)
-    train(Recipe(steps=steps, seed=seed), out)
+    train(Recipe(steps=steps, seed=seed, learning_rate=learning_rate), out, start=start)
 
 
 if __name__ == "__main__":
