@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 from decode import SHAPES, build
-from peers import decodings, hf_generate, of_model, ways
+from peer_ways import hf_generate, of_model
+from peers import decodings, ways
 
 
 NEW = 24
@@ -72,7 +73,7 @@ def main() -> None:
     directions = replace(directions, sigma=2 * directions.sigma)
     steered.set_iti_directions(directions)
     ids = torch.randint(5, 120, (4, 32), generator=torch.Generator().manual_seed(1)).to(device)
-    told = decodings(of_model(steered), plain, ids, NEW, references(plain, directions, ids, NEW))
+    told = decodings(of_model(steered).generate, plain, ids, NEW, references(plain, directions, ids, NEW))
     print(json.dumps({scope: {way: word == "right" for way, word in own.items()} for scope, own in told.items()}))
 
 

@@ -3,11 +3,10 @@ of the peer.
 
     python benchmarks/peers.py NAME FOLDER --rounds 5
     python benchmarks/peers.py NAME FOLDER --decoding
+    python benchmarks/peers.py NAME FOLDER --fit
 
-FOLDER, which side_by_side.py makes, holds `plain` (a Llama), `offsets.npz` ({layer: what is added at the input of
-o_proj, at alpha 1}; `vectors.npz` the same after it) and `reference.npz` (prompts, and the tokens that forward hooks
-on plain Llama give, for each way of decoding). Each way of steering is used as its own documentation says. Prints
-JSON.
+FOLDER, which side_by_side.py makes, holds what peer_ways.py reads, `reference.npz` (prompts, and the tokens that
+forward hooks on plain Llama give, for each way of decoding) and `texts.json` (labelled texts). Prints JSON.
 """
 
 import argparse
@@ -15,130 +14,22 @@ import contextlib
 import importlib.metadata
 import inspect
 import json
+import math
+import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from peer_ways import FITS, WAYS, called, hf_generate, loaded
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaForCausalLM
+from transformers import AutoTokenizer
 
 
 SYNCS = ("_local_scalar_dense", "item", "equal", "nonzero")
 VIEWS = ("view", "expand", "slice", "transpose", "unsqueeze", "select", "t", "detach", "alias", "_unsafe_view")
-
-
-def loaded(folder: Path) -> LlamaForCausalLM:
-    return LlamaForCausalLM.from_pretrained(folder / "plain").eval()
-
-
-def offsets(folder: Path, name: str = "offsets") -> dict[int, torch.Tensor]:
-    with np.load(folder / f"{name}.npz") as held:
-        return {int(layer): torch.from_numpy(held[layer]) for layer in held.files}
-
-
-def settings(ids: torch.Tensor, new: int, more: dict) -> dict:
-    fixed = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
-    return {"attention_mask": torch.ones_like(ids)} | fixed | more
-
-
-def hf_generate(model, ids: torch.Tensor, new: int, **more) -> torch.Tensor:
-    return model.generate(ids, **settings(ids, new, more))
-
-
-# Each returns generate(ids, new, **more) -> tokens [rows, prompt + new], steered at alpha 1, everywhere. One that
-# offers a strength for each row, or the scope "generated", takes `rows` or `scope`.
-
-
-def plain_again(folder: Path):
-    model = loaded(folder)
-    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
-
-
-def of_model(model):
-    """`generate` of a steered model of ours."""
-
-    def generate(ids, new, rows=None, scope="all", **more):
-        model.iti_scope = scope
-        return hf_generate(model, ids, new, **more, **({} if rows is None else {"iti_alpha": rows}))
-
-    return generate
-
-
-def iti_llama(folder: Path):
-    from iti_llama import ITILlamaForCausalLM
-
-    return of_model(ITILlamaForCausalLM.from_pretrained(folder / "steered").eval())
-
-
-def baked(folder: Path):
-    model = LlamaForCausalLM.from_pretrained(folder / "baked").eval()
-    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
-
-
-def peft(folder: Path):
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(loaded(folder), folder / "peft").eval()
-    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
-
-
-def hooks(folder: Path):
-    model = loaded(folder)
-    for layer, offset in offsets(folder).items():
-        o_proj = model.model.layers[layer].self_attn.o_proj
-        o_proj.register_forward_pre_hook(lambda module, inputs, offset=offset: (inputs[0] + offset,))
-    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
-
-
-def pyvene(folder: Path):
-    import pyvene as pv
-
-    def add(offset):
-        return lambda base, source: base + offset
-
-    parts = [
-        {"component": f"model.layers[{layer}].self_attn.o_proj.input", "intervention": add(offset)}
-        for layer, offset in offsets(folder).items()
-    ]
-    model = pv.IntervenableModel(parts, model=loaded(folder))
-
-    def generate(ids, new, **more):
-        given = settings(ids, new, more)
-        base = {"input_ids": ids, "attention_mask": given.pop("attention_mask")}
-        return model.generate(base, unit_locations=None, intervene_on_prompt=True, **given)[1]
-
-    return generate
-
-
-def steering_vectors(folder: Path):
-    from steering_vectors import SteeringVector
-
-    model = loaded(folder)
-    vector = SteeringVector(layer_activations=offsets(folder, "vectors"), layer_type="self_attn")
-
-    def generate(ids, new, **more):
-        with vector.apply(model, multiplier=1.0):
-            return hf_generate(model, ids, new, **more)
-
-    return generate
-
-
-def repeng(folder: Path):
-    from repeng import ControlModel
-
-    given = offsets(folder, "vectors")
-    model = ControlModel(loaded(folder), list(given))
-    model.set_raw_control(given)
-    return lambda ids, new, **more: hf_generate(model, ids, new, **more)
-
-
-WAYS = {
-    "plain again": plain_again, "iti-llama": iti_llama, "baked": baked, "peft": peft, "hooks": hooks, "pyvene": pyvene,
-    "steering-vectors": steering_vectors, "repeng": repeng,
-}  # fmt: skip
 
 
 class Count(TorchDispatchMode):
@@ -202,6 +93,45 @@ def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[st
     return found
 
 
+def graph_breaks(forward: Callable | None, ids: torch.Tensor) -> float:
+    """Of one compiled pass; NaN of a way that has none to compile."""
+    if forward is None:
+        return math.nan
+    torch._dynamo.reset()
+    return torch._dynamo.explain(forward)(ids).graph_break_count
+
+
+def timed(strengthen: Callable | None) -> float:
+    """Seconds, the median of nine changes of strength; NaN of a way that has to be made anew."""
+    if strengthen is None:
+        return math.nan
+    found = []
+    for alpha in np.linspace(0.2, 1.0, 9).tolist():
+        begin = time.perf_counter()
+        strengthen(alpha)
+        found.append(time.perf_counter() - begin)
+    return statistics.median(found)
+
+
+def memory() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def fitted(name: str, folder: Path, rounds: int) -> dict:
+    """Time to fit 12 heads on the labelled texts, as a ratio to one plain pass over them in batches of 32."""
+    texts, labels = json.loads((folder / "texts.json").read_text())
+    model, tokenizer = loaded(folder), AutoTokenizer.from_pretrained(folder / "plain", padding_side="right")
+    ratios = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        for at in range(0, len(texts), 32):
+            model.model(**tokenizer(texts[at : at + 32], return_tensors="pt", padding=True), use_cache=False)
+        plain = time.perf_counter() - begin
+        ratios.append(FITS[name](folder, texts, labels, 12) / plain)
+    return {"texts": len(texts), "fit": spread(ratios[1:])}
+
+
 def seconds(generate, ids, new: int) -> float:
     begin = time.perf_counter()
     generate(ids, new)
@@ -221,16 +151,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--decoding", action="store_true", help="which ways of decoding give the right tokens")
+    parser.add_argument("--fit", action="store_true", help="how long fitting directions takes")
     args = parser.parse_args()
     torch.set_num_threads(2)
+    if args.fit:
+        print(json.dumps({"name": args.name} | fitted(args.name, args.folder, args.rounds)))
+        return
     with np.load(args.folder / "reference.npz") as file:
         held = {name: file[name] for name in file.files}
     prompts, wanted = torch.from_numpy(held["prompts"]), torch.from_numpy(held["all: greedy"])
-    begin = time.perf_counter()
-    generate = WAYS[args.name](args.folder)
-    load = time.perf_counter() - begin
+    way = WAYS[args.name](args.folder)
+    generate = way.generate
+    generate(prompts, 2)
+    found = {"name": args.name, "memory": memory()}
     plain = loaded(args.folder)
-    found = {"name": args.name, "transformers": transformers.__version__, "torch": torch.__version__, "load": load}
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found["version"] = importlib.metadata.version(args.name)
     new = wanted.shape[1] - prompts.shape[1]
@@ -242,6 +176,8 @@ def main() -> None:
     one = prompts[:1]
     base = counted(lambda ids, n: hf_generate(plain, ids, n), one)
     found["operations"], found["syncs"] = (counted(generate, one) - base).tolist()
+    found["graph breaks"] = graph_breaks(way.forward, one) - graph_breaks(called(plain)["forward"], one)
+    found["seconds to change alpha"] = timed(way.strengthen)
     found["lines"] = len(inspect.getsource(WAYS[args.name]).strip().splitlines()) - 2
     for batch in args.batch:
         ids = prompts.repeat(-(-batch // len(prompts)), 1)[:batch]

@@ -10,10 +10,14 @@ heads, batch and context, by decode.py's interleaved rounds.
 import argparse
 import datetime
 import json
+import math
 import platform
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +25,14 @@ import torch
 import transformers
 from decode import SHAPES, build, load_times, run
 from gpu_decoding import references
+from peer_ways import FITS, hf_generate
 from peers import ways
 from transformers import AutoTokenizer
 
+from iti_llama.toolkit.bundled.pairs import style_pairs
 from iti_llama.toolkit.export.export import export
+from iti_llama.toolkit.fit.positions import Row
+from iti_llama.toolkit.fit.record_activations import by_length, record_batch
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.card import replace_section
 
@@ -35,8 +43,14 @@ PEERS = {
     "pyvene": ["pyvene==0.1.8"],
     "steering-vectors": ["--no-deps", "steering-vectors==0.12.2"],
     "repeng": ["repeng==0.4.0"],
+    "nnsight": ["nnsight==0.8.1"],
+    "transformer-lens": ["transformer-lens==4.3.0", "transformers==5.23.0"],
+    "repsteer": ["repsteer==0.2.4"],
+    "aisteer360": ["--no-deps", "git+https://github.com/IBM/AISteer360@1d7c843"],
+    "saklas": ["saklas==5.3.0"],
 }
-"""Each with what pip is asked for."""
+"""Each with what pip is asked for. TransformerLens loses the cache under transformers 5.24, so that its tokens are
+wrong there."""
 
 BESIDE = {
     "plain again": "a second plain Llama: the noise",
@@ -44,6 +58,7 @@ BESIDE = {
     "baked": "`iti-llama export --to llama`: no strength at run time",
     "peft": "`iti-llama export --to peft`",
     "hooks": "a pre-hook on each o_proj, by hand",
+    "saklas": "the hooks of its compiled path, put on o_proj",
 }
 TORCH = f"torch=={torch.__version__.split('+')[0]}"
 
@@ -71,6 +86,9 @@ def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
     ids = torch.randint(5, 700, (4, 32), generator=torch.Generator().manual_seed(0))
     tokens = references(plain, directions, ids, new)
     np.savez(folder / "reference.npz", prompts=ids.numpy(), **tokens)
+    rows = style_pairs(150)
+    labelled = [[row.prompt + row.completion for row in rows], [row.label for row in rows]]
+    (folder / "texts.json").write_text(json.dumps(labelled))
     return len(offsets)
 
 
@@ -110,18 +128,35 @@ def measured(name: str, python: Path | str, folder: Path, *arguments: str) -> di
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def row(name: str, found: dict | str, layers: int) -> str:
-    said = BESIDE.get(name, "")
+COLUMNS = (
+    *("way", "", "operations a steered layer", "syncs a steered layer", "graph breaks", "same tokens as hooks"),
+    *("decode, batch 1", "batch 8", "prefill, batch 1", "batch 8", "MB beyond plain", "ms to change alpha", "lines"),
+)
+
+
+def row(name: str, found: dict | str, layers: int, plain_memory: float) -> list[str]:
+    """The cells of COLUMNS. plain_memory: bytes of a process that holds plain Llama alone."""
     if isinstance(found, str):
-        return f"| {name} | | failed: `{found}` | | | | | | | |"
-    same = "" if name == "plain again" else "yes" if found["same tokens"] else "NO"
-    cells = [f"{found['operations'] / layers:+.1f}", f"{found['syncs'] / layers:+.1f}", same]
+        return [name, f"failed: `{found}`", *[""] * (len(COLUMNS) - 2)]
+    cells = [f"{name} {found.get('version', '')}", BESIDE.get(name, "")]
+    cells += [f"{found['operations'] / layers:+.1f}", f"{found['syncs'] / layers:+.1f}"]
+    breaks, change = found["graph breaks"], 1000 * found["seconds to change alpha"]
+    cells += ["" if math.isnan(breaks) else f"{breaks:+.0f}"]
+    cells += ["" if name == "plain again" else "yes" if found["same tokens"] else "NO"]
     for phase in ("decode", "prefill"):
         for batch in (1, 8):
-            ratio = found[f"{phase}, batch {batch}"]
-            cells.append(f"{ratio['median']:.2f} ({ratio['from']:.2f} to {ratio['to']:.2f})")
-    version = found.get("version", "")
-    return f"| {name} {version} | {said} | " + " | ".join(cells) + f" | {found['lines']} |"
+            cells.append(_spread(found[f"{phase}, batch {batch}"]))
+    cells += [f"{(found['memory'] - plain_memory) / 1e6:+.0f}"]
+    cells += ["" if name == "plain again" else "made anew" if math.isnan(change) else f"{change:.2f}"]
+    return [*cells, str(found["lines"])]
+
+
+def _spread(ratio: dict) -> str:
+    return f"{ratio['median']:.2f} ({ratio['from']:.2f} to {ratio['to']:.2f})"
+
+
+def lined(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def decoding_table(found: dict[str, dict | str]) -> str:
@@ -146,8 +181,27 @@ def decoding_table(found: dict[str, dict | str]) -> str:
     return text + "".join(f"\n\n({number}) `{error}`" for error, number in notes.items())
 
 
-def growth(rounds: int) -> dict[str, list[tuple[int, float, float]]]:
-    """{what grows: [(how much, decode time as a ratio to plain Llama, the same of a second plain Llama)]}."""
+Point = tuple[int, float, float]
+"""(how much, time as a ratio to plain Llama's, the same of a second plain Llama), medians over the rounds."""
+
+
+def interleaved(amount: int, rounds: int, plain: Callable[[], float], own: Callable[[], float]) -> Point:
+    """Each gives seconds; the first round warms up."""
+    ratios = []
+    for _ in range(rounds + 1):
+        base = plain()
+        ratios.append((own() / base, plain() / base))
+    return (amount, *np.median(ratios[1:], axis=0).tolist())
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def decode_growth(rounds: int) -> dict[str, list[Point]]:
+    """A decode step's time, over the model's size and the batch's."""
     small = SHAPES["small"]
     points = {
         "layers": [({"num_hidden_layers": n}, 48, 1, 64, n) for n in (2, 4, 8, 16)],
@@ -160,17 +214,63 @@ def growth(rounds: int) -> dict[str, list[tuple[int, float, float]]]:
         for change, heads, batch, length, amount in own:
             plain, steered, _ = build(small | change, heads, "cpu", torch.float32)
             ids = torch.randint(0, small["vocab_size"], (batch, length))
-            ratios = {"steered": [], "plain again": []}
-            for round_ in range(rounds + 1):
-                times = {n: run(m, ids, 8, None, length)[1] for n, m in (("plain", plain), ("steered", steered))}
-                times["plain again"] = run(plain, ids, 8, None, length)[1]
-                if round_:
-                    for name, values in ratios.items():
-                        values.append(times[name] / times["plain"])
-            medians = [float(np.median(values)) for values in ratios.values()]
-            found.setdefault(what, []).append((amount, *medians))
-            print(what, amount, medians, flush=True)
+            one, other = (partial(run, model, ids, 8, None, length) for model in (plain, steered))
+            point = interleaved(amount, rounds, lambda one=one: one()[1], lambda other=other: other()[1])
+            found.setdefault(what, []).append(point)
+            print(what, point, flush=True)
     return found
+
+
+@torch.no_grad()
+def capture_growth(rounds: int) -> list[Point]:
+    """Capture of every head and layer, against the same passes without it."""
+    plain, _, _ = build(SHAPES["small"], 48, "cpu", torch.float32)
+    lengths = torch.randint(16, 128, (256,), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [Row(list(range(5, 5 + length)), length - 1) for length in lengths]
+
+    def left_alone(batch: list[Row]) -> None:
+        length = max(len(row.ids) for row in batch)
+        ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in batch])
+        plain.model(input_ids=ids, attention_mask=(ids > 0).long(), use_cache=False)
+
+    def over(one: Callable[[list[Row]], object], amount: int) -> None:
+        for batch in by_length(rows[:amount], 16):
+            one([rows[index] for index in batch])
+
+    recorded = partial(record_batch, plain, pad=0)
+    return [
+        interleaved(
+            amount,
+            rounds,
+            partial(seconds_of, partial(over, left_alone, amount)),
+            partial(seconds_of, partial(over, recorded, amount)),
+        )
+        for amount in (16, 64, 256)
+    ]
+
+
+def sweep_growth(rounds: int) -> list[Point]:
+    """Answers at several strengths, rows of one batch, against plain Llama's answers, one batch after another."""
+    plain, steered, _ = build(SHAPES["small"], 48, "cpu", torch.float32)
+    ids = torch.randint(5, 700, (8, 32), generator=torch.Generator().manual_seed(0))
+
+    def one_after_another(amount: int) -> None:
+        for _ in range(amount):
+            hf_generate(plain, ids, 16)
+
+    def together(amount: int) -> None:
+        strengths = torch.linspace(0, 1, amount).repeat_interleave(len(ids))
+        hf_generate(steered, ids.repeat(amount, 1), 16, iti_alpha=strengths)
+
+    return [
+        interleaved(
+            amount,
+            rounds,
+            partial(seconds_of, partial(one_after_another, amount)),
+            partial(seconds_of, partial(together, amount)),
+        )
+        for amount in (1, 2, 4, 8)
+    ]
 
 
 def figure(found: dict, path: Path) -> None:
@@ -183,12 +283,12 @@ def figure(found: dict, path: Path) -> None:
     for axis, (what, own) in zip(axes, found.items(), strict=True):
         amounts = [amount for amount, *_ in own]
         axis.plot(amounts, [ratio for _, ratio, _ in own], "o-", label="steered")
-        axis.plot(amounts, [noise for *_, noise in own], "s--", color="grey", label="plain again")
+        axis.plot(amounts, [noise for *_, noise in own], "s--", color="grey", label="plain Llama again")
         axis.set_xscale("log", base=2)
         axis.set_xticks(amounts, [str(amount) for amount in amounts])
         axis.set_xlabel(what)
         axis.axhline(1, color="black", linewidth=0.5)
-    axes[0].set_ylabel("decode time / plain Llama's")
+    axes[0].set_ylabel("time / plain Llama's")
     axes[0].legend()
     picture.tight_layout()
     picture.savefig(path, dpi=120)
@@ -208,7 +308,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="picture of how cost grows")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    rows, decoded = [], {}
+    rows, decoded, fits, plain_memory = [], {}, {}, math.nan
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         layers = prepare(folder, args.shape, args.heads, args.new)
@@ -217,9 +317,13 @@ def main() -> None:
                 python = environment(way, PEERS[way], args.environments) if way in PEERS else sys.executable
                 decoded[way] = measured(way, python, folder, "--decoding")
                 found = measured(way, python, folder, "--rounds", str(args.rounds)) if args.times else ""
+                if args.times and way in FITS:
+                    fits[way] = measured(way, python, folder, "--fit", "--rounds", str(args.rounds))
             except RuntimeError as error:
                 decoded[way] = found = str(error)
-            rows.append(row(way, found, layers))
+            if args.times and way == "plain again":
+                plain_memory = found["memory"]
+            rows.append(lined(row(way, found, layers, plain_memory)))
             print(rows[-1] if args.times else decoded[way], flush=True)
     del decoded["plain again"]
     table = decoding_table(decoded)
@@ -228,22 +332,22 @@ def main() -> None:
         replace_section(args.markdown, "decoding", table)
     if not args.times:
         return
-    head = "| way | | operations a steered layer | syncs a steered layer | same tokens as hooks | decode, batch 1 "
-    head += "| batch 8 | prefill, batch 1 | batch 8 | lines |"
     where = f"{platform.processor() or platform.machine()}, 2 threads"
     said = (
         f"{datetime.date.today()}, {where}, torch {torch.__version__}, transformers {transformers.__version__}; shape "
         f"{args.shape}, {layers} steered layers, float32, {args.rounds} rounds. Times are ratios to plain Llama of "
         "the same process (less is better): median, and from the least to the most."
     )
-    text = "\n".join([head, "|---" * 10 + "|", *rows]) + f"\n\n{said}"
+    for way, own in fits.items():
+        told = f"failed: `{own}`" if isinstance(own, str) else _spread(own["fit"])
+        said += f"\n\nFitting 12 heads on 300 texts, {way}: {told} times one plain pass over them."
+    text = "\n".join([lined(COLUMNS), "|---" * len(COLUMNS) + "|", *rows]) + f"\n\n{said}"
     if args.growth:
         plain, steered, _ = build(SHAPES[args.shape], args.heads, "cpu", torch.float32)
-        loading = load_times(plain, steered, 5, "cpu")
-        spread = f"{loading['median']:.2f} ({loading['from']:.2f} to {loading['to']:.2f})"
-        text += f"\n\nLoading takes {spread} of plain Llama's time."
-        grown = growth(args.rounds)
-        lines = ["| what grows | decode time / plain Llama's (a second plain Llama) |", "|---|---|"]
+        text += f"\n\nLoading takes {_spread(load_times(plain, steered, 5, 'cpu'))} times plain Llama's time."
+        grown = decode_growth(args.rounds)
+        grown["rows captured"], grown["alphas of a sweep"] = capture_growth(args.rounds), sweep_growth(args.rounds)
+        lines = ["| what grows | time / plain Llama's (a second plain Llama) |", "|---|---|"]
         for what, own in grown.items():
             told = ", ".join(f"{amount}: {ratio:.2f} ({noise:.2f})" for amount, ratio, noise in own)
             lines.append(f"| {what} | {told} |")
