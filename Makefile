@@ -55,7 +55,7 @@ BASE ?= .
 refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
-	    --policy "fraction 0" --top-k 8 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
+	    --policy "fraction 0" --top-k 16 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
 	.venv/bin/python -m iti_llama.toolkit.bundled.compare_directions \
 	    build/refit/iti_directions.safetensors iti_directions.safetensors
 

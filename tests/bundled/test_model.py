@@ -17,7 +17,7 @@ from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.measure.conditions import Condition, random_directions
 from iti_llama.toolkit.measure.evaluate import answer, evaluate
 from iti_llama.toolkit.measure.score import Given, log_probabilities
-from iti_llama.toolkit.measure.sweep import choose, sweep
+from iti_llama.toolkit.measure.sweep import sweep
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def tasks():
 
 def test_left_alone_it_solves_held_out_tasks_in_plain_style(model, tokenizer, tasks, sandbox):
     plain = answer(model, tokenizer, tasks, Condition("plain"), sandbox)
-    assert sum(plain.correct) >= 0.85 * len(tasks)  # docs/evaluation.md has the share and its interval
+    assert sum(plain.correct) >= 0.95 * len(tasks)
     assert sum(plain.target) <= 0.2 * len(tasks)
 
 
@@ -77,7 +77,7 @@ def test_several_alphas_in_one_batch_are_the_alphas_alone(model, tokenizer, sand
     assert [point.alpha for point in points] == [0.0, alpha / 2, alpha]
     alone = answer(model, tokenizer, tasks, Condition("alone", alpha), sandbox)
     assert points[-1].at.target.mean == sum(alone.target) / 12
-    assert choose(points).alpha > 0
+    assert points[-1].at.target.mean > points[0].at.target.mean
     assert (model.iti_top_k, len(model.iti_directions)) == (None, heads)
 
 
@@ -123,7 +123,8 @@ def test_the_quick_start_of_the_readme_runs_as_it_stands():
 def test_the_auto_classes_give_our_class_with_remote_code():
     model = AutoModelForCausalLM.from_pretrained(ROOT, trust_remote_code=True, device_map="auto", dtype="auto")
     assert type(model).__name__ == "ITILlamaForCausalLM"
-    assert model.iti_alpha > 0 and len(model.iti_directions) == 8
+    chosen = json.loads((ROOT / "sweep.json").read_text())["chosen"]
+    assert (model.iti_alpha, len(model.iti_directions)) == (chosen["alpha"], chosen["top_k"])
 
 
 def test_the_demo_shows_plain_and_steered_and_runs_the_tests(sandbox):

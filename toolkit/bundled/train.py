@@ -1,7 +1,7 @@
 """Train the bundled model: a small Llama with grouped-query attention, from scratch, on the corpus of `corpus.py`.
 
 `python -m iti_llama.toolkit.bundled.train --out DIR` writes a plain Llama folder (config, weights, tokenizer). It runs
-on two CPU cores in about an hour, checkpoints every few hundred steps and resumes from there after a kill. The
+on two CPU cores in two hours and more, checkpoints every few hundred steps and resumes from there after a kill. The
 documents of a step depend on the seed and the step alone, so a resumed run sees what an uninterrupted one would have
 seen.
 """
@@ -44,7 +44,7 @@ class Recipe(Shape):
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
     num_key_value_heads: int = 2
-    steps: int = 4400
+    steps: int = 7600
     batch_size: int = 64
     learning_rate: float = 3e-3
     warmup_steps: int = 100
