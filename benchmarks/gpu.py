@@ -55,9 +55,8 @@ def demo(args) -> str:
 def decoding(args) -> str:
     """Eight ways of decoding at both scopes, token for token, against forward hooks on plain Llama."""
     found = script("gpu_decoding.py", "--device", args.device)
-    rows = [
-        [way, *("same tokens" if found[scope][way] else "OTHER TOKENS" for scope in found)] for way in found["all"]
-    ]
+    said = {"right": "same tokens", "wrong": "OTHER TOKENS"}
+    rows = [[way, *(said.get(found[scope][way], found[scope][way]) for scope in found)] for way in found["all"]]
     return table(["way of decoding", *(f"scope {scope}" for scope in found)], rows)
 
 

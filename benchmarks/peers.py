@@ -10,6 +10,7 @@ forward hooks on plain Llama give, for each way of decoding) and `texts.json` (l
 """
 
 import argparse
+import ast
 import contextlib
 import importlib.metadata
 import inspect
@@ -23,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peer_ways import FITS, WAYS, called, hf_generate, loaded
+import transformers
+from peer_ways import FITS, WAYS, by_heads, called, hf_generate, loaded, of_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
 
@@ -91,6 +93,15 @@ def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[st
                     told = "not offered"
             found.setdefault(scope, {})[way] = told
     return found
+
+
+def lines_of(function: Callable) -> int:
+    """Lines of code of a way and of its own helpers, without signature, docstring and what it returns."""
+    tree = ast.parse(inspect.getsource(function)).body[0]
+    body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
+    own = sum(len(ast.unparse(node).splitlines()) for node in body if not isinstance(node, ast.Return))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return own + sum(lines_of(helper) + 1 for helper in (of_model, by_heads) if helper.__name__ in used)
 
 
 def graph_breaks(forward: Callable | None, ids: torch.Tensor) -> float:
@@ -163,7 +174,7 @@ def main() -> None:
     way = WAYS[args.name](args.folder)
     generate = way.generate
     generate(prompts, 2)
-    found = {"name": args.name, "memory": memory()}
+    found = {"name": args.name, "memory": memory(), "transformers": transformers.__version__}
     plain = loaded(args.folder)
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found["version"] = importlib.metadata.version(args.name)
@@ -178,7 +189,7 @@ def main() -> None:
     found["operations"], found["syncs"] = (counted(generate, one) - base).tolist()
     found["graph breaks"] = graph_breaks(way.forward, one) - graph_breaks(called(plain)["forward"], one)
     found["seconds to change alpha"] = timed(way.strengthen)
-    found["lines"] = len(inspect.getsource(WAYS[args.name]).strip().splitlines()) - 2
+    found["lines"] = lines_of(WAYS[args.name])
     for batch in args.batch:
         ids = prompts.repeat(-(-batch // len(prompts)), 1)[:batch]
         ratios = {"prefill": [], "decode": []}

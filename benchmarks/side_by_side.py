@@ -3,8 +3,9 @@
     python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure figures/benchmarks.png
 
 Every way runs in a process of its own, interleaved with plain Llama (peers.py); a peer in an environment of its own,
-made here with pinned versions. One that cannot be installed or fails is quoted. Then how cost grows with layers,
-heads, batch and context, by decode.py's interleaved rounds.
+made here with pinned versions. One that cannot be installed or fails is quoted. Two tables: cost, and which ways of
+decoding give the right tokens. Then what fitting costs, where a way fits, and how cost grows with layers, heads, batch
+and context, with rows that are captured and with alphas of a sweep.
 """
 
 import argparse
@@ -138,7 +139,9 @@ def row(name: str, found: dict | str, layers: int, plain_memory: float) -> list[
     """The cells of COLUMNS. plain_memory: bytes of a process that holds plain Llama alone."""
     if isinstance(found, str):
         return [name, f"failed: `{found}`", *[""] * (len(COLUMNS) - 2)]
-    cells = [f"{name} {found.get('version', '')}", BESIDE.get(name, "")]
+    other = found["transformers"] != transformers.__version__
+    beside = f"under transformers {found['transformers']}" if other else BESIDE.get(name, "")
+    cells = [f"{name} {found.get('version', '')}", beside]
     cells += [f"{found['operations'] / layers:+.1f}", f"{found['syncs'] / layers:+.1f}"]
     breaks, change = found["graph breaks"], 1000 * found["seconds to change alpha"]
     cells += ["" if math.isnan(breaks) else f"{breaks:+.0f}"]
@@ -321,7 +324,7 @@ def main() -> None:
                     fits[way] = measured(way, python, folder, "--fit", "--rounds", str(args.rounds))
             except RuntimeError as error:
                 decoded[way] = found = str(error)
-            if args.times and way == "plain again":
+            if way == "plain again" and isinstance(found, dict):
                 plain_memory = found["memory"]
             rows.append(lined(row(way, found, layers, plain_memory)))
             print(rows[-1] if args.times else decoded[way], flush=True)

@@ -1,10 +1,10 @@
 """Two behaviours at once, on the bundled model: idiomatic style, and a comment before the first statement, each alone
 and together, a 2 x 2 table of held-out tasks. `make two`
 
-    python benchmarks/two_behaviours.py build/commented --n 300 --markdown docs/methods.md
+    python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown docs/methods.md
 
-The folder is a repo of the second behaviour, fitted on the same base, with the strength that `sweep` chose on
-validation tasks; the first is as it is shipped. Greedy.
+The folder is a repo of the second behaviour, fitted on the same base; heads and strength are those that `sweep` chose
+on validation tasks. The first is as it is shipped. Greedy.
 """
 
 import argparse
@@ -26,13 +26,16 @@ from iti_llama.toolkit.repo.card import replace_section
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("second", type=Path, help="repo of the second behaviour")
+    parser.add_argument("sweep", type=Path, help="what `iti-llama sweep` wrote of it")
     parser.add_argument("--n", type=int, default=300, help="held-out tasks")
     parser.add_argument("--markdown", type=Path, help="document whose part 'two' is replaced")
     args = parser.parse_args()
     model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
-    config = json.loads((args.second / "config.json").read_text())
-    first, second = model.iti_alpha, config["iti_alpha"]
-    model.load_iti_directions(args.second / "iti_directions.safetensors", "commented", 0.0, config["iti_top_k"])
+    chosen = json.loads(args.sweep.read_text())["chosen"]
+    if chosen is None:
+        raise SystemExit(f"{args.sweep}: no strength was chosen; expected one")
+    first, second = model.iti_alpha, chosen["alpha"]
+    model.load_iti_directions(args.second / "iti_directions.safetensors", "commented", 0.0, chosen["top_k"])
     overlap = max(model.iti_overlap()["default", "commented"].values(), key=abs, default=0.0)
     tasks = corpus_set("test", args.n)
     groups, found, sandbox = [task.group for task in tasks.tasks], {}, Sandbox()

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from iti_llama.toolkit.bundled.before_after import before_and_after
 from iti_llama.toolkit.bundled.corpus import COMMENT_HEADERS, HEADERS, split_of
 from iti_llama.toolkit.bundled.pairs import comment_pairs, style_pairs
@@ -27,6 +29,11 @@ def test_pairs_of_the_second_behaviour_differ_by_a_comment_and_their_header_alon
         assert bare.prompt.startswith(COMMENT_HEADERS["bare"])
         assert commented.prompt.startswith(COMMENT_HEADERS["commented"])
         assert bare.prompt.split("\n", 1)[1] == commented.prompt.split("\n", 1)[1]
+
+
+def test_more_groups_than_the_corpus_has_are_refused():
+    with pytest.raises(ValueError, match="groups is 5000; expected at most 4000"):
+        style_pairs(5000)
 
 
 def test_task_sets_are_held_out_and_the_demo_starts_with_the_prime():

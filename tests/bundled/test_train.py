@@ -51,9 +51,11 @@ def test_the_documents_of_a_step_do_not_depend_on_where_a_run_starts():
 
 def test_training_goes_on_from_the_weights_and_the_tokenizer_of_a_plain_llama(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_tokenizer", lambda recipe: train_tokenizer(recipe, documents=200))
-    first = train(replace(RECIPE, steps=1), tmp_path / "first")
+    first, other = (train(replace(RECIPE, steps=1, seed=seed), tmp_path / f"seed {seed}") for seed in (1, 2))
     monkeypatch.setattr(module, "train_tokenizer", None)
     second = train(replace(RECIPE, steps=1, learning_rate=0.0), tmp_path / "second", start=first)
     weights = [LlamaForCausalLM.from_pretrained(folder).state_dict() for folder in (first, second)]
     assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
     assert (first / "tokenizer.json").read_text() == (second / "tokenizer.json").read_text()
+    with pytest.raises(ValueError, match="another recipe"):  # that of other weights
+        train(replace(RECIPE, steps=1, learning_rate=0.0), tmp_path / "second", start=other)

@@ -230,26 +230,8 @@ def _said(value: int | str, rng: random.Random) -> str:
 
 PIECES = (
     *(".py", ".txt", ".jpg", ".com", "un", "re", "ing", "ed", "ab", "th", "pre", "er", "ly", "st", "an", "in", "on"),
-    *(
-        "the",
-        "cat",
-        "tmp",
-        "old",
-        "new",
-        "log",
-        "mr",
-        "Dr",
-        "id",
-        "x1",
-        "00",
-        "--",
-        "ss",
-        "oo",
-        "ee",
-        "ch",
-        "sh",
-        "tion",
-    ),
+    *("the", "cat", "tmp", "old", "new", "log", "mr", "Dr", "id", "x1", "00", "--", "ss", "oo", "ee", "ch", "sh"),
+    "tion",
 )
 """Texts of several characters that a task names."""
 NUMBER_WORDS = dict(

@@ -7,9 +7,19 @@ from ..data.labelled_set import Example
 from .corpus import COMMENT_HEADERS, HEADERS, IDIOMATIC_SHARE, STYLES, Task, sample_classic, sample_task
 
 
+MOST_GROUPS = 4000
+"""Of the 5,400 that the corpus draws from; the last ones are rare."""
+
+
 def _tasks(groups: int, rng: random.Random) -> Iterator[Task]:
-    """Training tasks of the corpus, each of another group."""
+    """Training tasks of the corpus, each of another group.
+
+    Raises:
+        ValueError: if the corpus has fewer.
+    """
     seen: set[str] = set()
+    if groups > MOST_GROUPS:
+        raise ValueError(f"groups is {groups}; expected at most {MOST_GROUPS}, the corpus has little more")
     while len(seen) < groups:
         task = sample_classic(rng) if rng.random() < 0.1 else sample_task("train", rng)
         if task.group not in seen:
