@@ -1,10 +1,11 @@
 """Two behaviours at once, on the bundled model: idiomatic style, and a comment before the first statement, each alone
-and together, a 2 x 2 table of held-out tasks. `make two`
+and together, on held-out tasks. `make two`
 
     python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown docs/methods.md
 
 The folder is a repo of the second behaviour, fitted on the same base; heads and strength are those that `sweep` chose
-on validation tasks. The first is as it is shipped. Greedy.
+on validation tasks, and a second strength, chosen there beside the first behaviour, by most answers that are correct
+and show both. The first is as it is shipped. Greedy.
 """
 
 import argparse
@@ -20,7 +21,19 @@ from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import estimate, paired
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.sandbox import Sandbox
+from iti_llama.toolkit.measure.tasks import TaskSet
 from iti_llama.toolkit.repo.card import replace_section
+
+
+def answered(model, tokenizer, tasks: TaskSet, alphas: tuple[float, float], sandbox: Sandbox) -> np.ndarray:
+    """Of each answer at the strengths of both: [idiomatic, commented, both, correct, all three], 0 or 1."""
+    model.set_iti({"default": alphas[0], "commented": alphas[1]})
+    answers = complete(model, tokenizer, [task.prompt for task in tasks.tasks], max_new_tokens=tasks.max_new_tokens)
+    rows = []
+    for answer, grade in zip(answers, tasks.grade(tasks.tasks, answers, sandbox), strict=True):
+        one, other, correct = bool(grade.target), answer.lstrip().startswith("#"), bool(grade.correct)
+        rows.append([one, other, one and other, correct, one and other and correct])
+    return np.array(rows, dtype=float)
 
 
 def main() -> None:
@@ -31,36 +44,30 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="document whose part 'two' is replaced")
     args = parser.parse_args()
     model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
-    chosen = json.loads(args.sweep.read_text())["chosen"]
-    if chosen is None:
+    swept = json.loads(args.sweep.read_text())
+    if swept["chosen"] is None:
         raise SystemExit(f"{args.sweep}: no strength was chosen; expected one")
-    first, second = model.iti_alpha, chosen["alpha"]
-    model.load_iti_directions(args.second / "iti_directions.safetensors", "commented", 0.0, chosen["top_k"])
+    first, second = model.iti_alpha, swept["chosen"]["alpha"]
+    model.load_iti_directions(args.second / "iti_directions.safetensors", "commented", 0.0, swept["chosen"]["top_k"])
     overlap = max(model.iti_overlap()["default", "commented"].values(), key=abs, default=0.0)
+    sandbox, validation, tried = Sandbox(), corpus_set("validation", 100), {}
+    for alpha in sorted({point["alpha"] for point in swept["points"]} - {0.0}):
+        tried[alpha] = answered(model, tokenizer, validation, (first, alpha), sandbox)[:, 4].mean()
+    beside = max(tried, key=tried.get)
     tasks = corpus_set("test", args.n)
-    groups, found, sandbox = [task.group for task in tasks.tasks], {}, Sandbox()
-    for a, b in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        model.set_iti({"default": a * first, "commented": b * second})
-        answers = complete(
-            model, tokenizer, [task.prompt for task in tasks.tasks], max_new_tokens=tasks.max_new_tokens
-        )
-        rows = []
-        for answer, grade in zip(answers, tasks.grade(tasks.tasks, answers, sandbox), strict=True):
-            commented = answer.lstrip().startswith("#")
-            rows.append([grade.target, commented, grade.target and commented, grade.correct])
-        found[a, b] = np.array(rows, dtype=float)
-    lines = ["| idiomatic, commented (alpha) | idiomatic | commented | both | correct |", "|---|---|---|---|---|"]
-    for (a, b), rows in found.items():
+    groups = [task.group for task in tasks.tasks]
+    points = dict.fromkeys([(0.0, 0.0), (first, 0.0), (0.0, second), (first, second), (first, beside)])
+    found = {alphas: answered(model, tokenizer, tasks, alphas, sandbox) for alphas in points}
+    heads = ["idiomatic", "commented", "both", "correct", "correct and both"]
+    lines = [f"| alpha: idiomatic, commented | {' | '.join(heads)} |", "|---" * 6 + "|"]
+    for alphas, rows in found.items():
         cells = [estimate(column, groups).percent() for column in rows.T]
-        lines.append(f"| {a * first:g}, {b * second:g} | {' | '.join(cells)} |")
-    together = found[1, 1]
-    changes = {
-        "idiomatic, beside that alone": paired(together[:, 0], found[1, 0][:, 0], groups),
-        "commented, beside that alone": paired(together[:, 1], found[0, 1][:, 1], groups),
-        "correct, beside plain": paired(together[:, 3], found[0, 0][:, 3], groups),
-    }
-    told = "; ".join(f"{name}: {change.points()} points" for name, change in changes.items())
-    text = "\n".join(lines) + f"\n\nn = {len(groups)} held-out tasks. Both together: {told}."
+        lines.append(f"| {alphas[0]:g}, {alphas[1]:g} | {' | '.join(cells)} |")
+    text = "\n".join(lines) + f"\n\nn = {len(groups)} held-out tasks."
+    for alpha in dict.fromkeys((second, beside)):
+        change = paired(found[first, alpha][:, 3], found[0.0, 0.0][:, 3], groups)
+        text += f" At {first:g} and {alpha:g}, correct: {change.points()} points beside plain."
+    text += f" {second:g} was chosen alone, {beside:g} beside the first, both on 100 validation tasks."
     text += f" Overlap of the shifts: a cosine of {overlap:.2f} in the layer where it is largest."
     print(text)
     if args.markdown is not None:
