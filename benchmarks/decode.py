@@ -18,7 +18,8 @@ import time
 
 import torch
 import transformers
-from peers import Count
+from peer_ways import called
+from peers import Count, graph_breaks
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
@@ -122,14 +123,6 @@ def counts(model, ids: torch.Tensor, **kwargs) -> dict[str, int]:
     return {"operations": count.operations, "syncs": count.syncs}
 
 
-def graph_breaks(model, ids: torch.Tensor) -> int:
-    torch._dynamo.reset()
-    with torch.no_grad():
-        breaks = torch._dynamo.explain(lambda x: model(x, use_cache=False).logits)(ids).graph_break_count
-    torch._dynamo.reset()
-    return breaks
-
-
 def summary(ratios: list[float]) -> dict[str, float]:
     low, median, high = statistics.quantiles(ratios, n=4)
     return {"median": round(median, 4), "from": round(low, 4), "to": round(high, 4), "rounds": len(ratios)}
@@ -188,7 +181,8 @@ def main() -> None:
         result["counts"]["hooks"] = counts(plain, short)
         for handle in handles:
             handle.remove()
-        result["graph_breaks"] = {"plain": graph_breaks(plain, short), "steered": graph_breaks(steered, short)}
+        both = {"plain": plain, "steered": steered}
+        result["graph_breaks"] = {n: graph_breaks(called(model)["forward"], short) for n, model in both.items()}
 
     def compiled(model):
         return torch.compile(model, mode="reduce-overhead", fullgraph=True) if arguments.compile else None

@@ -104,12 +104,15 @@ def lines_of(function: Callable) -> int:
     return own + sum(lines_of(helper) + 1 for helper in (of_model, by_heads) if helper.__name__ in used)
 
 
+@torch.no_grad()
 def graph_breaks(forward: Callable | None, ids: torch.Tensor) -> float:
     """Of one compiled pass; NaN of a way that has none to compile."""
     if forward is None:
         return math.nan
     torch._dynamo.reset()
-    return torch._dynamo.explain(forward)(ids).graph_break_count
+    breaks = torch._dynamo.explain(forward)(ids).graph_break_count
+    torch._dynamo.reset()
+    return breaks
 
 
 def timed(strengthen: Callable | None) -> float:
