@@ -28,6 +28,23 @@ def test_keeps_the_order_of_many_programs(sandbox):
     assert [run.stdout for run in runs] == [f"{i}\n" for i in range(8)]
 
 
+def test_an_interrupted_call_starts_no_more_programs(sandbox, monkeypatch):
+    ran, run = [], sandbox.run
+
+    def counted(program, stdin=""):
+        ran.append(program)
+        return run(program, stdin)
+
+    def jobs():
+        yield from (("import time\ntime.sleep(0.2)", "") for _ in range(40))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sandbox, "run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.run_all(jobs(), workers=2)
+    assert len(ran) < 10
+
+
 def test_has_the_standard_library(sandbox):
     assert sandbox.run("import math, itertools, collections, heapq, json, re\nprint(math.gcd(8, 12))").stdout == "4\n"
 

@@ -168,8 +168,11 @@ class Sandbox:
 
     def run_all(self, jobs: Iterable[tuple[str, str]], workers: int | None = None) -> list[Run]:
         """Run (program, stdin) pairs, as many at once as there are cores, and return the runs in their order."""
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        pool = ThreadPoolExecutor(workers or os.cpu_count())
+        try:
             return list(pool.map(lambda job: self.run(*job), jobs))
+        finally:  # of an interrupted call the programs that run are waited for, the others never start
+            pool.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager
     def _own_user(self) -> Iterator[int]:
