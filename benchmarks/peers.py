@@ -96,12 +96,12 @@ def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[st
 
 
 def lines_of(function: Callable) -> int:
-    """Lines of code of a way and of its own helpers, without signature, docstring and what it returns."""
+    """Lines of code of a way and of its own helpers, without signature and docstring."""
     tree = ast.parse(inspect.getsource(function)).body[0]
     body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
-    own = sum(len(ast.unparse(node).splitlines()) for node in body if not isinstance(node, ast.Return))
+    own = sum(len(ast.unparse(node).splitlines()) for node in body)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return own + sum(lines_of(helper) + 1 for helper in (of_model, by_heads) if helper.__name__ in used)
+    return own + sum(lines_of(helper) for helper in (of_model, by_heads) if helper.__name__ in used)
 
 
 @torch.no_grad()

@@ -306,7 +306,8 @@ def main() -> None:
     parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--no-times", dest="times", action="store_false", help="the ways of decoding alone")
-    parser.add_argument("--no-growth", dest="growth", action="store_false")
+    parser.add_argument("--no-decoding", dest="decoding", action="store_false", help="costs alone")
+    parser.add_argument("--no-growth", dest="growth", action="store_false", help="the tables alone")
     parser.add_argument("--markdown", type=Path, help="document whose part 'side by side' is replaced")
     parser.add_argument("--figure", type=Path, help="picture of how cost grows")
     args = parser.parse_args()
@@ -318,9 +319,10 @@ def main() -> None:
         for way in (*OURS, *filter(None, args.peers.split(","))):
             try:
                 python = environment(way, PEERS[way], args.environments) if way in PEERS else sys.executable
-                decoded[way] = measured(way, python, folder, "--decoding")
+                if args.decoding:
+                    decoded[way] = measured(way, python, folder, "--decoding")
                 found = measured(way, python, folder, "--rounds", str(args.rounds)) if args.times else ""
-                if args.times and way in FITS:
+                if args.times and args.growth and way in FITS:
                     fits[way] = measured(way, python, folder, "--fit", "--rounds", str(args.rounds))
             except RuntimeError as error:
                 decoded[way] = found = str(error)
@@ -328,11 +330,12 @@ def main() -> None:
                 plain_memory = found["memory"]
             rows.append(lined(row(way, found, layers, plain_memory)))
             print(rows[-1] if args.times else decoded[way], flush=True)
-    del decoded["plain again"]
-    table = decoding_table(decoded)
-    print(table)
-    if args.markdown is not None:
-        replace_section(args.markdown, "decoding", table)
+    if args.decoding:
+        del decoded["plain again"]
+        table = decoding_table(decoded)
+        print(table)
+        if args.markdown is not None:
+            replace_section(args.markdown, "decoding", table)
     if not args.times:
         return
     where = f"{platform.processor() or platform.machine()}, 2 threads"
