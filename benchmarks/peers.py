@@ -115,16 +115,17 @@ def graph_breaks(forward: Callable | None, ids: torch.Tensor) -> float:
     return breaks
 
 
+def seconds(work: Callable, *arguments) -> float:
+    begin = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - begin
+
+
 def timed(strengthen: Callable | None) -> float:
     """Seconds, the median of nine changes of strength; NaN of a way that has to be made anew."""
     if strengthen is None:
         return math.nan
-    found = []
-    for alpha in np.linspace(0.2, 1.0, 9).tolist():
-        begin = time.perf_counter()
-        strengthen(alpha)
-        found.append(time.perf_counter() - begin)
-    return statistics.median(found)
+    return statistics.median(seconds(strengthen, alpha) for alpha in np.linspace(0.2, 1.0, 9).tolist())
 
 
 def memory() -> int:
@@ -144,12 +145,6 @@ def fitted(name: str, folder: Path, rounds: int) -> dict:
         plain = time.perf_counter() - begin
         ratios.append(FITS[name](folder, texts, labels, 12) / plain)
     return {"texts": len(texts), "fit": spread(ratios[1:])}
-
-
-def seconds(generate, ids, new: int) -> float:
-    begin = time.perf_counter()
-    generate(ids, new)
-    return time.perf_counter() - begin
 
 
 def spread(ratios: list[float]) -> dict:

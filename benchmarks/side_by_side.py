@@ -16,8 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +24,10 @@ import numpy as np
 import torch
 import transformers
 from decode import SHAPES, build, load_times, run
+from gpu import table
 from gpu_decoding import references
 from peer_ways import FITS, hf_generate
-from peers import ways
+from peers import seconds, ways
 from transformers import AutoTokenizer
 
 from iti_llama.toolkit.bundled.pairs import style_pairs
@@ -158,30 +158,25 @@ def _spread(ratio: dict) -> str:
     return f"{ratio['median']:.2f} ({ratio['from']:.2f} to {ratio['to']:.2f})"
 
 
-def lined(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def decoding_table(found: dict[str, dict | str]) -> str:
     """Which ways of decoding give the hooks' tokens, for each way of steering and scope."""
     names = list(ways(torch.zeros(1, 2, dtype=torch.long), None))
-    lines = [f"| way | scope | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
-    notes: dict[str, str] = {}
+    rows, notes = [], {}
     for name, own in found.items():
         if isinstance(own, str):
-            lines.append(f"| {name} | | failed: `{own}` |" + " |" * (len(names) - 1))
+            rows.append([name, "", f"failed: `{own}`", *[""] * (len(names) - 1)])
             continue
-        for scope, told in own["decodings"].items():
-            if set(told.values()) == {"not offered"}:
-                lines.append(f"| {name} | {scope} | not offered |" + " |" * (len(names) - 1))
+        for scope, of in own["decodings"].items():
+            if set(of.values()) == {"not offered"}:
+                rows.append([name, scope, "not offered", *[""] * (len(names) - 1)])
                 continue
             cells = []
             for way in names:
-                known = told[way] in ("right", "wrong", "not offered")
-                cells.append(told[way] if known else f"fails ({notes.setdefault(told[way], str(len(notes) + 1))})")
-            lines.append(f"| {name} | {scope} | {' | '.join(cells)} |")
-    text = "\n".join(lines)
-    return text + "".join(f"\n\n({number}) `{error}`" for error, number in notes.items())
+                known = of[way] in ("right", "wrong", "not offered")
+                cells.append(of[way] if known else f"fails ({notes.setdefault(of[way], str(len(notes) + 1))})")
+            rows.append([name, scope, *cells])
+    told = "".join(f"\n\n({number}) `{error}`" for error, number in notes.items())
+    return table(["way", "scope", *names], rows) + told
 
 
 Point = tuple[int, float, float]
@@ -195,12 +190,6 @@ def interleaved(amount: int, rounds: int, plain: Callable[[], float], own: Calla
         base = plain()
         ratios.append((own() / base, plain() / base))
     return (amount, *np.median(ratios[1:], axis=0).tolist())
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
 
 
 def decode_growth(rounds: int) -> dict[str, list[Point]]:
@@ -240,16 +229,8 @@ def capture_growth(rounds: int) -> list[Point]:
         for batch in by_length(rows[:amount], 16):
             one([rows[index] for index in batch])
 
-    recorded = partial(record_batch, plain, pad=0)
-    return [
-        interleaved(
-            amount,
-            rounds,
-            partial(seconds_of, partial(over, left_alone, amount)),
-            partial(seconds_of, partial(over, recorded, amount)),
-        )
-        for amount in (16, 64, 256)
-    ]
+    passes = (left_alone, partial(record_batch, plain, pad=0))
+    return [interleaved(n, rounds, *(partial(seconds, over, one, n) for one in passes)) for n in (16, 64, 256)]
 
 
 def sweep_growth(rounds: int) -> list[Point]:
@@ -265,15 +246,8 @@ def sweep_growth(rounds: int) -> list[Point]:
         strengths = torch.linspace(0, 1, amount).repeat_interleave(len(ids))
         hf_generate(steered, ids.repeat(amount, 1), 16, iti_alpha=strengths)
 
-    return [
-        interleaved(
-            amount,
-            rounds,
-            partial(seconds_of, partial(one_after_another, amount)),
-            partial(seconds_of, partial(together, amount)),
-        )
-        for amount in (1, 2, 4, 8)
-    ]
+    answers = (one_after_another, together)
+    return [interleaved(n, rounds, *(partial(seconds, one, n) for one in answers)) for n in (1, 2, 4, 8)]
 
 
 def figure(found: dict, path: Path) -> None:
@@ -328,14 +302,14 @@ def main() -> None:
                 decoded[way] = found = str(error)
             if way == "plain again" and isinstance(found, dict):
                 plain_memory = found["memory"]
-            rows.append(lined(row(way, found, layers, plain_memory)))
-            print(rows[-1] if args.times else decoded[way], flush=True)
+            rows.append(row(way, found, layers, plain_memory))
+            print(*rows[-1] if args.times else (way, decoded[way]), sep=" | ", flush=True)
     if args.decoding:
         del decoded["plain again"]
-        table = decoding_table(decoded)
-        print(table)
+        text = decoding_table(decoded)
+        print(text)
         if args.markdown is not None:
-            replace_section(args.markdown, "decoding", table)
+            replace_section(args.markdown, "decoding", text)
     if not args.times:
         return
     where = f"{platform.processor() or platform.machine()}, 2 threads"
@@ -347,17 +321,17 @@ def main() -> None:
     for way, own in fits.items():
         told = f"failed: `{own}`" if isinstance(own, str) else _spread(own["fit"])
         said += f"\n\nFitting 12 heads on 300 texts, {way}: {told} times one plain pass over them."
-    text = "\n".join([lined(COLUMNS), "|---" * len(COLUMNS) + "|", *rows]) + f"\n\n{said}"
+    text = f"{table(COLUMNS, rows)}\n\n{said}"
     if args.growth:
         plain, steered, _ = build(SHAPES[args.shape], args.heads, "cpu", torch.float32)
         text += f"\n\nLoading takes {_spread(load_times(plain, steered, 5, 'cpu'))} times plain Llama's time."
         grown = decode_growth(args.rounds)
         grown["rows captured"], grown["alphas of a sweep"] = capture_growth(args.rounds), sweep_growth(args.rounds)
-        lines = ["| what grows | time / plain Llama's (a second plain Llama) |", "|---|---|"]
-        for what, own in grown.items():
-            told = ", ".join(f"{amount}: {ratio:.2f} ({noise:.2f})" for amount, ratio, noise in own)
-            lines.append(f"| {what} | {told} |")
-        text += "\n\n" + "\n".join(lines)
+        told = [
+            [what, ", ".join(f"{amount}: {ratio:.2f} ({noise:.2f})" for amount, ratio, noise in own)]
+            for what, own in grown.items()
+        ]
+        text += "\n\n" + table(["what grows", "time / plain Llama's (a second plain Llama)"], told)
         if args.figure is not None:
             figure(grown, args.figure)
     print(text)
