@@ -8,7 +8,7 @@ from .corpus import COMMENT_HEADERS, HEADERS, IDIOMATIC_SHARE, STYLES, Task, sam
 
 
 MOST_GROUPS = 4000
-"""Of the 5,400 that the corpus draws from; the last ones are rare."""
+"""The corpus has more, but draws the last ones so rarely that they would take for ever."""
 
 
 def _tasks(groups: int, rng: random.Random) -> Iterator[Task]:
@@ -19,7 +19,7 @@ def _tasks(groups: int, rng: random.Random) -> Iterator[Task]:
     """
     seen: set[str] = set()
     if groups > MOST_GROUPS:
-        raise ValueError(f"groups is {groups}; expected at most {MOST_GROUPS}, the corpus has little more")
+        raise ValueError(f"groups is {groups}; expected at most {MOST_GROUPS}")
     while len(seen) < groups:
         task = sample_classic(rng) if rng.random() < 0.1 else sample_task("train", rng)
         if task.group not in seen:
