@@ -114,10 +114,11 @@ def test_a_pipeline_works_without_a_warning():
 def test_the_quick_start_of_the_readme_runs_as_it_stands():
     text = (ROOT / "README.md").read_text()
     program = text.split("```python\n", 1)[1].split("```", 1)[0]
-    run = in_a_new_process(program)
+    run = in_a_new_process(f"{program}\nprint(tokenizer.decode(model.generate(**inputs)[0]))")  # at the live strength
     assert run.returncode == 0, run.stderr
-    steered, plain = run.stdout.split("def is_prime")[1:]
+    steered, plain, live = run.stdout.split("def is_prime")[1:]
     assert "all(" in steered and "for i in range" in plain and "if " in plain
+    assert "0.3 leaves this prompt's answer plain" in program and "for i in range" in live
 
 
 def test_the_auto_classes_give_our_class_with_remote_code():
