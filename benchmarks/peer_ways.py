@@ -7,6 +7,7 @@ of o_proj, at alpha 1}) and `vectors.npz` (the same after it).
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -275,7 +276,7 @@ WAYS = {
 # Each fits heads on labelled texts as documented, and gives the seconds that takes without loading the model.
 
 
-def fit_iti_llama(folder: Path, texts: list[str], labels: list[int], heads: int) -> float:
+def fit_iti_llama(folder: Path, texts: list[str], labels: list[int], heads: int, **more) -> float:
     from iti_llama.toolkit.data.labelled_set import Example
     from iti_llama.toolkit.fit.fit_directions import fit
     from iti_llama.toolkit.fit.positions import Policy
@@ -287,7 +288,7 @@ def fit_iti_llama(folder: Path, texts: list[str], labels: list[int], heads: int)
     pairs = enumerate(zip(texts, labels, strict=True))
     rows = [Example("", text, label, group=str(row // 2)) for row, (text, label) in pairs]
     begin, policy = time.perf_counter(), Policy.parse("last")
-    fit(capture(model, tokenizer, rows, policy), rows, policy, FitSettings(top_k=heads))
+    fit(capture(model, tokenizer, rows, policy), rows, policy, FitSettings(top_k=heads, **more))
     return time.perf_counter() - begin
 
 
@@ -314,4 +315,9 @@ def fit_aisteer360(folder: Path, texts: list[str], labels: list[int], heads: int
     return time.perf_counter() - begin
 
 
-FITS = {"iti-llama": fit_iti_llama, "repsteer": fit_repsteer, "aisteer360": fit_aisteer360}
+FITS = {
+    "iti-llama": fit_iti_llama,
+    "iti-llama --permutations 0": partial(fit_iti_llama, permutations=0),
+    "repsteer": fit_repsteer,
+    "aisteer360": fit_aisteer360,
+}

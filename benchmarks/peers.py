@@ -135,17 +135,16 @@ def memory() -> int:
 
 
 def fitted(name: str, folder: Path, rounds: int) -> dict:
-    """Time to fit 12 heads on the labelled texts, as a ratio to one plain pass over them in batches of 32."""
+    """Time to fit 12 heads on the labelled texts; the ratio is to one plain pass over them in batches of 32."""
     texts, labels = json.loads((folder / "texts.json").read_text())
     model, tokenizer = loaded(folder), AutoTokenizer.from_pretrained(folder / "plain", padding_side="right")
-    ratios = []
-    for _ in range(rounds + 1):
-        begin = time.perf_counter()
+
+    def plain_pass():
         for at in range(0, len(texts), 32):
             model.model(**tokenizer(texts[at : at + 32], return_tensors="pt", padding=True), use_cache=False)
-        plain = time.perf_counter() - begin
-        ratios.append(FITS[name](folder, texts, labels, 12) / plain)
-    return {"texts": len(texts), "fit": spread(ratios[1:])}
+
+    pairs = [(FITS[name](folder, texts, labels, 12), seconds(plain_pass)) for _ in range(rounds + 1)][1:]
+    return {"seconds": spread([own for own, _ in pairs]), "ratio": spread([own / plain for own, plain in pairs])}
 
 
 def spread(ratios: list[float]) -> dict:
@@ -155,7 +154,7 @@ def spread(ratios: list[float]) -> dict:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=WAYS)
+    parser.add_argument("name", choices=WAYS | FITS)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
@@ -188,6 +187,8 @@ def main() -> None:
     found["operations"], found["syncs"] = (counted(generate, one) - base).tolist()
     found["graph breaks"] = graph_breaks(way.forward, one) - graph_breaks(called(plain)["forward"], one)
     found["seconds to change alpha"] = timed(way.strengthen)
+    making = [(seconds(WAYS[args.name], args.folder), seconds(loaded, args.folder)) for _ in range(args.rounds)]
+    found["load"] = spread([own / base for own, base in making])
     found["lines"] = lines_of(WAYS[args.name])
     for batch in args.batch:
         ids = prompts.repeat(-(-batch // len(prompts)), 1)[:batch]

@@ -3,9 +3,9 @@
     python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure figures/benchmarks.png
 
 Every way runs in a process of its own, interleaved with plain Llama (peers.py); a peer in an environment of its own,
-made here with pinned versions. One that cannot be installed or fails is quoted. Two tables: cost, and which ways of
-decoding give the right tokens. Then what fitting costs, where a way fits, and how cost grows with layers, heads, batch
-and context, with rows that are captured and with alphas of a sweep.
+made here with pinned versions. One that cannot be installed or fails is quoted. Four parts (--parts): cost; which ways
+of decoding give the right tokens; what fitting costs, where a way fits; how cost grows with layers, heads, batch and
+context, with rows that are captured and with alphas of a sweep.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -131,7 +131,16 @@ def measured(name: str, python: Path | str, folder: Path, *arguments: str) -> di
 
 COLUMNS = (
     *("way", "", "operations a steered layer", "syncs a steered layer", "graph breaks", "same tokens as hooks"),
-    *("decode, batch 1", "batch 8", "prefill, batch 1", "batch 8", "MB beyond plain", "ms to change alpha", "lines"),
+    *(
+        "decode, batch 1",
+        "batch 8",
+        "prefill, batch 1",
+        "batch 8",
+        "load",
+        "MB beyond plain",
+        "ms to change alpha",
+        "lines",
+    ),
 )
 
 
@@ -149,7 +158,7 @@ def row(name: str, found: dict | str, layers: int, plain_memory: float) -> list[
     for phase in ("decode", "prefill"):
         for batch in (1, 8):
             cells.append(_spread(found[f"{phase}, batch {batch}"]))
-    cells += [f"{(found['memory'] - plain_memory) / 1e6:+.0f}"]
+    cells += [_spread(found["load"]), f"{(found['memory'] - plain_memory) / 1e6:+.0f}"]
     cells += ["" if name == "plain again" else "made anew" if math.isnan(change) else f"{change:.2f}"]
     return [*cells, str(found["lines"])]
 
@@ -271,72 +280,98 @@ def figure(found: dict, path: Path) -> None:
     picture.savefig(path, dpi=120)
 
 
+def asked(args, folder: Path, names: Iterable[str], *arguments: str) -> dict[str, dict | str]:
+    """{way: what peers.py prints of it, or why it prints nothing}."""
+    found = {}
+    for name in names:
+        try:
+            python = environment(name, PEERS[name], args.environments) if name in PEERS else sys.executable
+            found[name] = measured(name, python, folder, *arguments)
+        except RuntimeError as error:
+            found[name] = str(error)
+        print(name, found[name], sep=" | ", flush=True)
+    return found
+
+
+def machine(args) -> str:
+    where = f"{platform.processor() or platform.machine()}, 2 threads"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{datetime.date.today()}, {where}, {versions}; shape {args.shape}, float32"
+
+
+def cost(args, folder: Path, layers: int) -> str:
+    found = asked(args, folder, [*OURS, *args.peers], "--rounds", str(args.rounds))
+    plain = found["plain again"]
+    plain_memory = math.nan if isinstance(plain, str) else plain["memory"]
+    rows = [row(name, own, layers, plain_memory) for name, own in found.items()]
+    said = (
+        f"{machine(args)}, {layers} steered layers, {args.rounds} rounds. Times are ratios to plain Llama of "
+        "the same process (less is better): median, and from the least to the most."
+    )
+    return f"{table(COLUMNS, rows)}\n\n{said}"
+
+
+def decoding(args, folder: Path, layers: int) -> str:
+    return decoding_table(asked(args, folder, [*OURS[1:], *args.peers], "--decoding"))
+
+
+def fitting(args, folder: Path, layers: int) -> str:
+    names = [name for name in FITS if name not in PEERS or name in args.peers]
+    rows = []
+    for name, own in asked(args, folder, names, "--fit", "--rounds", str(args.rounds)).items():
+        failed = isinstance(own, str)
+        rows.append(
+            [name, *((f"failed: `{own}`", "") if failed else (_spread(own["seconds"]), _spread(own["ratio"])))]
+        )
+    head = ["way", "seconds to fit 12 heads on 300 texts", "times one plain pass over them"]
+    return f"{table(head, rows)}\n\n{machine(args)}, {args.rounds} rounds."
+
+
+def growth(args, folder: Path, layers: int) -> str:
+    plain, steered, _ = build(SHAPES[args.shape], args.heads, "cpu", torch.float32)
+    load = _spread(load_times(plain, steered, 5, "cpu"))
+    grown = decode_growth(args.rounds)
+    grown["rows captured"], grown["alphas of a sweep"] = capture_growth(args.rounds), sweep_growth(args.rounds)
+    told = [
+        [what, ", ".join(f"{amount}: {ratio:.2f} ({noise:.2f})" for amount, ratio, noise in own)]
+        for what, own in grown.items()
+    ]
+    if args.figure is not None:
+        figure(grown, args.figure)
+    text = table(["what grows", "time / plain Llama's (a second plain Llama)"], told)
+    return (
+        f"Loading takes {load} times plain Llama's time.\n\n{text}\n\n{machine(args)}, {args.rounds} rounds, medians."
+    )
+
+
+PARTS = {"cost": cost, "decoding": decoding, "fit": fitting, "growth": growth}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=names, default=list(PARTS), help="some of " + ", ".join(PARTS))
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--heads", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=24, help="tokens of the answers that are compared")
-    parser.add_argument("--peers", default=",".join(PEERS), help="some of them, or nothing")
+    parser.add_argument("--peers", type=names, default=list(PEERS), help="some of them, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
-    parser.add_argument("--no-times", dest="times", action="store_false", help="the ways of decoding alone")
-    parser.add_argument("--no-decoding", dest="decoding", action="store_false", help="costs alone")
-    parser.add_argument("--no-growth", dest="growth", action="store_false", help="the tables alone")
-    parser.add_argument("--markdown", type=Path, help="document whose part 'side by side' is replaced")
+    parser.add_argument("--markdown", type=Path, help="document whose parts of these names are replaced")
     parser.add_argument("--figure", type=Path, help="picture of how cost grows")
     args = parser.parse_args()
     torch.set_num_threads(2)
-    rows, decoded, fits, plain_memory = [], {}, {}, math.nan
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         layers = prepare(folder, args.shape, args.heads, args.new)
-        for way in (*OURS, *filter(None, args.peers.split(","))):
-            try:
-                python = environment(way, PEERS[way], args.environments) if way in PEERS else sys.executable
-                if args.decoding:
-                    decoded[way] = measured(way, python, folder, "--decoding")
-                found = measured(way, python, folder, "--rounds", str(args.rounds)) if args.times else ""
-                if args.times and args.growth and way in FITS:
-                    fits[way] = measured(way, python, folder, "--fit", "--rounds", str(args.rounds))
-            except RuntimeError as error:
-                decoded[way] = found = str(error)
-            if way == "plain again" and isinstance(found, dict):
-                plain_memory = found["memory"]
-            rows.append(row(way, found, layers, plain_memory))
-            print(*rows[-1] if args.times else (way, decoded[way]), sep=" | ", flush=True)
-    if args.decoding:
-        del decoded["plain again"]
-        text = decoding_table(decoded)
-        print(text)
-        if args.markdown is not None:
-            replace_section(args.markdown, "decoding", text)
-    if not args.times:
-        return
-    where = f"{platform.processor() or platform.machine()}, 2 threads"
-    said = (
-        f"{datetime.date.today()}, {where}, torch {torch.__version__}, transformers {transformers.__version__}; shape "
-        f"{args.shape}, {layers} steered layers, float32, {args.rounds} rounds. Times are ratios to plain Llama of "
-        "the same process (less is better): median, and from the least to the most."
-    )
-    for way, own in fits.items():
-        told = f"failed: `{own}`" if isinstance(own, str) else _spread(own["fit"])
-        said += f"\n\nFitting 12 heads on 300 texts, {way}: {told} times one plain pass over them."
-    text = f"{table(COLUMNS, rows)}\n\n{said}"
-    if args.growth:
-        plain, steered, _ = build(SHAPES[args.shape], args.heads, "cpu", torch.float32)
-        text += f"\n\nLoading takes {_spread(load_times(plain, steered, 5, 'cpu'))} times plain Llama's time."
-        grown = decode_growth(args.rounds)
-        grown["rows captured"], grown["alphas of a sweep"] = capture_growth(args.rounds), sweep_growth(args.rounds)
-        told = [
-            [what, ", ".join(f"{amount}: {ratio:.2f} ({noise:.2f})" for amount, ratio, noise in own)]
-            for what, own in grown.items()
-        ]
-        text += "\n\n" + table(["what grows", "time / plain Llama's (a second plain Llama)"], told)
-        if args.figure is not None:
-            figure(grown, args.figure)
-    print(text)
-    if args.markdown is not None:
-        replace_section(args.markdown, "side by side", text)
+        for part in args.parts:
+            text = PARTS[part](args, folder, layers)
+            print(text)
+            if args.markdown is not None:
+                replace_section(args.markdown, part, text)
+
+
+def names(listed: str) -> list[str]:
+    return [name for name in listed.split(",") if name]
 
 
 if __name__ == "__main__":
