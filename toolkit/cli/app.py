@@ -1,6 +1,8 @@
 """The command `iti-llama`: a thin face over functions that a notebook can call. Nothing heavy is imported before a
 command runs."""
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -68,6 +70,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    atexit.register(gc.freeze)  # else leaving goes through all that torch and transformers made, which takes seconds
     try:
         app()
     except (ValueError, OSError, SandboxError) as error:
