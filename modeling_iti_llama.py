@@ -29,6 +29,7 @@ from .loading_iti_llama import ITILlamaLoadingMixin
 
 logger = logging.get_logger(__name__)
 FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]  # the cache is `past_key_values` up to 5.23
+ONE_STRENGTH = "continuous batching has one strength, the model's own: set model.iti_alpha, and leave it out"
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
 """The `disable_iti` blocks, of any model, that this context has entered; a model knows which of its own are open."""
 
@@ -200,6 +201,9 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         self._iti_any_block = False
         self.post_init()
 
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_iti_blocks": set(), "_iti_any_block": False}  # a copy starts without blocks
+
     def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, iti_gate=None, **kwargs):
         """As Llama's forward, with four arguments more, for this call alone.
 
@@ -239,7 +243,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             raise ValueError("iti_alpha is passed inside disable_iti(): leave the block, or leave it out")
         if disabled or zero:
             return {"iti_off": True}
-        if gate is not False and self._iti_gates:
+        if _check_gate(gate) is not False and self._iti_gates:
             advice = "call generate, or pass iti_gate=False to shift every row"
             raise ValueError(
                 f"these directions have a gate, and a forward pass does not know where prompts end: {advice}"
@@ -370,14 +374,15 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
     def _prepare_generation_config(self, *args, **kwargs):
         # A strength may come in a GenerationConfig: generation_config.json's, or that of a request to a server.
         config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
-        alpha, told = config.__dict__.pop("iti_alpha", None), "iti_alpha" in kwargs
-        if alpha is not None and (told or not self._iti_disabled()):
-            model_kwargs["iti_alpha"] = alpha
+        for name in ("iti_alpha", "iti_gate"):
+            value = config.__dict__.pop(name, None)
+            if value is not None and (name in kwargs or not self._iti_disabled()):
+                model_kwargs[name] = value
         return config, model_kwargs
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """Adds strength and start, [batch], to what is repeated for beams and several returns."""
-        gate, alphas = model_kwargs.pop("iti_gate", None), None
+        gate, alphas = _check_gate(model_kwargs.pop("iti_gate", None)), None
         if model_kwargs.get("iti_alpha") is not None and self.iti_directions is not None:
             alphas = self._iti_rows(model_kwargs["iti_alpha"], len(input_ids))
         if self.model._iti_gates:
@@ -457,20 +462,29 @@ class ITILlamaForCausalLM(ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationM
     def _get_logits_processor(self, *args, model_kwargs: dict | None = None, **kwargs):
         """The unconditional branch of guided decoding is steered as its call, from its own prompt's last token on."""
         processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
-        for processor in processors:
-            if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor):
+        for place, given in enumerate(processors):
+            if isinstance(given, UnbatchedClassifierFreeGuidanceLogitsProcessor) and given.model is self:
+                processors[place] = processor = copy.copy(given)  # it may be the caller's
                 theirs = {key: (model_kwargs or {}).get(key) for key in ("iti_alpha", "iti_gate")}
                 processor.model = functools.partial(self, **theirs)
-                processor.unconditional_context["use_cache"] = True  # each pass starts where the last one ended
+                # each pass starts where the last one ended
+                processor.unconditional_context = given.unconditional_context | {"use_cache": True}
         return processors
 
-    def init_continuous_batching(self, *args, **kwargs):
+    def generate_batch(self, *args, **kwargs):
+        if given := [name for name, value in kwargs.items() if name.startswith("iti_") and value is not None]:
+            raise ValueError(f"{given[0]} is passed, but {ONE_STRENGTH}")
+        return super().generate_batch(*args, **kwargs)
+
+    def init_continuous_batching(self, generation_config=None, *args, **kwargs):
+        if any(getattr(given, "iti_alpha", None) is not None for given in (generation_config, self.generation_config)):
+            raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
         if self.iti_directions is not None:
             blind = self.iti_scope != "all" or self._iti_disabled()
             if blind or self.model._iti_gates:
                 said = "continuous batching sees neither the ends of prompts nor disable_iti()"
                 raise ValueError(f"{said}: use scope 'all', and directions without a gate")
-        return super().init_continuous_batching(*args, **kwargs)
+        return super().init_continuous_batching(generation_config, *args, **kwargs)
 
     def merge_and_unload(self) -> LlamaForCausalLM:
         """The same model as a plain `LlamaForCausalLM`: the steering, at its present alpha, is the bias of each output
@@ -509,6 +523,12 @@ def mixed(alphas, shifts: list[torch.Tensor]) -> torch.Tensor:
     and those of a call, so that they give the same bits."""
     total, *others = (alpha * shift for alpha, shift in zip(alphas, shifts, strict=True))
     return sum(others, start=total)
+
+
+def _check_gate(gate):
+    if gate is not None and not isinstance(gate, bool):
+        raise ValueError(f"iti_gate is {gate!r}; expected True or False")
+    return gate
 
 
 def _from_last_token(inputs: torch.Tensor, call: dict) -> torch.Tensor:

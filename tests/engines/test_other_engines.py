@@ -53,7 +53,8 @@ with tempfile.TemporaryDirectory() as holder:
     parameters.set_search_options(max_length=200)
     generator = onnxruntime_genai.Generator(model, parameters)
     generator.append_tokens(json.loads(sys.argv[2]))
-    logits = numpy.asarray(generator.get_logits(), dtype="float64").reshape(-1, 768)[-1]
+    logits = numpy.asarray(generator.get_logits(), dtype="float64")
+    logits = logits.reshape(-1, logits.shape[-1])[-1]
 logs = logits - logits.max()
 print(json.dumps([onnxruntime_genai.__version__, (logs - numpy.log(numpy.exp(logs).sum())).tolist()]))
 """,
@@ -91,6 +92,7 @@ def test_an_engine_steers_as_hooks_do(engine, exported, reference, record_proper
         found = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert found.returncode == 0, found.stderr[-3000:]
         version, answer = json.loads(found.stdout.strip().splitlines()[-1])
+        assert len(answer) == len(logs)
         worst = np.abs(np.array(answer) - logs).max()
         print(
             f"{engine} {version}, {name}: {worst:.1e} from hooks; {np.abs(logs - want['plain']).max():.1f} from plain"

@@ -6,9 +6,12 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from reference import tiny_llama
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
-from iti_llama import ITILlamaForCausalLM
+from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.export.canary import FILE, ask_server, make_canary, read_canary
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.forms import load_form
@@ -23,7 +26,8 @@ def exported(tmp_path_factory):
     forms = ["llama", "peft", "vllm"] + (["gguf"] if _importable("gguf") else [])
     for form in forms:
         export(ROOT, form, folder / form)
-    export(ROOT, "llama", folder / "base", alpha=0.0)
+        if form != "vllm":
+            export(ROOT, form, folder / f"plain {form}", alpha=0.0)
     return folder
 
 
@@ -56,11 +60,19 @@ def test_each_form_is_found_steered_and_without_the_steering_plain(form, exporte
     if form == "peft":
         pytest.importorskip("peft")
     canary = read_canary(exported / form / FILE)
-    place = next((exported / form).glob("*.gguf")) if form == "gguf" else exported / form
-    steered = load_form(place, str(exported / "base"))
-    assert canary.verdict(steered.continues(canary.prompt_ids, 48)) == "steered"
-    plain = load_form(exported / "base")
-    assert canary.verdict(plain.continues(canary.prompt_ids, 48)) == "plain"
+    for folder, verdict in ((form, "steered"), (f"plain {form}", "plain")):
+        place = next((exported / folder).glob(f"*-{verdict}-f32.gguf")) if form == "gguf" else exported / folder
+        found = load_form(place, str(exported / "plain llama"))
+        assert canary.verdict(found.continues(canary.prompt_ids, 48)) == verdict
+
+
+def test_the_command_says_what_it_found_by_its_exit_code(exported, tmp_path):
+    tiny_llama(vocab_size=ITILlamaConfig.from_pretrained(ROOT).vocab_size).save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(ROOT).save_pretrained(tmp_path / "other")
+    folders = {"steered": exported / "llama", "plain": exported / "plain llama", "neither": tmp_path / "other"}
+    for (verdict, folder), code in zip(folders.items(), (0, 3, 4), strict=True):
+        found = CliRunner().invoke(app, ["canary", str(folder), "--canary", str(exported / "llama" / FILE)])
+        assert (found.exit_code, found.output.split()[0]) == (code, verdict), found.output
 
 
 def test_verdicts_of_answers(exported):

@@ -13,6 +13,7 @@ from steered import steered_repo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.export.export import check_base_of, export
 from iti_llama.toolkit.export.gguf_file import export_gguf
 from iti_llama.toolkit.export.gguf_patch import ExportError, patch_gguf
 from iti_llama.toolkit.export.source import open_source
@@ -71,6 +72,60 @@ def test_a_quantised_file_is_no_further_from_steered_than_it_was_from_plain(file
     assert after < 1.5 * before < 0.5
 
 
+def rewritten(old, new, keep=lambda name: True, **numbers: int):
+    """The tensors of `old` that are to be kept, with all its fields and further ones, as the file `new`."""
+    reader, writer = gguf.GGUFReader(old), gguf.GGUFWriter(new, "llama")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != gguf.Keys.General.ARCHITECTURE:
+            inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    for name, number in numbers.items():
+        writer.add_uint16(name.replace("_", "."), number)
+    for tensor in reader.tensors:
+        if keep(tensor.name):
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    return new
+
+
+def test_a_file_without_biases_is_given_them(files, bundled, tmp_path):
+    old = rewritten(files / "plain-f32.gguf", tmp_path / "old.gguf", lambda name: not name.endswith(".bias"))
+    assert not [tensor.name for tensor in gguf.GGUFReader(old).tensors if tensor.name.endswith(".bias")]
+    patch_gguf(ROOT, old, tmp_path / "new.gguf")
+    ids, plain, steered = bundled
+    for path, want in ((old, plain), (tmp_path / "new.gguf", steered)):
+        assert np.abs(in_llama_cpp(path, ids) - want).max() < 1e-4
+
+
+def test_a_file_that_is_not_whole_is_refused_by_name(files, tmp_path):
+    whole, bad = (files / "plain-f32.gguf").read_bytes(), tmp_path / "bad.gguf"
+    source = open_source(ROOT)
+    cut = (0, 3, 4, 10, 20, 100, 1000, len(whole) // 2, len(whole) - 1)
+    for content in (b"no gguf", b"GGUF", b"no gguf, but text " * 9, *(whole[:length] for length in cut)):
+        bad.write_bytes(content)
+        for read in (lambda: patch_gguf(ROOT, bad, tmp_path / "out.gguf"), lambda: check_base_of(source, bad)):
+            with pytest.raises(ExportError, match="bad.gguf: no GGUF file"):
+                read()
+    part = rewritten(files / "plain-f32.gguf", tmp_path / "part.gguf", lambda name: "blk.3" not in name, split_count=2)
+    for read in (lambda: patch_gguf(ROOT, part, tmp_path / "out.gguf"), lambda: check_base_of(source, part)):
+        with pytest.raises(ExportError, match="part.gguf: is one of 2 parts; .*llama-gguf-split --merge"):
+            read()
+    part = rewritten(files / "plain-f32.gguf", tmp_path / "less.gguf", lambda name: "attn_output.weight" not in name)
+    with pytest.raises(ExportError, match="less.gguf: has no blk.*attn_output.weight"):
+        patch_gguf(ROOT, part, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_what_alpha_0_writes_is_called_plain(files, tmp_path):
+    export(ROOT, "gguf", tmp_path / "whole", alpha=0.0)
+    (whole,) = (tmp_path / "whole").glob("*.gguf")
+    assert whole.name == "iti-llama-demo-plain-f32.gguf"
+    assert gguf.GGUFReader(whole).fields["general.name"].contents() == "iti-llama-demo, plain"
+    assert "\n# iti-llama-demo, plain\n" in (tmp_path / "whole" / "README.md").read_text()
+    export(ROOT, "gguf", tmp_path / "patched", into=whole, alpha=0.0)
+    assert next((tmp_path / "patched").glob("*.gguf")).name == "iti-llama-demo-plain-f32-plain.gguf"
+
+
 def test_every_other_tensor_and_field_of_a_patched_file_is_as_it_was(files):
     old, new = (gguf.GGUFReader(files / f"{name}-q8_0.gguf") for name in ("plain", "patched"))
     tensors = {tensor.name: tensor for tensor in new.tensors}
@@ -103,9 +158,6 @@ def test_what_cannot_be_is_refused(files, tmp_path):
         patch_gguf(other, files / "plain-f32.gguf", tmp_path / "out.gguf")
     with pytest.raises(ExportError, match="WordLevel tokenizer"):
         export_gguf(open_source(other), tmp_path / "out.gguf")
-    (tmp_path / "text.gguf").write_text("no gguf")
-    with pytest.raises(ExportError, match="no GGUF file"):
-        patch_gguf(ROOT, tmp_path / "text.gguf", tmp_path / "out.gguf")
     with pytest.raises(ExportError, match="--quantisation is 'q2'"):
         export_gguf(open_source(ROOT), tmp_path / "out.gguf", "q2")
     with pytest.raises(FileExistsError, match="is there already"):
@@ -118,8 +170,6 @@ def test_what_cannot_be_is_refused(files, tmp_path):
 
 
 def test_a_file_of_another_base_is_seen(files, tmp_path):
-    from iti_llama.toolkit.export.export import check_base_of
-
     source = open_source(ROOT)
     check_base_of(source, files / "plain-q8_0.gguf")
     old, other = gguf.GGUFReader(files / "plain-f32.gguf"), tmp_path / "other.gguf"

@@ -70,6 +70,9 @@ def test_what_cannot_be_is_refused(tmp_path):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "x"}}))
     with pytest.raises(ExportError, match="the base is quantised"):
         open_source(scoped, scope="all")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": None, "rms_norm_eps": 0.1}))
+    with pytest.raises(ValueError, match="has rms_norm_eps=0.1, but config.json says 1e-06"):
+        open_source(scoped, alpha=0.0, scope="all")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         open_source(tmp_path / "nowhere")
 

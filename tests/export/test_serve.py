@@ -1,4 +1,5 @@
-"""transformers' own server over HTTP, with the openai client: plain and steered by turns, by the request."""
+"""transformers' own server over HTTP, with the openai client: plain and steered by turns, by the request; a strength
+that cannot be had is refused, there and in `generate_batch`."""
 
 import json
 import os
@@ -6,37 +7,33 @@ import socket
 import subprocess
 import sys
 import time
-from urllib.request import urlopen
+from contextlib import contextmanager
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
+from transformers import AutoTokenizer, GenerationConfig
 
+from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.export.canary import ask_server, make_canary
+from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.foundation.package import ROOT
 
 
 PROMPT = 'def is_prime(n):\n    """Check if a number is prime."""\n'
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
+@contextmanager
+def serving(log, *options):
+    """The address of `iti-llama serve` with these options."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
-    pytest.importorskip("transformers.cli.serve", reason="transformers 4 has another server")
+    pytest.importorskip("transformers.cli.serving", reason="transformers before 5.5 has another server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "iti_llama.toolkit.cli",
-        "serve",
-        str(ROOT),
-        "--port",
-        str(port),
-        "--device",
-        "cpu",
-    ]
+    command = [sys.executable, "-m", "iti_llama.toolkit.cli", "serve", *map(str, options)]
+    command += ["--port", str(port), "--device", "cpu"]
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     try:
@@ -55,6 +52,36 @@ def address(tmp_path_factory):
         server.wait(30)
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("serve") / "log", ROOT) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def batching(tmp_path_factory):
+    """A server that batches continuously."""
+    options = ("--continuous-batching", "--cb-num-blocks", "16", "--cb-max-batch-tokens", "64")
+    with serving(tmp_path_factory.mktemp("batching") / "log", ROOT, *options) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def canary():
+    return make_canary(ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT))
+
+
+def status_of(address: str, path: str, **body) -> tuple[int, str]:
+    """Status and text of the answer to a request."""
+    body = {"model": str(ROOT), "temperature": 0, "max_tokens": 8} | body
+    asked = Request(f"{address}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urlopen(asked, timeout=120) as reply:
+            return reply.status, reply.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
 def test_a_request_says_its_strength(address):
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", timeout=120)
@@ -70,10 +97,41 @@ def test_a_request_says_its_strength(address):
         assert answer(alpha).startswith(start), alpha
 
 
-def test_the_canary_finds_it_steered(address):
-    from transformers import AutoTokenizer
-
-    from iti_llama import ITILlamaForCausalLM
-
-    canary = make_canary(ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT))
+def test_the_canary_finds_it_steered(address, canary):
     assert canary.verdict(ask_server(address, str(ROOT))(canary)) == "steered"
+
+
+def test_the_canary_finds_a_server_of_the_base_plain(canary, tmp_path):
+    export(ROOT, "llama", tmp_path / "base", alpha=0.0)
+    with serving(tmp_path / "log", tmp_path / "base") as address:
+        assert canary.verdict(ask_server(address, str(tmp_path / "base"))(canary)) == "plain"
+
+
+@pytest.mark.parametrize("alpha", ["abc", float("nan"), True, [0.1, 0.2], {"short": 1.0}, {"default": "x"}])
+def test_what_is_no_strength_is_422(alpha, address):
+    status, said = status_of(address, "completions", prompt=PROMPT, generation_config=json.dumps({"iti_alpha": alpha}))
+    assert status == 422 and ("expected a finite number" in said or "no behaviour is called 'short'" in said)
+
+
+def test_continuous_batching_refuses_a_requests_strength(batching):
+    alpha = {"generation_config": json.dumps({"iti_alpha": 0.0, "max_new_tokens": 8, "eos_token_id": 1})}
+    for stream in (False, True):
+        status, said = status_of(batching, "completions", prompt=PROMPT, stream=stream, **alpha)
+        assert status == 422 and "every request has the strength of the repo" in said
+    own = {"generation_config": json.dumps({"max_new_tokens": 8, "eos_token_id": 1})}
+    status, said = status_of(batching, "completions", prompt=PROMPT, **own)
+    assert status == 200 and json.loads(said)["choices"][0]["text"].startswith("    return n > 1")
+    status, said = status_of(batching, "completions", prompt=PROMPT, **alpha)  # not from the first request's manager
+    assert status == 422
+
+
+def test_a_batch_that_would_not_be_steered_so_is_refused(steered):
+    with pytest.raises(ValueError, match="iti_alpha is passed, but continuous batching has one strength"):
+        steered.generate_batch([[5, 6, 7]], iti_alpha=0.0)
+    asked = GenerationConfig(max_new_tokens=2, iti_alpha=0.0)
+    for call in (steered.generate_batch, lambda _, **given: steered.init_continuous_batching(**given)):
+        with pytest.raises(ValueError, match="generation config has an iti_alpha, but continuous batching"):
+            call([[5, 6, 7]], generation_config=asked)
+    steered.generation_config.iti_alpha = 0.0
+    with pytest.raises(ValueError, match="generation config has an iti_alpha, but continuous batching"):
+        steered.generate_batch([[5, 6, 7]], generation_config=GenerationConfig(max_new_tokens=2))

@@ -12,7 +12,7 @@ from iti_llama.toolkit.export.vllm_plugin import adapters, at_strength, strength
 
 @pytest.fixture
 def known(one_repo, tmp_path):
-    export(one_repo, "vllm", tmp_path / "vllm")
+    export(one_repo, "vllm", tmp_path / "vllm", with_canary=False)
     return adapters(f"good={tmp_path / 'vllm'}")
 
 
@@ -29,7 +29,7 @@ def test_a_name_is_a_strength(known, tmp_path):
 
 @pytest.mark.parametrize(
     "name", ["good", "good@", "good@nan", "good@inf", "good@1e999", "good@0x1", "good@ 1", "good@1 ", "good@1_0",
-             "other@1", "@1", "good@1.6", "good@-9", "good@1@1", "good@1,2"],
+             "other@1", "@1", "good@1.6", "good@-9", "good@\u0660.\u0665", "good@1@1", "good@1,2"],
 )  # fmt: skip
 def test_what_is_no_strength_or_was_not_measured_is_refused(name, known):
     assert strength_of(name, known, False) is None

@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from ..foundation.files import folder_of
 from .options import (
-    REPO_HELP,
     DeviceMap,
+    Dtype,
     Json,
     RepoArgument,
     RepoOption,
@@ -35,6 +35,7 @@ def export(
         str | None,
         typer.Option(help="where the repo says 'generated': 'all', if the prompt may be shifted too"),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="of several behaviours this one; their mix by default")] = None,
     into: Annotated[
         Path | None, typer.Option(help="gguf: add the steering to this GGUF of the base, of any quantisation")
     ] = None,
@@ -42,8 +43,12 @@ def export(
     canary_prompt: Annotated[
         list[str] | None, typer.Option(help="a prompt whose answer the steering changes; may be given again")
     ] = None,
+    with_canary: Annotated[
+        bool, typer.Option("--canary/--no-canary", help="without, the steered model is not loaded")
+    ] = True,
     revision: Revision = None,
     device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """Write a steered repo in a form that other engines run, with a canary that tells whether they steer."""
@@ -53,8 +58,9 @@ def export(
     with progress_bar() as advance:
         step = partial(advance, rows=None)
         canary, said = export_repo(
-            source, to, out, alpha=alpha, top_k=top_k, scope=scope, into=into, quantisation=quantisation,
-            prompts=canary_prompt or (), revision=revision, device_map=device_map, progress=step,
+            source, to, out, alpha=alpha, top_k=top_k, scope=scope, name=name, into=into, quantisation=quantisation,
+            prompts=canary_prompt or (), revision=revision, device_map=device_map, dtype=dtype,
+            with_canary=with_canary, progress=step,
         )  # fmt: skip
     if json_:
         print(json.dumps({"out": str(out), "to": to, "said": said, "canary": canary and asdict(canary)}))
@@ -68,6 +74,13 @@ def export(
         say_next(f"iti-llama canary {place.get(to, out)}")
 
 
+AFTER = {
+    "plain": "load the exported form in that engine (docs/engines.md says how), and ask again",
+    "neither": "iti-llama verify REPO FORM, which says how far the form is from the repo",
+}
+"""What to do after a verdict of `canary`."""
+
+
 def canary(
     where: Annotated[str, typer.Argument(help="address of an OpenAI-compatible server, a folder, or a GGUF file")],
     canary_file: Annotated[
@@ -75,6 +88,8 @@ def canary(
     ] = None,
     model: Annotated[str | None, typer.Option(help="model of the request; the server's first by default")] = None,
     base: Annotated[str | None, typer.Option(help="of a PEFT adapter; what it names by default")] = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """Ask an engine whether it steers: steered (exit code 0), plain (3) or neither (4)."""
@@ -91,7 +106,7 @@ def canary(
         from ..export.forms import load_form
 
         files = sorted(place.glob("*.gguf")) if place.is_dir() and not (place / "config.json").is_file() else []
-        form = load_form(files[0] if files else where, base)
+        form = load_form(files[0] if files else where, base, device_map=device_map, dtype=dtype)
         answer = form.continues(found.prompt_ids, len(found.steered.ids))
     verdict = found.verdict(answer)
     if json_:
@@ -100,16 +115,19 @@ def canary(
         console.print(f"[bold]{verdict}[/bold]", highlight=False)
         if verdict == "neither":
             console.print(f"answered: {escape(repr(answer[:200]))}", highlight=False, soft_wrap=True)
+        if verdict in AFTER:
+            say_next(AFTER[verdict])
     raise typer.Exit(VERDICTS[verdict])
 
 
-def serve(
-    context: typer.Context,
-    repo: Annotated[str, typer.Argument(metavar="MODEL", help=REPO_HELP)],
-) -> None:
+def serve(context: typer.Context, repo: RepoArgument = None, model: RepoOption = None) -> None:
     """Run transformers' own OpenAI-compatible server with a steered model. Further options are the server's: --port,
     --device, --dtype, --continuous-batching (scope all) and so on. A request's `generation_config` may hold
     `iti_alpha`."""
     from ..export.serve import serve as run_server
 
-    run_server(str(folder_of(repo) or repo), context.args)
+    options = list(context.args)
+    if repo is not None and repo.startswith("-"):  # one of the server's, where the model is an option
+        options, repo = [repo, *options], None
+    found = one_repo(repo, model)
+    run_server(str(folder_of(found) or found), options)

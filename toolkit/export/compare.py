@@ -13,7 +13,7 @@ from .forms import InTransformers, load_form
 @dataclass(frozen=True)
 class Difference:
     """Largest absolute differences of log-probabilities of the next token, over `places` places in fixed prompts.
-    between: the two forms. steering: the first form steered and plain; None where it cannot be switched off. rounding:
+    between: the two forms. steering: the first that is a repo, steered and plain; None if none is. rounding:
     the first form with two implementations of attention; None for a GGUF file."""
 
     between: float
@@ -46,8 +46,9 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
     if len(logs[0][0]) != len(logs[1][0]):
         raise ValueError(f"{a} has {len(logs[0][0])} tokens, {b} has {len(logs[1][0])}; expected as many")
     steering = rounding = None
-    if hasattr(getattr(first, "model", None), "iti_directions"):
-        steering = _largest(logs[0], [first.next_token(one, iti_alpha=0.0) for one in ids])
+    for form, own in zip((first, second), logs, strict=True):
+        if steering is None and hasattr(getattr(form, "model", None), "iti_directions"):
+            steering = _largest(own, [form.next_token(one, iti_alpha=0.0) for one in ids])
     if isinstance(first, InTransformers):
         first.model.set_attn_implementation("eager")
         rounding = _largest(logs[0], [first.next_token(one) for one in ids])

@@ -1,6 +1,8 @@
 """A steered repo in another form, whole or not at all, with its canary."""
 
+import copy
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card
 from .gguf_file import export_gguf
-from .gguf_patch import ExportError, patch_gguf
+from .gguf_patch import ExportError, patch_gguf, read_gguf
 from .llama import export_llama
 from .source import Source, o_proj, open_source
 from .vllm_plugin import EXPORT
@@ -37,15 +39,18 @@ def export(
     alpha: float | None = None,
     top_k: int | None = None,
     scope: str | None = None,
+    name: str | None = None,
     into: Path | None = None,
     quantisation: str = "f32",
     prompts: Sequence[str] = (),
     revision: str | None = None,
     device_map: str = "auto",
+    dtype: str = "auto",
+    with_canary: bool = True,
     progress: Callable[[str], None] = lambda step: None,
 ) -> tuple[Canary | None, list[str]]:
-    """Write a form into the new folder `out`, and its canary, which is made with the steered model itself. Returns the
-    canary (None at alpha 0) and what a user has to know.
+    """Write a form into the new folder `out`, of several behaviours the mix or `name` alone, and its canary, which is
+    made with the steered model itself. Returns the canary (None at alpha 0, or without) and what a user has to know.
 
     Raises:
         ExportError: for what cannot be exported so. FileExistsError: if `out` holds something.
@@ -57,18 +62,17 @@ def export(
         raise ExportError(f"--into is for --to gguf, not {to}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; choose another --out")
-    source, said = open_source(repo, alpha, top_k, scope, revision), []
+    source, said = open_source(repo, alpha, top_k, scope, revision, name), []
     with new_folder(out) as folder:
         progress(f"writing {to}")
         if into is not None:
             check_base_of(source, into)
-            used = source.config
-            patch_gguf(
-                source.folder, into, folder / f"{into.stem}-steered.gguf", used.iti_alpha, used.iti_top_k, "all"
-            )
+            used, patched = source.config, folder / f"{into.stem}-{source.kind}.gguf"
+            alone = used.iti_directions_file if name is not None else None
+            patch_gguf(source.folder, into, patched, used.iti_alpha, used.iti_top_k, "all", alone)
         elif to == "gguf":
-            name = source.base_name.split("/")[-1]
-            said += export_gguf(source, folder / f"{name}-steered-{quantisation}.gguf", quantisation)
+            base = source.base_name.split("/")[-1]
+            said += export_gguf(source, folder / f"{base}-{source.kind}-{quantisation}.gguf", quantisation)
         else:
             {"llama": export_llama, "peft": export_peft, "vllm": export_vllm}[to](source, folder)
         if to in ADAPTERS and source.config.base_model_name_or_path is None:
@@ -80,9 +84,11 @@ def export(
         canary = None
         if source.config.iti_alpha == 0:
             said.append("alpha is 0: this is the plain base, and there is no canary that could tell it apart")
+        elif not with_canary:
+            said.append("no canary was made, so that nothing here tells a steered engine from a plain one")
         else:
             progress("making the canary")
-            canary = canary_of(source, prompts, device_map)
+            canary = canary_of(source, prompts, device_map, dtype)
             canary.write(folder)
         write_text(folder / "README.md", export_card(source, to, canary, said))
     return canary, said
@@ -90,12 +96,14 @@ def export(
 
 def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
     """Raises `ExportError` if a GGUF file holds another base: if the output projection of a steered layer,
-    dequantised, is further from the base's than `most` of its own size. Two bases are some 140% apart."""
+    dequantised, is further from the base's than `most` of its own size. Two bases are some 140% apart. Else as
+    `read_gguf`."""
     import gguf
 
+    reader = read_gguf(into)
     layer = int(source.directions.heads[0, 0])
     name, weight = f"blk.{layer}.attn_output.weight", source.tensor(o_proj(layer)).float().numpy()
-    found = next((t for t in gguf.GGUFReader(into).tensors if t.name == name), None) if into.is_file() else None
+    found = next((tensor for tensor in reader.tensors if tensor.name == name), None)
     if found is None:
         return  # `patch_gguf` says what is wrong with it
     theirs = gguf.quants.dequantize(found.data, found.tensor_type)
@@ -108,36 +116,38 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
 
 def _said_of(source: Source, to: str) -> dict:
     """`iti_export.json`: what was exported, and the strengths that were measured for it."""
-    most = max([abs(source.config.iti_alpha), *_inside_the_guard(state_of(source.folder).sweep)])
+    heads, state = len(source.directions.top(source.config.iti_top_k)), state_of(source.folder)
+    swept = state.sweep if state.config.iti_directions_file == source.config.iti_directions_file else {}
+    most = max(abs(source.config.iti_alpha), _inside_the_guard(swept, heads))
     return {
         "form": to,
         "alpha": source.config.iti_alpha,
-        "heads": len(source.directions.top(source.config.iti_top_k)),
+        "heads": heads,
         "range": [-most, most],
         "tool": f"iti-llama {__version__}",
     }
 
 
-def _inside_the_guard(sweep: dict) -> list[float]:
-    """The strengths of a sweep that lost no more than its guards allow."""
+def _inside_the_guard(sweep: dict, heads: int) -> float:
+    """The largest strength of a sweep, of so many heads at every position, up to which none lost more than its guards
+    allow."""
     points = sweep.get("points", ())
     plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 0.0)
-    return [
-        abs(point["alpha"])
-        for point in points
-        if point["scope"] == "all"
-        and point["at"]["correct"]["mean"] >= plain - sweep["guard"]
-        and (sweep["kl_guard"] is None or point["kl"] <= sweep["kl_guard"])
-    ]
+    inside, outside = [0.0], [math.inf]
+    for point in points:
+        if (point["top_k"], point["scope"]) == (heads, "all"):
+            kept = point["at"]["correct"]["mean"] >= plain - sweep["guard"]
+            mild = sweep["kl_guard"] is None or point["kl"] <= sweep["kl_guard"]
+            (inside if kept and mild else outside).append(abs(point["alpha"]))
+    return max(strength for strength in inside if strength < min(outside))
 
 
-def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto") -> Canary:
+def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto", dtype: str = "auto") -> Canary:
     """The canary of what is exported: from the steered model, loaded as a user loads it."""
     from transformers import AutoTokenizer
 
     known = [shown for _, shown in state_of(source.folder).prompts[:20]]
-    model = ITILlamaForCausalLM.from_pretrained(source.folder, dtype="auto", device_map=device_map).eval()
-    model.config.iti_scope = "all"
-    model.iti_top_k, model.iti_alpha = source.config.iti_top_k, source.config.iti_alpha
+    settings = {"config": copy.deepcopy(source.config), "device_map": device_map, "dtype": dtype}
+    model = ITILlamaForCausalLM.from_pretrained(source.folder, **settings).eval()
     place = source.folder if (source.folder / "tokenizer_config.json").is_file() else source.base
     return make_canary(model, AutoTokenizer.from_pretrained(place, trust_remote_code=False), prompts or known)

@@ -57,7 +57,7 @@ answers part at token {position}: `iti-llama canary URL_OR_FOLDER --canary {file
 def export_card(source: Source, to: str, canary: Canary | None, said: list[str]) -> str:
     """The text of README.md."""
     config, behaviour = source.config, source.directions.provenance.get("behaviour", "")
-    does = f", steered so that it **{behaviour}**" if behaviour else ", steered"
+    does = f", {source.kind} so that it **{behaviour}**" if behaviour and config.iti_alpha else f", {source.kind}"
     name = Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo
     heads = len(source.directions.top(config.iti_top_k))
     asked = "" if canary is None else ASKED.format(file=FILE, position=canary.position)

@@ -96,7 +96,7 @@ def export_gguf(source: Source, out: Path, quantisation: str = "f32") -> list[st
     head_dim = source.directions.head_dim
     with writing(out) as (part, said):
         writer = gguf.GGUFWriter(part, ARCHITECTURE)
-        writer.add_name(f"{source.base_name}, steered")
+        writer.add_name(f"{source.base_name}, {source.kind}")
         writer.add_context_length(config.max_position_embeddings)
         writer.add_embedding_length(config.hidden_size)
         writer.add_block_count(config.num_hidden_layers)

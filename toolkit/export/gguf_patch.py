@@ -33,9 +33,11 @@ def patch_gguf(
     alpha: float | None = None,
     top_k: int | None = None,
     scope: str | None = None,
+    file: str | None = None,
 ) -> None:
     """Add the steering to a GGUF of the base, of any quantisation: `blk.N.attn_output.bias`, computed from that file's
-    own output projections, dequantised. Everything else is copied byte for byte. Needs no torch.
+    own output projections, dequantised. Everything else is copied byte for byte. Needs no torch. `file` is the one
+    directions file to add, of a repo that has several.
 
     Raises:
         ExportError: if the file is of another architecture or geometry, or the scope is "generated".
@@ -54,9 +56,9 @@ def patch_gguf(
     strength = float(fields.get("iti_alpha", 1.0) if alpha is None else alpha)
     if not math.isfinite(strength):
         raise ValueError(f"iti_alpha is {strength}; expected a finite number")
-    name = fields.get("iti_directions_file") or "iti_directions.safetensors"
+    name = file or fields.get("iti_directions_file") or "iti_directions.safetensors"
     directions = ITIDirections.load(opened.get(name), framework="np")
-    others = [entry for entry in (fields.get("iti_behaviours") or {}).values() if entry.get("alpha")]
+    others = [entry for entry in (fields.get("iti_behaviours") or {}).values() if entry.get("alpha") and file is None]
     for found, what in ((others, "several behaviours"), (directions.gate, "a gate")):
         if found:
             raise ExportError(f"{repo}: has {what}, which a patched file cannot hold; expected one, without gate")
@@ -64,15 +66,7 @@ def patch_gguf(
     rows = len(directions) if k is None else k
     if not 1 <= rows <= len(directions):
         raise ExportError(f"iti_top_k is {rows}, but the directions hold {len(directions)} heads")
-    if not into.is_file():
-        raise FileNotFoundError(f"{into}: no such file")
-    try:
-        reader = gguf.GGUFReader(into)
-    except (ValueError, OSError) as error:
-        raise ExportError(f"{into}: no GGUF file ({error})") from None
-    architecture = reader.fields["general.architecture"].contents()
-    if architecture != ARCHITECTURE:
-        raise ExportError(f"{into}: architecture is {architecture!r}; expected 'llama'")
+    reader = read_gguf(into)
     _check_geometry(reader, directions, into)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     biases: dict[int, np.ndarray] = {}
@@ -81,7 +75,9 @@ def patch_gguf(
         offset = float(directions.scales[row]) * directions.directions[row].astype(np.float64)
         columns = slice(head * directions.head_dim, (head + 1) * directions.head_dim)
         if directions.site == "head":
-            found = tensors[f"blk.{layer}.attn_output.weight"]
+            found = tensors.get(projection := f"blk.{layer}.attn_output.weight")
+            if found is None:
+                raise ExportError(f"{into}: has no {projection}; expected a whole Llama")
             weight = gguf.quants.dequantize(found.data, found.tensor_type)
             shift = weight[:, columns].astype(np.float64) @ offset
         else:
@@ -94,7 +90,7 @@ def patch_gguf(
             biases[layer] = biases[layer] + gguf.quants.dequantize(own.data, own.tensor_type)
     new = {bias_name(layer): bias.astype(np.float32) for layer, bias in sorted(biases.items())}
     with writing(out) as (part, _):
-        writer = gguf.GGUFWriter(part, architecture, endianess=reader.endianess)
+        writer = gguf.GGUFWriter(part, ARCHITECTURE, endianess=reader.endianess)
         if gguf.Keys.General.ALIGNMENT in reader.fields:
             writer.data_alignment = reader.fields[gguf.Keys.General.ALIGNMENT].contents()
         for field in reader.fields.values():
@@ -109,6 +105,31 @@ def patch_gguf(
         for tensor_name, bias in new.items():
             writer.add_tensor(tensor_name, bias)
         finish(writer)
+
+
+def read_gguf(path: Path):
+    """A `gguf.GGUFReader` of a Llama in one file.
+
+    Raises:
+        ExportError: if it is no GGUF file, of another architecture, or a part of several. FileNotFoundError.
+    """
+    import gguf
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        reader = gguf.GGUFReader(path)
+        known = {name: reader.fields[name].contents() for name in ("general.architecture", "split.count")
+                 if name in reader.fields}  # fmt: skip
+    except (ValueError, IndexError, KeyError, OSError) as error:
+        raise ExportError(f"{path}: no GGUF file, or not a whole one ({error})") from None
+    if (found := known.get("general.architecture")) != ARCHITECTURE:
+        raise ExportError(f"{path}: architecture is {found!r}; expected {ARCHITECTURE!r}")
+    if (parts := known.get("split.count", 1)) > 1:
+        raise ExportError(
+            f"{path}: is one of {parts} parts; expected one file: `llama-gguf-split --merge {path.name} WHOLE.gguf`"
+        )
+    return reader
 
 
 def _check_geometry(reader, directions: ITIDirections, into: Path) -> None:

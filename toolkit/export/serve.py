@@ -1,6 +1,8 @@
 """transformers' own server, with a steered model: it loads the classes that transformers exports, and ours are not
 among them until they are put there."""
 
+import functools
+import json
 import sys
 from collections.abc import Sequence
 
@@ -16,14 +18,52 @@ def serve(repo: str, options: Sequence[str]) -> None:
     import iti_llama
 
     try:
+        from transformers.cli.serving.utils import BaseHandler
         from transformers.cli.transformers import main
     except ImportError:
         raise ValueError(
             f"transformers {transformers.__version__} has no such server, or it is not installed: "
-            '`pip install "transformers[serving]>=5"`'
+            '`pip install "transformers[serving]>=5.5"`'
         ) from None
     iti_llama.register()
     for name in ("ITILlamaForCausalLM", "ITILlamaModel"):
         setattr(transformers, name, getattr(iti_llama, name))
+    BaseHandler._resolve_model = checked(BaseHandler._resolve_model)
     sys.argv = ["transformers", "serve", repo, *options]
     main()
+
+
+def checked(resolve):
+    """The server's method that finds a request's model; a strength that cannot be had is answered with HTTP 422."""
+
+    @functools.wraps(resolve)
+    def resolve_and_check(handler, body: dict):
+        from fastapi import HTTPException
+
+        found = resolve(handler, body)
+        try:
+            check_strength(body, found[1], handler.generation_state._continuous_batching)
+        except ValueError as error:
+            raise HTTPException(status_code=422, detail=str(error)) from None
+        return found
+
+    return resolve_and_check
+
+
+def check_strength(body: dict, model, continuous: bool) -> None:
+    """Raises `ValueError` if the `iti_alpha` of a request, or of the model's generation config, is no strength that
+    the model has, or the server batches continuously: then all requests have the model's own."""
+    from iti_llama import ITILlamaForCausalLM
+
+    if not isinstance(model, ITILlamaForCausalLM):
+        return
+    asked = json.loads(body.get("generation_config") or "{}")
+    alpha = asked.get("iti_alpha", getattr(model.generation_config, "iti_alpha", None))
+    if alpha is None:
+        return
+    if continuous:
+        raise ValueError(
+            f"iti_alpha is {alpha!r}, but with --continuous-batching every request has the strength of the repo's "
+            "config.json: leave it out, or start the server without"
+        )
+    model._iti_rows(alpha, 1)

@@ -14,6 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from iti_llama import ITIDirections, ITILlamaConfig
 from iti_llama.configuration_iti_llama import check_harmless
 from iti_llama.iti_directions import project
+from iti_llama.loading_iti_llama import _check_base, _read_base_config
 
 from ..foundation.files import folder_of
 from ..repo.folder import TOKENIZER_FILES
@@ -39,6 +40,11 @@ class Source:
     directions: ITIDirections
     others: dict[str, ITIDirections]
     shards: dict[str, list[str]]
+
+    @property
+    def kind(self) -> str:
+        """What an export of it is: "steered", or "plain" at alpha 0."""
+        return "steered" if self.config.iti_alpha else "plain"
 
     def tensor(self, name: str) -> torch.Tensor:
         shard = next(shard for shard, names in self.shards.items() if name in names)
@@ -82,12 +88,15 @@ def open_source(
     top_k: int | None = None,
     scope: str | None = None,
     revision: str | None = None,
+    name: str | None = None,
 ) -> Source:
     """Open a steered repo on the Hub or on disk, with another strength, number of heads or scope where they are given.
+    Of several behaviours `name` takes one alone.
 
     Raises:
-        ExportError: if the scope is "generated", the base is quantised, or its weights are not in safetensors.
-        FileNotFoundError, ValueError: as for loading it.
+        ExportError: if there is no behaviour of that name, if the scope is "generated", the base is quantised, or its
+            weights are not in safetensors.
+        FileNotFoundError, ValueError: as for loading it, if the base is not what the config describes among them.
     """
     folder = _folder(repo, revision)
     path = folder / "config.json"
@@ -95,9 +104,11 @@ def open_source(
         raise FileNotFoundError(f"{repo}: no config.json; expected a steered repo")
     config = ITILlamaConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
     check_harmless(config.to_dict(), str(path))
-    for name, value in (("iti_alpha", alpha), ("iti_top_k", top_k), ("iti_scope", scope)):
+    if name is not None:
+        _alone(config, name, repo)
+    for field, value in (("iti_alpha", alpha), ("iti_top_k", top_k), ("iti_scope", scope)):
         if value is not None:
-            setattr(config, name, value)
+            setattr(config, field, value)
     if alpha == 0:  # the plain base is asked for
         for entry in config.iti_others.values():
             entry["alpha"] = 0.0
@@ -113,17 +124,17 @@ def open_source(
     directions.check_geometry(config, str(folder / config.iti_directions_file))
     directions.top(config.iti_top_k)
     entries = config.iti_others.items()
-    others = {name: ITIDirections.load(folder / entry["file"]) for name, entry in entries}
-    for name, held in {config.iti_name: directions, **others}.items():
+    others = {other: ITIDirections.load(folder / entry["file"]) for other, entry in entries}
+    for each, held in {config.iti_name: directions, **others}.items():
         if held.gate is not None and config.iti_alpha != 0:
             raise ExportError(
-                f"{repo}: the directions of {name!r} have a gate, which decides for each prompt, but what is exported "
+                f"{repo}: the directions of {each!r} have a gate, which decides for each prompt, but what is exported "
                 "acts on every one; save them without it (model.set_iti_directions(replace(directions, gate=None)))"
             )
     if config.iti_alpha == 0 and any(entry["alpha"] for _, entry in entries):
         raise ExportError(
             f"{repo}: iti_alpha is 0, but {', '.join(others)} would still steer, and an export scales the mix by "
-            "iti_alpha; set their strengths to 0, or iti_alpha to another number"
+            "iti_alpha; name one (--name), set their strengths to 0, or iti_alpha to another number"
         )
     named = config.base_model_name_or_path
     base = folder if named is None else _folder(named, config.base_model_revision)
@@ -133,8 +144,22 @@ def open_source(
             f"{named or repo}: the base is quantised, and its output projections are known through their module only; "
             "export from the base in full precision, and quantise what comes out"
         )
+    if named is not None:
+        _check_base(config, _read_base_config(str(base), None, {})[0])
     base_name = named if named and not os.path.isabs(named) else Path(named or directions.base_model or folder).name
     return Source(str(repo), folder, base, base_name, config, fields, directions, others, _shards(base))
+
+
+def _alone(config: ITILlamaConfig, name: str, repo: str | os.PathLike) -> None:
+    """Make the behaviour `name` the only one."""
+    entry = config.iti_others.get(name)
+    if entry is None and name != config.iti_name:
+        held = ", ".join([config.iti_name, *config.iti_others])
+        raise ExportError(f"{repo}: has no behaviour {name!r}; it has {held}")
+    if entry is not None:
+        config.iti_directions_file = entry["file"]
+        config.iti_alpha, config.iti_top_k = entry["alpha"], entry["top_k"]
+    config.iti_behaviours = {}
 
 
 def _folder(repo: str | os.PathLike, revision: str | None) -> Path:

@@ -18,6 +18,8 @@ logger = logging.getLogger("vllm.iti_llama")
 
 EXPORT = "iti_export.json"
 
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
 
 def register_model() -> None:
     """Entry point `vllm.general_plugins`: the architecture, imported when it is asked for."""
@@ -66,7 +68,7 @@ def strength_of(model: str, known: dict[str, Path], any_strength: bool) -> tuple
     name, at, number = model.rpartition("@")
     if not at or name not in known:
         return None
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", number) or not math.isfinite(float(number)):
+    if not NUMBER.fullmatch(number) or not math.isfinite(float(number)):
         logger.warning("%s: strength is %r; expected a finite number", model, number)
         return None
     strength = float(number)
