@@ -2,6 +2,7 @@
 """Loading, checking and saving a steered Llama: adapter form (weights from a base model) and self-contained form."""
 
 import copy
+import math
 import os
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from .iti_directions import ITIDirections
 
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 QUANTISATION = ("quant_method", "bits", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "group_size")
 
 
@@ -106,8 +108,9 @@ class ITILlamaLoadingMixin:
             kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}, "_commit_hash": None}
         loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.base_model._iti_loaded = (hub.get("revision"), _samples(model))
         if base is not None:
-            model.base_model._iti_base = (fields.get("quantization_config"), _samples(model))
+            model.base_model._iti_base = (fields.get("quantization_config"), model.base_model._iti_loaded[1])
             if repo is not None:
                 model.name_or_path = model.config.name_or_path = str(repo)
                 quiet = {"_raise_exceptions_for_missing_entries": False}
@@ -130,7 +133,7 @@ class ITILlamaLoadingMixin:
         changed = base is not None and (held or _first_change(samples, _samples(self)))
         if changed:
             advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
-            raise ValueError(f"{changed} is not what {base} holds; the adapter form saves no weights: {advice}")
+            raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
         self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
         (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
         if self.iti_directions is not None and is_main_process:
@@ -205,20 +208,32 @@ def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
 
 
 def _samples(model) -> dict[str, tuple]:
-    """Of every weight, how often it was written to and some 64 of its values; quantised and offloaded: the name."""
+    """Of every weight, a checksum; how often it was written to and some 64 of its values, for when its dtype is no
+    longer the same. Quantised and offloaded: the name."""
     found = {}
     for name, weight in model.named_parameters():
         data = getattr(weight.detach(), "_local_tensor", weight.detach())
         known = type(data) is torch.Tensor and data.is_floating_point() and not data.is_meta
         own = data.flatten() if known else torch.empty(0)
         written = weight._version if known and not weight.is_inference() else 0
-        found[name] = written, own[:: max(1, own.numel() // 64)].clone()
+        found[name] = _checksum(own), written, own[:: max(1, own.numel() // 64)].clone()
     return found
+
+
+def _checksum(flat: torch.Tensor) -> int:
+    """Of every bit: sums of up to 4096 parts of it, read as integers, each times an odd number of its own."""
+    size = math.gcd(flat.nbytes, 8)
+    words = (flat.clone() if flat.storage_offset() * flat.itemsize % size else flat).view(INTEGERS[size])
+    sums = words.reshape(math.gcd(len(words), 4096), -1).sum(-1) if len(words) else words
+    return (sums * (2 * torch.arange(len(sums), device=sums.device) + 1)).sum().item()
 
 
 def _first_change(before: dict[str, tuple], after: dict[str, tuple]) -> str | None:
     """The first weight that is not as it was, or that came or went; None if all are."""
     for name in sorted(before.keys() | after.keys()):
-        (written, old), (written_now, new) = before.get(name, (None, None)), after.get(name, (None, None))
-        if written != written_now or not torch.equal(old.to(new), new):
+        if name not in before or name not in after:
+            return name
+        (bits, written, old), (bits_now, written_now, new) = before[name], after[name]
+        same_bits, same_values = bits == bits_now, written == written_now and torch.equal(old.to(new), new)
+        if not (same_bits if old.dtype == new.dtype else same_values):
             return name

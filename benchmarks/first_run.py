@@ -1,11 +1,13 @@
 """A first run, as a new user has it: an empty environment, `pip install`, and one command from a labelled file to a
 repo on a Hub. The Hub is the one on loopback that the tests use, the base is the bundled model's own, un-steered.
 
-    python benchmarks/first_run.py
+    python benchmarks/first_run.py [--markdown docs/your-behaviour.md]
 
-Prints the commands, what they print, and after each the seconds since the start.
+Prints the commands, what they print, and after each the seconds since the start; with `--markdown` into that document
+as well.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -23,8 +25,10 @@ from make_labels import rows, snake_case  # noqa: E402
 
 from iti_llama import ITILlamaConfig  # noqa: E402
 from iti_llama.toolkit.data.labelled_set import write_examples  # noqa: E402
+from iti_llama.toolkit.repo.card import replace_section  # noqa: E402
 
 
+INSTALL = ["pip", "install", "-q", "torch==2.13.0", "."]
 RUN = [
     *("iti-llama", "run", "snake_case.jsonl", "--base", "meta/demo", "--behaviour", "writes names in snake_case"),
     *("--policy", "fraction 0.5", "--self-contained", "--out", "snake", "--push", "me/snake"),
@@ -39,6 +43,14 @@ def plain_base() -> dict[str, bytes]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--markdown", type=Path, help="document whose part `first-run` is replaced")
+    markdown, printed = parser.parse_args().markdown, []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        printed.append(text)
+
     with tempfile.TemporaryDirectory() as folder, Hub() as hub:
         home = Path(folder)
         venv.create(home / "env", with_pip=True)
@@ -50,14 +62,16 @@ def main() -> None:
         environment |= {"PATH": f"{home / 'env' / 'bin'}:{os.environ['PATH']}", "COLUMNS": "80"}
         environment = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
         started = time.perf_counter()
-        for command in (["pip", "install", "-q", "torch==2.13.0", str(ROOT)], RUN):
-            shown = " ".join(repr(word) if " " in word else word for word in command).replace(str(ROOT), "iti-llama")
-            print(f"$ {shown}", flush=True)
-            found = subprocess.run(command, cwd=home, env=environment, text=True, capture_output=True)
-            print(found.stdout.strip())
+        for command, place in ((INSTALL, ROOT), (RUN, home)):
+            say("$ " + " ".join(f'"{word}"' if " " in word else word for word in command))
+            found = subprocess.run(command, cwd=place, env=environment, text=True, capture_output=True)
             if found.returncode:
                 sys.exit(found.stderr)
-            print(f"# {time.perf_counter() - started:.0f} s", flush=True)
+            if found.stdout.strip():
+                say(found.stdout.strip())
+            say(f"# {time.perf_counter() - started:.0f} s")
+    if markdown is not None:
+        replace_section(markdown, "first-run", "```\n" + "\n".join(printed) + "\n```")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,14 @@ def test_a_change_of_the_steering_takes_the_old_numbers_from_the_card(measured, 
     assert renew_card(measured) and "| steered (alpha 1) |" in text_of(measured)
 
 
+def test_the_table_of_the_fit_is_called_that_where_other_heads_are_used(measured):
+    note = "Table and figure are of the fit, which kept 6 heads; 3 are used now.\n\n| fit | |"
+    assert "are of the fit" not in part(text_of(measured), "made")
+    edit(measured, iti_top_k=3)
+    assert renew_card(measured) and note in part(text_of(measured), "made")
+    assert "| heads | 6 of " in part(text_of(measured), "made")
+
+
 def test_other_directions_take_the_old_numbers_from_the_card(measured):
     path = measured / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
@@ -125,6 +133,11 @@ def test_what_the_owner_wrote_is_kept(measured):
     kept = card.data.to_dict()
     assert (kept["thumbnail"], kept["extra_gated_prompt"], kept["inference"]) == ("cat.png", "Be kind.", False)
     assert "cats" in kept["tags"] and "alpha = 2 " in card.text
+
+
+def test_a_card_says_how_to_do_without_remote_code(fitted):
+    said = part(text_of(fitted), "start")
+    assert "or install the package `iti-llama`, `import iti_llama`, and leave it out" in said
 
 
 def test_a_licence_that_the_owner_wrote_is_kept_where_none_is_known(fitted):

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from reference import assert_close, tiny_config, tiny_llama
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from iti_llama import ITIDirections
+from iti_llama.toolkit.repo.card import renew_card
 from iti_llama.toolkit.repo.convert import convert
 from iti_llama.toolkit.repo.legacy_files import read_legacy
 from iti_llama.toolkit.repo.unpickle import LegacyError
@@ -312,9 +314,36 @@ def test_the_command_prints_what_it_decided(base_dir, tmp_path, monkeypatch, cap
 
     replaced_layout(tmp_path / "old", unit_vectors())
     arguments = ["iti-llama", "convert", tmp_path / "old", "--base", base_dir, "--out", tmp_path / "new"]
+    arguments += ["--behaviour", "is creative", "--language", "en", "--hub-dataset", "me/creative"]
     monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     said = capsys.readouterr().out
     assert not stopped.value.code and "site residual" in said and "alpha 0.4: from the source" in said
     assert len(ITIDirections.load(tmp_path / "new" / "iti_directions.safetensors")) == 4
+    card = ModelCard.load(tmp_path / "new" / "README.md")
+    assert card.data.model_name == f"{base_dir.name}, steered: is creative"
+    assert (card.data.language, card.data.datasets) == ("en", ["me/creative"])
+
+
+def test_the_card_tells_what_was_converted_from_what_is(base_dir, tmp_path):
+    (tmp_path / "old").mkdir()
+    replaced_layout(tmp_path / "old", unit_vectors())
+    convert(str(tmp_path / "old"), str(base_dir), tmp_path / "new")
+    config = tmp_path / "new" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"iti_alpha": 2.0, "iti_scope": "all"}))
+    assert renew_card(tmp_path / "new")
+    text = (tmp_path / "new" / "README.md").read_text()
+    assert "shifted by alpha = 2 times their recorded length along fixed directions, at every position" in text
+    converted = text.split("Converted from `old`. When it was converted:\n\n")[1].split("\n\n")[0]
+    assert "- alpha 0.4: from the source" in converted and "alpha 0.4" not in text.replace(converted, "")
+
+
+@pytest.mark.parametrize("missing", ["source", "base"])
+def test_a_folder_that_is_not_there_is_named(missing, base_dir, tmp_path):
+    (tmp_path / "old").mkdir()
+    replaced_layout(tmp_path / "old", unit_vectors())
+    places = {"source": str(tmp_path / "old"), "base": str(base_dir)} | {missing: "./x"}
+    with pytest.raises(FileNotFoundError, match=f"^{missing} ./x: no such folder, and no name of a Hub repo"):
+        convert(**places, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -37,7 +37,7 @@ def test_a_choice_is_written_applied_and_in_the_card(swept, fitted, tmp_path):
     found, choice = swept(command="iti-llama sweep")
     for folder in (tmp_path / "out", fitted):
         assert json.loads((folder / "sweep.json").read_text()) == json.loads(json.dumps(found))
-    assert (tmp_path / "out" / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "figures" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert config(fitted)["iti_alpha"] == choice.best.alpha == found["chosen"]["alpha"] == 1.2
     card = (fitted / "README.md").read_text()
     assert "shifted by alpha = 1.2 standard deviations" in card and "\niti-llama sweep\n" in card
@@ -60,12 +60,21 @@ def test_without_a_folder_nothing_is_written(swept, fitted, tmp_path):
 
 
 def test_a_budget_alone_is_applied_and_called_a_budget(swept, fitted, tmp_path):
+    (fitted / "figures" / "sweep.png").write_bytes(b"of an earlier sweep")
     found, budget = swept(Grid([1.0], kl_budget=0.02), budget_alone=True)
+    assert not (fitted / "figures" / "sweep.png").exists()
     assert found["budget"]["alpha"] == budget.alpha == config(fitted)["iti_alpha"] > 0
     assert "target" not in found and not (tmp_path / "out" / "figures").exists()
     card = (fitted / "README.md").read_text()
     assert f"alpha {budget.alpha:g} is the largest whose mean KL from the plain model stays within 0.02 nats" in card
     assert "That is a budget, not an effect" in card and "model-index" not in card
+
+
+def test_the_figure_of_an_earlier_sweep_is_not_left_in_the_repo(swept, fitted):
+    picture = fitted / "figures" / "sweep.png"
+    picture.write_bytes(b"of an earlier sweep")
+    swept(out=None)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_killed_sweep_of_a_repo_goes_on_and_applies_the_same(swept, fitted, tmp_path):

@@ -7,17 +7,22 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
 from hub import LOAD, SETUP, TOKEN, Hub, Repo
 from huggingface_hub import ModelCard
-from reference import some_directions
+from reference import some_directions, tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.labelled_tasks import labelled_set
+from iti_llama.toolkit.measure.parts import read_part
+from iti_llama.toolkit.measure.receipt import receipt
+from iti_llama.toolkit.repo.card import renew_card
 from iti_llama.toolkit.repo.folder import CODE
-from iti_llama.toolkit.repo.push import files_to_push
+from iti_llama.toolkit.repo.push import _saved, files_to_push
 from iti_llama.toolkit.repo.verify import verify
 
 
@@ -188,6 +193,25 @@ FROM_MEMORY = """
     for name, base in (("me/adapter", "meta/base"), ("me/whole", None)):
         model.config.base_model_name_or_path = base
         model.push_to_hub(name)
+
+    measured = AutoModelForCausalLM.from_pretrained(sys.argv[3], trust_remote_code=True)
+    measured.config.base_model_name_or_path = "meta/base"
+    measured.push_to_hub("me/measured")
+    model = AutoModelForCausalLM.from_pretrained("me/measured", trust_remote_code=True)
+    model.push_to_hub("me/again")
+    model.iti_alpha = 2.5
+    model.push_to_hub("me/stronger")
+    model.iti_alpha = 1.0
+    model.config.base_model_name_or_path = None
+    model.push_to_hub("me/measured-whole")
+    with torch.no_grad():
+        model.lm_head.weight[0] += 1
+    model.push_to_hub("me/trained")
+    model = AutoModelForCausalLM.from_pretrained("me/measured", trust_remote_code=True)
+    model.set_iti_directions(model.iti_directions.top(2))
+    model.push_to_hub("me/other-directions")
+    model.config.name_or_path = model.name_or_path = "me/gone"
+    model.push_to_hub("me/alone")
 """
 
 TWICE = """
@@ -219,13 +243,30 @@ def run_against(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def from_memory(run_against, fitted_dir, taught_dir, tmp_path_factory):
+def measured_dir(fitted_dir, tmp_path_factory):
+    """A fitted repo that was measured as it is, with its card and a licence that its owner wrote."""
+    folder = tmp_path_factory.mktemp("measured") / "repo"
+    shutil.copytree(fitted_dir, folder)
+    model = ITILlamaForCausalLM.from_pretrained(folder).eval()
+    pairs = labelled_set("held-out:test", read_part(folder, "test"), pairs=True)
+    (folder / "evaluation.json").write_text(json.dumps(receipt(model, tiny_tokenizer(), pairs, None).found))
+    (folder / "LICENSE").write_text("Be kind.")
+    card = folder / "README.md"
+    licence = "license: other\nlicense_name: license-of-the-base-model"
+    card.write_text(card.read_text().replace(licence, "license: apache-2.0") + "\nThanks to my cat.\n")
+    assert renew_card(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def from_memory(run_against, fitted_dir, taught_dir, measured_dir, tmp_path_factory):
     """A model pushed from memory: ({repo: files}, what was said, the folder that it was saved to in between)."""
     with Hub() as server:
         server.repos["meta/base"] = Repo()
         server.repos["meta/base"].commit({path.name: path.read_bytes() for path in taught_dir.iterdir()})
         saved = tmp_path_factory.mktemp("saved") / "repo"
-        said = run_against(server, textwrap.dedent(SETUP) + textwrap.dedent(FROM_MEMORY), fitted_dir, saved)
+        script = textwrap.dedent(SETUP) + textwrap.dedent(FROM_MEMORY)
+        said = run_against(server, script, fitted_dir, saved, measured_dir)
         return {name: repo.at("main")[1] for name, repo in server.repos.items()}, said, saved
 
 
@@ -254,11 +295,51 @@ def test_a_model_in_memory_gets_a_card_that_names_its_repo(name, base, from_memo
     assert card.data.base_model == base
 
 
+@pytest.mark.parametrize("name", ["me/measured", "me/again", "me/measured-whole"])
+def test_a_measured_model_is_pushed_with_its_records(name, from_memory, measured_dir):
+    files = from_memory[0][name]
+    for kept in ("iti_report.json", "evaluation.json", "LICENSE", "figures/head_auc.png"):
+        assert files[kept] == (measured_dir / kept).read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert "| steered (alpha 1) |" in card.text and "Not measured" not in card.text and "| fit | |" in card.text
+    assert f'repo = "{name}"' in card.text and "Thanks to my cat." in card.text
+    assert card.data.license == "apache-2.0" and len(card.data.eval_results) == 2
+    assert not any(file.endswith(".jsonl") for file in files)
+
+
+@pytest.mark.parametrize("name", ["me/stronger", "me/trained", "me/other-directions"])
+def test_a_model_that_was_changed_is_pushed_as_not_measured(name, from_memory):
+    files = from_memory[0][name]
+    card = ModelCard(files["README.md"].decode())
+    assert "Not measured" in card.text and "| steered (alpha 1) |" not in card.text and card.data.eval_results is None
+    assert card.data.license == "apache-2.0" and "Thanks to my cat." in card.text and "LICENSE" in files
+    kept = {"iti_report.json", "evaluation.json", "figures/head_auc.png"} & set(files)
+    assert bool(kept) == ("| fit | |" in card.text) == (name == "me/stronger")
+
+
+def test_a_model_whose_repo_is_gone_is_pushed_without_its_records(from_memory):
+    repos, said, _ = from_memory
+    assert "me/gone cannot be read, so its card and records are left out" in said
+    assert "Not measured" in repos["me/alone"]["README.md"].decode() and "tokenizer.json" in repos["me/alone"]
+
+
+def test_a_card_of_its_owners_is_kept_for_the_strength_that_it_speaks_of(measured_dir, tmp_path):
+    source = Path(shutil.copytree(measured_dir, tmp_path / "source"))
+    (source / "README.md").write_text("---\nlicense: mit\ntags:\n- cats\n---\n\n# Mine\n\nalpha 1 was measured.\n")
+    model = ITILlamaForCausalLM.from_pretrained(source)
+    model.config.base_model_name_or_path = None
+    for alpha, kept in ((1.0, True), (2.0, False)):
+        model.iti_alpha = alpha
+        card = ModelCard.load(_saved(model, None, tmp_path / f"{alpha}", None) / "README.md")
+        assert ("alpha 1 was measured." in card.text) == kept
+        assert (card.data.license, card.data.tags) == ("mit", ["cats"])
+
+
 def test_pushing_from_a_model_needs_the_package_and_saving_does_not_push(from_memory):
     repos, said, saved = from_memory
     assert "ImportError: it needs the package, for tokenizer and card: `pip install iti-llama`" in said
     assert "ValueError: push_to_hub=True would leave out tokenizer and card: call model.push_to_hub(repo_id)" in said
-    assert set(repos) == {"meta/base", "me/adapter", "me/whole"} and not saved.exists()
+    assert {"me/adapter", "me/whole"} < set(repos) and "me/x" not in repos and not saved.exists()
 
 
 @pytest.fixture(scope="module")

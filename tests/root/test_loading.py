@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,14 @@ def test_self_contained_form_loads_without_its_base(self_contained_dir, ids, exp
     with torch.no_grad():
         states = headless(ids).last_hidden_state
     assert_close(model.lm_head(states), expected(1.5))
+
+
+def test_a_model_survives_pickle(adapter_dir, ids):
+    model = AutoModelForCausalLM.from_pretrained(adapter_dir)
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(logits(again, ids), logits(model, ids))
+    again.iti_alpha = 0.0
+    assert model.iti_alpha == 1.5 and not torch.equal(logits(again, ids), logits(model, ids))
 
 
 def test_fields_are_overridden_while_loading(adapter_dir, directions, ids, expected):
@@ -280,7 +289,7 @@ def run_apart(script: str, *arguments) -> str:
 
 
 REMOTE = """
-    import sys, torch
+    import pickle, sys, torch
     from transformers import AutoModel, AutoModelForCausalLM
     folder, out = sys.argv[1:]
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, device_map="auto")
@@ -294,6 +303,8 @@ REMOTE = """
         assert torch.equal(again(ids).logits, model(ids).logits)
     headless = AutoModel.from_pretrained(out + ".saved", trust_remote_code=True)
     assert headless.iti_alpha == 1.5 and len(headless.iti_directions) == 4
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(model))(ids).logits, model(ids).logits)
 """
 
 
@@ -375,6 +386,8 @@ def test_directions_of_another_geometry_stop_the_load(adapter_dir):
         ({"iti_scope": "prompt"}, "iti_scope is 'prompt'; expected one of 'all', 'generated'"),
         ({"iti_top_k": 0}, "iti_top_k is 0; expected null or an integer of at least 1"),
         ({"iti_top_k": 5}, "iti_top_k is 5, but the directions hold 4 heads"),
+        ({"iti_alfa": 3}, r"iti_alfa is no field that this version knows; did you mean iti_alpha\?"),
+        ({"iti_behavior": {}}, r"did you mean iti_behaviours\?"),
         ({"base_model_name_or_path": ""}, "base_model_name_or_path is ''"),
         ({"hidden_size": 32}, "has hidden_size=64, but config.json says 32"),
         ({"num_key_value_heads": 4}, "has num_key_value_heads=2, but config.json says 4"),
@@ -391,6 +404,14 @@ def test_wrong_fields_stop_the_load(adapter_dir, fields, says):
 def test_wrong_overrides_stop_the_load(adapter_dir, field):
     with pytest.raises(ValueError, match=field):
         ITILlamaForCausalLM.from_pretrained(adapter_dir, **{field: "a/b"})
+
+
+@pytest.mark.parametrize("loader", [ITILlamaForCausalLM, AutoModelForCausalLM, ITILlamaConfig, AutoConfig])
+def test_a_misspelt_override_stops_the_load(adapter_dir, loader):
+    with pytest.raises(ValueError, match=r"iti_topk is no field that this version knows; did you mean iti_top_k\?"):
+        loader.from_pretrained(adapter_dir, iti_topk=3)
+    with pytest.raises(ValueError, match="did you mean iti_scope"):
+        ITILlamaConfig(iti_scop="generated")
 
 
 def test_a_base_that_differs_stops_the_load(adapter_dir, tmp_path):

@@ -186,6 +186,8 @@ def test_wrong_arguments_of_forward_are_refused(base, directions, ids):
             logits(model, ids, **wrong)
     with model.disable_iti(), pytest.raises(ValueError, match="disable_iti"):
         logits(model, ids, iti_alpha=1.0)
+    with pytest.raises(TypeError, match="forward has no argument iti_aplha; it has iti_alpha, iti_start, iti_mask"):
+        logits(model, ids, iti_aplha=3)
     model.set_iti_directions(None)
     for wrong in ({"iti_alpha": 1.0}, {"iti_start": 0}, {"iti_mask": torch.ones(3, 11)}):
         with pytest.raises(ValueError, match="no directions"):

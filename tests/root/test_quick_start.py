@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from reference import tiny_llama, tiny_tokenizer
@@ -63,6 +64,19 @@ def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
     card = (tmp_path / "repo" / "README.md").read_text()
     assert ("apply_chat_template" in card) == chat
     assert "say " in quick_start(card, tmp_path / "repo")
+
+
+def test_with_the_package_imported_no_remote_code_is_asked_for():
+    """As the cards say it."""
+    code = """
+        del sys.modules["iti_llama"]
+        import iti_llama
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+        assert type(model) is iti_llama.ITILlamaForCausalLM and model.iti_alpha > 0
+    """
+    found = run_without_the_package(textwrap.dedent(code), ROOT)
+    assert found.returncode == 0 and "[y/N]" not in found.stdout + found.stderr, found.stderr
 
 
 CLASSIFY = """

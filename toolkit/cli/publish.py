@@ -10,12 +10,14 @@ import typer
 from rich.markup import escape
 
 from .options import (
+    Behaviour,
     DeviceMap,
     Dtype,
     Json,
     RepoArgument,
     RepoOption,
     Revision,
+    ask_behaviour,
     console,
     one_repo,
     progress_bar,
@@ -27,6 +29,9 @@ def convert(
     source: Annotated[str, typer.Argument(help="folder, file or Hub repo: older ITI files, or a baked checkpoint")],
     base: Annotated[str, typer.Option(help="Hub repo or folder of the plain Llama that it steers")],
     out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
+    behaviour: Behaviour = None,
+    language: Annotated[str | None, typer.Option(help="of the texts, as en or code, for the card")] = None,
+    hub_dataset: Annotated[str | None, typer.Option(help="name of the labelled set on the Hub, for the card")] = None,
     site: Annotated[str | None, typer.Option(help="head or residual; found out from the files by default")] = None,
     alpha: Annotated[float | None, typer.Option(help="strength; the source's own by default")] = None,
     scope: Annotated[str | None, typer.Option(help="all or generated; what the source does by default")] = None,
@@ -40,10 +45,12 @@ def convert(
     """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
     from ..repo.convert import convert as convert_source
 
+    about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}
+    about = {key: value for key, value in about.items() if value}
     with progress_bar() as advance:
         advance("converting")
         found = convert_source(
-            source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map
+            source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map, about
         )
     if json_:
         told = {
@@ -156,7 +163,7 @@ def compare_forms(repo: str, other: str, base: str | None, json_: bool) -> None:
         return
     rows = {
         f"largest difference, {found.places} places": found.between,
-        "beside it: the steering (first, on and off)": found.steering,
+        "beside it: the steering (the repo, on and off)": found.steering,
         "beside it: rounding (first, two attentions)": found.rounding,
     }
     for name, value in rows.items():

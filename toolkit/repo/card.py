@@ -282,7 +282,7 @@ model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works to
 ```
 
 `trust_remote_code=True` runs the four Python files of this repo and nothing else. Pin them with
-`revision="COMMIT", code_revision="COMMIT"`, or install the package `iti-llama` and leave it out;
+`revision="COMMIT", code_revision="COMMIT"`, or install the package `iti-llama`, `import iti_llama`, and leave it out;
 `iti-llama verify {repo or "REPO"}` says what would run."""
 
 
@@ -320,7 +320,11 @@ def _made(state: State) -> str:
     made, report = state.directions.provenance, state.report
     lines = []
     if report:
-        lines += [report_table(report), "", "![AUC of every head](figures/head_auc.png)"]
+        table, drawn = report_table(report), "![AUC of every head](figures/head_auc.png)"
+        if report["top_k"] != state.heads:
+            kept = f"which kept {report['top_k']} heads; {state.heads} are used now"
+            lines += [f"Table and figure are of the fit, {kept}.", ""]
+        lines += [table, "", drawn]
     commands = [found.get("command") for found in (report, state.sweep, state.evaluation) if found.get("command")]
     if commands:
         lines += ["", "```", *commands, "```"]
@@ -361,7 +365,8 @@ def _licence(state: State) -> str:
 def converted_origin(said: Sequence[str], source: str) -> str:
     """The part of the card of a repo that `convert` made."""
     decisions = "\n".join(f"- {line}" for line in said)
-    return f"Converted from `{Path(source).name if Path(source).exists() else source}`:\n\n{decisions}\n\n"
+    name = Path(source).name if Path(source).exists() else source
+    return f"Converted from `{name}`. When it was converted:\n\n{decisions}\n\n"
 
 
 def name_repo(text: str, repo: str) -> str:

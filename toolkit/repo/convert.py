@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.configuration_iti_llama import check_alpha
 
+from ..foundation.files import folder_of
 from ..foundation.package import __version__
 from .card import converted_origin, write_card
 from .folder import check_out, copy_tokenizer, new_folder
@@ -37,8 +38,10 @@ def geometry(base: str | os.PathLike, revision: str | None = None) -> dict[str, 
     """num_hidden_layers, num_attention_heads, head_dim, hidden_size of a base model.
 
     Raises:
+        FileNotFoundError: for a path that is no folder.
         ValueError: if it is no Llama.
     """
+    folder_of(base, "base ")
     fields, _ = PretrainedConfig.get_config_dict(base, **({"revision": revision} if revision else {}))
     if fields.get("model_type") != "llama":
         raise ValueError(f"base {base}: config.json has model_type {fields.get('model_type')!r}; expected 'llama'")
@@ -53,9 +56,11 @@ def geometry(base: str | os.PathLike, revision: str | None = None) -> dict[str, 
 
 
 def locate(source: str, revision: str | None = None) -> Path:
-    """The folder or file of a source; of a Hub repo, only what a conversion reads is downloaded."""
+    """The folder or file of a source; of a Hub repo, only what a conversion reads is downloaded. Raises as
+    `folder_of`."""
     if os.path.exists(source):
         return Path(source)
+    folder_of(source, "source ")
     patterns = [CONFIG, *PICKLES, *RANKS, "*.pkl", "config.json", "*.safetensors", SAFE_WEIGHTS_INDEX_NAME]
     return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
 
@@ -257,11 +262,13 @@ def convert(
     overwrite: bool = False,
     dtype: str = "auto",
     device_map: str = "cpu",
+    about: dict[str, str] | None = None,
 ) -> Conversion:
     """Write a steered repo, in adapter form on `base`, from a folder, file or Hub repo of older code or a baked
-    checkpoint.
+    checkpoint. `about` is what the card says besides, see `fit_repo`.
 
     Raises:
+        FileNotFoundError: if source or base is a path where nothing is.
         LegacyError: if the source cannot be read, is refused, or does not fit the base. Nothing is written then.
     """
     if site not in (None, "head", "residual"):
@@ -280,6 +287,9 @@ def convert(
         if where.is_dir() and (where / "intervenable_config.json").is_file():
             raise LegacyError(f"{source}: pyvene's interventions are stored as torch pickles, which are not read")
         found = convert_legacy(read_legacy(where), shape, name, site, alpha, scope)
+    if about:
+        directions = replace(found.directions, provenance=found.directions.provenance | about)
+        found = replace(found, directions=directions)
     hub = {"revision": base_revision} if base_revision else {}
     model = ITILlamaForCausalLM.from_base(
         base,

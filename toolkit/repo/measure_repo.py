@@ -39,8 +39,8 @@ def sweep_model(
 ) -> tuple[dict, Choice | Budget]:
     """Choose alpha, K and scope; returns `sweep.json` and the choice. With `out` that file, a figure, and the answers
     that a killed run goes on from are written there. `apply_to` is a repo whose config takes the choice and whose card
-    says so. With `budget_alone` no task is answered: alpha is the largest inside the grid's budget. told: see
-    `sweep`."""
+    says so; it gets file and figure too. With `budget_alone` no task is answered: alpha is the largest inside the
+    grid's budget. told: see `sweep`."""
     found = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
     heads = len(model.iti_directions)
     if budget_alone:
@@ -55,15 +55,16 @@ def sweep_model(
         if choice.confirmed:
             rows = [row.to_dict() for row in choice.confirmed]
             found["confirmed"] = {"tasks": confirm.name, "conditions": rows}
-        if out is not None:
-            picture = out / "figures" / "sweep.png"
-            best = None if choice.why else choice.best
-            sweep_figure(choice.points, best, choice.alphas, choice.random, tasks.target, picture, tasks.sound)
         if store is not None:
             store.path.unlink(missing_ok=True)  # the answers that a killed run would have gone on from
-    for folder in dict.fromkeys((out, apply_to)):
-        if folder is not None:
-            write_text(folder / "sweep.json", json.dumps(found, indent=1) + "\n")
+    for folder in dict.fromkeys(folder for folder in (out, apply_to) if folder is not None):
+        picture = folder / "figures" / "sweep.png"
+        if budget_alone:
+            picture.unlink(missing_ok=True)  # that of an earlier sweep
+        else:
+            best, site = None if choice.why else choice.best, model.iti_directions.site
+            sweep_figure(choice.points, best, choice.alphas, choice.random, tasks.target, picture, tasks.sound, site)
+        write_text(folder / "sweep.json", json.dumps(found, indent=1) + "\n")
     if apply_to is not None:
         if budget_alone or not choice.why:
             apply(apply_to, choice if budget_alone else choice.best, heads)

@@ -2,17 +2,29 @@
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+import torch
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+)
+from safetensors.torch import load_file
 
 from iti_llama import ITIDirections, ITILlamaConfig
+from iti_llama.loading_iti_llama import _first_change, _samples
 
+from ..foundation.files import write_text
+from ..measure.parts import FILE
 from .card import name_repo, new_card, renewed_card, with_base
 from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
 from .state import state_of
@@ -22,18 +34,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-FILES = (
-    *CODE,
-    *TOKENIZER_FILES,
-    "config.json",
-    "generation_config.json",
-    "README.md",
-    "LICENSE",
-    "NOTICE",
-    "iti_report.json",
-    "sweep.json",
-    "evaluation.json",
-)
+logger = logging.getLogger(__name__)
+
+OWNERS = ("README.md", "LICENSE", "NOTICE")
+
+RECORDS = ("iti_report.json", "sweep.json", "evaluation.json")
+
+FILES = (*CODE, *TOKENIZER_FILES, "config.json", "generation_config.json", *OWNERS, *RECORDS)
 """What is pushed where it is there, besides the directions, figures/*.png and, in self-contained form, the weights."""
 
 
@@ -109,22 +116,21 @@ def push(
 ) -> Pushed:
     """Publish a steered repo, a folder or a model in memory, whole and in one commit: code, config, directions,
     tokenizer, card and, in self-contained form, the weights. The repo is created if there is none. A folder without
-    card gets one, without tokenizer its base's; `tokenizer` is that of a model in memory.
+    card gets one, without tokenizer its base's. `tokenizer` is that of a model in memory, which is pushed with card,
+    licence and, as long as it holds the same directions and weights, the records of the repo that it was loaded from.
 
     Raises: as `files_to_push`; `ValueError` if the steering failed a gate when it was measured, unless `anyway`;
     `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; what
     huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
     """
     with tempfile.TemporaryDirectory() as holder:
-        folder = (
-            Path(what)
-            if isinstance(what, (str, os.PathLike))
-            else _saved(what, tokenizer, Path(holder, "repo"), token)
-        )
+        on_disk = isinstance(what, (str, os.PathLike))
+        folder = Path(what) if on_disk else _saved(what, tokenizer, Path(holder, "repo"), token)
         names, api = files_to_push(folder), HfApi(token=token)
         if not anyway and (failed := state_of(folder).failed):
             advice = "see its card; `iti-llama push --anyway` (anyway=True) publishes it as it is"
-            raise ValueError(f"{folder}: the steering failed {', '.join(failed)} when it was measured: {advice}")
+            named = folder if on_disk else repo
+            raise ValueError(f"{named}: the steering failed {', '.join(failed)} when it was measured: {advice}")
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
         if not set(TOKENIZER_FILES) & content.keys():
             content |= _base_tokenizer(folder, Path(holder, "tokenizer"), token)
@@ -147,6 +153,10 @@ def push(
     return Pushed(repo, info.oid, info.pr_url if create_pr else None, files, info)
 
 
+def _config_of(folder: Path) -> ITILlamaConfig:
+    return ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
 def _card(folder: Path, repo: str) -> str:
     """The card as the Hub gets it: of the present state, and naming the repo."""
     text = renewed_card(folder, repo)
@@ -154,22 +164,72 @@ def _card(folder: Path, repo: str) -> str:
         return text
     if not (folder / "README.md").is_file():
         return new_card(state_of(folder), repo)
-    config = ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    return name_repo(with_base((folder / "README.md").read_text(encoding="utf-8"), config), repo)  # its owner's
+    return name_repo(with_base((folder / "README.md").read_text(encoding="utf-8"), _config_of(folder)), repo)
 
 
 def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> Path:
-    """The files of a model in memory; with a tokenizer, or that of the folder or repo that it was loaded from."""
+    """The files of a model in memory, and of the repo that it was loaded from: the tokenizer, unless one is given, and
+    see `_take_along`."""
     base = model.config.base_model_name_or_path
     if base is not None and os.path.isdir(base):
         advice = "set it to the base's Hub repo, or to None to push the weights as well"
         raise ValueError(f"base_model_name_or_path is the folder {base}, which nobody else can load: {advice}")
     model.save_pretrained(folder)
+    revision, weights = getattr(model.base_model, "_iti_loaded", (None, None))
+    source = _folder_of(model.name_or_path, revision, token)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    elif os.path.isdir(model.name_or_path) or (model.name_or_path and not os.path.isabs(model.name_or_path)):
-        copy_tokenizer(model.name_or_path, folder, token=token)
+    elif source is not None:
+        copy_tokenizer(source, folder)
+    if source is not None and _is_steered(source / "config.json"):
+        same_weights = weights is not None and _first_change(weights, _samples(model)) is None
+        _take_along(source, folder, same_weights)
     return folder
+
+
+def _folder_of(name: str, revision: str | None, token: str | None) -> Path | None:
+    """Where a model was loaded from: a folder, or what a Hub repo holds besides weights. None if that is gone."""
+    if os.path.isdir(name):
+        return Path(name)
+    if not name or os.path.isabs(name):
+        return None
+    patterns = [*FILES, "figures/*.png", "iti_directions*.safetensors"]
+    try:
+        return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        logger.warning("%s cannot be read, so its card and records are left out: %s", name, error)
+        return None
+
+
+def _is_steered(config: Path) -> bool:
+    return config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "iti_llama"
+
+
+def _take_along(source: Path, folder: Path, same_weights: bool) -> None:
+    """Copy what a steered repo holds besides the model: card and licence; with the same directions and weights also
+    what was found of them. Of a card without live parts, which speaks of one strength, another keeps the header."""
+    config, former = _config_of(folder), _config_of(source)
+    held = [p / c.iti_directions_file for p, c in ((folder, config), (source, former)) if c.iti_directions_file]
+    same = same_weights and len(held) == 2 and _same_tensors(*held)
+    figures = [f"figures/{path.name}" for path in source.glob("figures/*.png")]
+    for name in (*OWNERS, *((*RECORDS, FILE, *figures) if same else ())):
+        if (source / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+    strength = ("iti_alpha", "iti_top_k", "iti_scope")
+    same = same and all(getattr(config, name) == getattr(former, name) for name in strength)
+    path = folder / "README.md"
+    if path.is_file() and not same and renewed_card(folder) is None:
+        card = ModelCard.load(path, ignore_metadata_errors=True)
+        card.text = ModelCard(new_card(state_of(folder))).text
+        write_text(path, str(card))
+
+
+def _same_tensors(one: Path, other: Path) -> bool:
+    if not other.is_file():
+        return False
+    ours, theirs = load_file(one), load_file(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def _base_tokenizer(folder: Path, beside: Path, token: str | None) -> dict[str, str]:
