@@ -107,7 +107,7 @@ def run(model, ids: torch.Tensor, steps: int, compiled, length: int) -> tuple[fl
     )
     sync()
     prefill, begin = time.perf_counter() - begin, time.perf_counter()
-    step = compiled or model
+    step = model if compiled is None else compiled  # a compiled model has no truth value
     for i in range(steps):
         positions = torch.full((1, 1), length + i, device=device)
         token = step(token, position_ids=positions, past_key_values=cache, use_cache=True).logits.argmax(-1).clone()

@@ -13,6 +13,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.bundled.corpus import sample_task, sample_tasks
 from iti_llama.toolkit.bundled.tasks import PHRASINGS
@@ -22,6 +24,7 @@ from iti_llama.toolkit.fit.report_table import gate_line
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import estimate
 from iti_llama.toolkit.foundation.sandbox import Sandbox
+from iti_llama.toolkit.foundation.tokenize import prompt_ids
 from iti_llama.toolkit.measure.grade import grade
 from iti_llama.toolkit.repo.card import replace_section
 
@@ -42,6 +45,13 @@ def prompts(groups: int, seed: int = 0) -> list[Example]:
         if sum(row.label == label for row in rows.values()) < groups // 2:
             rows.setdefault(task.group, Example(task.prompt, "pass\n", label, task.group))
     return list(rows.values())
+
+
+@torch.no_grad()
+def acts(model, tokenizer, given: list[str]) -> list[bool]:
+    """Whether the gate lets each prompt through, as `generate` asks it."""
+    ids = (torch.tensor([prompt_ids(tokenizer, prompt)]) for prompt in given)
+    return [bool(model._iti_open(row, {}).any()) for row in ids]
 
 
 def main() -> None:
@@ -72,11 +82,10 @@ def main() -> None:
                 "everywhere": complete(model, tokenizer, given, [alpha] * len(own), iti_gate=False),
                 "gated": complete(model, tokenizer, given, [alpha] * len(own)),
             }
-            acts = [a != b for a, b in zip(answers["gated"], answers["plain"], strict=True)]
             grades = {name: grade(own, said, sandbox) for name, said in answers.items()}
             shares = [estimate([g.target for g in grades[name]], groups).percent() for name in answers]
             correct = estimate([g.correct for g in grades["gated"]], groups).percent()
-            fired = estimate(acts, groups).percent()
+            fired = estimate(acts(model, tokenizer, given), groups).percent()
             lines.append(f"| {kind} | {phrasing} | {fired} | {' | '.join(shares)} | {correct} | {len(own)} |")
             print(lines[-1], flush=True)
     text = "\n".join(lines) + f"\n\nOn test prompts of the set that the gate was fitted on it {gate_line(told)}."

@@ -180,6 +180,8 @@ def main() -> None:
         except Exception as error:  # the other parts are still worth their time on the card
             found = f"**failed**: {type(error).__name__}: {error}"
             failed.append(name)
+        if "failed: " in found:  # a row of it
+            failed.append(name)
         seconds = time.perf_counter() - started
         written.append(f"## {name}\n\n{PARTS[name].__doc__}\n\n{found}\n\n{seconds:.0f} seconds.")
         print(written[-1], flush=True)

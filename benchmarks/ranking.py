@@ -135,7 +135,7 @@ def measured(case: Case, top_ks: list[int], say: Callable[[str], None], path: Pa
 
 
 def table(found: dict, top_ks: list[int]) -> str:
-    """Share at each budget, with its interval; of random rankings the mean of the draws, without."""
+    """Share at each budget, with its interval; of several random draws their mean, from the least to the most."""
     budgets = sorted({point["budget"] for point in found["points"]})
     lines = [
         f"| ranking | heads | {' | '.join(f'KL {budget:g}' for budget in budgets)} |",
@@ -147,10 +147,12 @@ def table(found: dict, top_ks: list[int]) -> str:
             for budget in budgets:
                 of = [p for p in found["points"] if (p["ranking"], p["k"], p["budget"]) == (ranking, k, budget)]
                 shares = [Estimate(**point["share"]) for point in of]
-                mean = np.mean([share.mean for share in shares])
-                cells.append(shares[0].percent() if len(shares) == 1 else f"{100 * mean:.1f}%")
+                means = 100 * np.array([share.mean for share in shares])
+                spread = f"{means.mean():.1f}% ({means.min():.1f} to {means.max():.1f})"
+                cells.append(shares[0].percent() if len(shares) == 1 else spread)
             kept = next(p["heads"] for p in found["points"] if (p["ranking"], p["k"]) == (ranking, k))
-            lines.append(f"| {ranking} | {kept} | {' | '.join(cells)} |")
+            heads = k if kept == k else f"{k}, of which {kept} gain"
+            lines.append(f"| {ranking} | {heads} | {' | '.join(cells)} |")
     plain = Estimate(**found["plain"]).percent()
     return f"**{found['case']}**, n = {found['n']}, plain {plain}\n\n" + "\n".join(lines)
 

@@ -258,7 +258,8 @@ LOAD = """
 """
 
 SETUP = """
-    import sys, torch
+    import atexit, gc, sys, torch
+    atexit.register(gc.freeze)  # processes end at once
     sys.modules["iti_llama"] = None  # nothing of ours is installed
     from transformers import AutoModelForCausalLM
     ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))

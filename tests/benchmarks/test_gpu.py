@@ -21,7 +21,7 @@ def test_parts_run_and_are_written_down(tmp_path):
     written = out.read_text()
     assert done.returncode == 0, done.stderr + written
     assert re.findall(r"^## (\w+)", written, re.MULTILINE) == parts and "failed" not in written
-    for name in ("batch 1, prefill, steered", "batch 2, decode, steered", "load time"):
+    for name in ("eager, batch 1, prefill, steered", "eager, batch 2, decode, steered", "load time"):
         assert name in written
     assert f"torch {torch.__version__}" in written and "no card" in written
     apart = [float(value) for value in re.findall(r"\| (\d[\d.e+-]*) \|$", written.split("## forms")[1], re.MULTILINE)]
@@ -34,3 +34,18 @@ def test_without_a_card_it_says_so_and_unknown_parts_are_refused():
     assert done.returncode == 2 and "no CUDA device" in done.stderr
     done = subprocess.run([*COMMAND, "--parts", "decoding,everything"], capture_output=True, text=True)
     assert done.returncode == 2 and "everything; there are demo" in done.stderr
+
+
+COMPILED = """
+import torch
+from decode import SHAPES, build, run
+
+_, steered, _ = build(SHAPES["tiny"], 6, "cpu", torch.float32)
+prefill, decode = run(steered, torch.tensor([[5, 6, 7, 8]]), 2, torch.compile(steered, backend="eager"), 4)
+assert prefill > 0 and decode > 0
+"""
+
+
+def test_a_compiled_step_is_timed():
+    done = subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

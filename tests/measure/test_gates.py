@@ -99,16 +99,12 @@ def test_a_strength_far_too_large_fails_utility(taught, held_out_pairs):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_of_two_opposite_shufflings_of_the_labels_one_at_least_fails(
-    taught_dir, fitted_dir, held_out_pairs, tmp_path, seed
-):
+def test_directions_of_shuffled_labels_fail(taught_dir, fitted_dir, held_out_pairs, tmp_path, seed):
     """Labels are exchanged in a half of the groups, drawn by chance, and then in the other half: what is left is
-    chance, and its direction points either way. A gate sees effects only: one that goes the right way by chance
-    passes, and it is the report's permutation test that says so."""
+    chance, and its direction points either way, so that one of the two has an effect."""
     rows = read_part(fitted_dir, "fit")
     groups = sorted({row.group for row in rows})
     half = set(random.Random(seed).sample(groups, len(groups) // 2))
-    passed = []
     for name, exchanged in (("one", half), ("other", set(groups) - half)):
         own = [replace(row, label=1 - row.label) if row.group in exchanged else row for row in rows]
         settings = FitSettings(top_k=6, folds=3, permutations=20)
@@ -116,8 +112,8 @@ def test_of_two_opposite_shufflings_of_the_labels_one_at_least_fails(
         assert not report["supported"]
         model = ITILlamaForCausalLM.from_pretrained(tmp_path / name).eval()
         found = receipt(model, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
-        passed.append(all(gate.passed for gate in found.gates))
-    assert not all(passed)
+        gate = next(gate for gate in found.gates if gate.name == "controllability")
+        assert not gate.passed and gate.why.startswith("no head reads the labels better than shuffled ones")
 
 
 def test_phrasings_stand_where_the_writer_s_own_words_begin():

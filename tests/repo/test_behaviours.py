@@ -1,6 +1,7 @@
 """Several behaviours in a repo on disk: fitted into it, told, published, exported as a mix, measured beside plain."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from taught import two_ways
 from transformers import AutoModelForCausalLM
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.cli.info import info
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.gguf_patch import ExportError
 from iti_llama.toolkit.export.source import open_source
@@ -20,7 +22,7 @@ from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
-from iti_llama.toolkit.repo.info import inspect
+from iti_llama.toolkit.repo.info import inspect, overlap
 from iti_llama.toolkit.repo.make import fit_repo
 from iti_llama.toolkit.repo.push import files_to_push
 from iti_llama.toolkit.repo.verify import verify
@@ -81,7 +83,7 @@ def test_info_tells_of_them_and_of_their_overlap(repo):
     found = inspect(repo)
     assert found.behaviours == {"typed": {"alpha": -0.5, "heads": 5, "file": "iti_directions.typed.safetensors"}}
     model = ITILlamaForCausalLM.from_pretrained(repo)
-    assert set(found.overlap) == {"default and typed"} and abs(found.overlap["default and typed"]) <= 1
+    assert set(found.overlap) == {"default and typed"} and found.overlap_of == "shifts"
     model.set_iti_behaviour("twin", model.iti_directions, alpha=1.0)
     for cosine in model.iti_overlap()["default", "twin"].values():
         assert cosine == pytest.approx(1, abs=1e-5)
@@ -98,8 +100,27 @@ def test_info_tells_of_them_and_of_their_overlap(repo):
     for layer, cosine in model.iti_overlap()["default", "typed"].items():
         a, b = shifts["default"][layer], shifts["typed"][layer]
         assert cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+        assert found.overlap["default and typed"][layer] == pytest.approx(cosine, abs=1e-5)
     model.save_pretrained(repo)
-    assert inspect(repo).overlap["default and twin"] == pytest.approx(1)
+    assert list(inspect(repo).overlap["default and twin"].values()) == pytest.approx([1] * len(shifts["default"]))
+
+
+def test_overlap_is_that_of_the_shifts_where_the_weights_are_known():
+    """Two behaviours of different heads, whose columns of W_O are alike."""
+    held = some_directions(tiny_config(), k=1)
+    (layer, head), width = held.heads[0].tolist(), held.head_dim
+    other = replace(held, heads=torch.tensor([[layer, (head + 1) % held.num_attention_heads]]))
+    weight = np.tile(np.random.default_rng(0).normal(size=(8, width)), held.num_attention_heads)
+    assert overlap(held, other) == {layer: 0}
+    assert overlap(held, other, lambda of: weight) == {layer: pytest.approx(1)}
+
+
+def test_much_overlap_is_warned_of(repo, capsys):
+    model = ITILlamaForCausalLM.from_pretrained(repo)
+    model.set_iti_behaviour("twin", model.iti_directions, alpha=1.0)
+    model.save_pretrained(repo)
+    info(str(repo))
+    assert "warning: default and twin overlap (cosine 1.00)" in capsys.readouterr().out
 
 
 def test_they_are_published_and_verified(repo):
@@ -129,6 +150,21 @@ def test_an_export_holds_the_mix(repo, ids, tmp_path):
     (repo / "config.json").write_text(json.dumps(config | {"iti_alpha": 0.0}))
     with pytest.raises(ExportError, match="iti_alpha is 0, but typed would still steer"):
         open_source(repo)
+
+
+@pytest.mark.parametrize("name,alpha", [("typed", None), ("typed", 2.0), ("default", None)])
+def test_an_export_holds_one_of_them_alone(repo, ids, tmp_path, name, alpha):
+    model = ITILlamaForCausalLM.from_pretrained(repo)
+    strengths = dict.fromkeys(model.iti_strengths, 0.0)
+    model.set_iti(strengths | {name: alpha or {"typed": -0.5, "default": 1.5}[name]})
+    canary, _ = export(repo, "llama", tmp_path / "llama", name=name, alpha=alpha, prompts=["a b c"])
+    assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "llama"), ids), logits(model, ids))
+    assert canary.alpha == model.iti_strengths[name]
+
+
+def test_a_behaviour_that_is_not_there_is_not_exported(repo, tmp_path):
+    with pytest.raises(ExportError, match="has no behaviour 'short'; it has default, typed"):
+        export(repo, "llama", tmp_path / "llama", name="short")
 
 
 def test_vllm_adapters_mix_by_name(tmp_path):

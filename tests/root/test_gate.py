@@ -7,9 +7,12 @@ import pytest
 import torch
 from reference import some_directions, tiny_llama
 from steered import logits, steered_copy
+from transformers import GenerationConfig
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.iti_directions import ITIGate
+from iti_llama.toolkit.export.gguf_patch import ExportError, patch_gguf
+from iti_llama.toolkit.export.source import open_source
 
 
 NEW = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False, "pad_token_id": 0}
@@ -186,6 +189,31 @@ def test_where_it_cannot_be_it_is_refused(model, ungated, ids, gate):
         ungated.generate(ids, iti_gate=True, **NEW)
     model.set_iti_directions(replace(model.iti_directions, gate=None))
     assert torch.equal(logits(model, ids), logits(ungated, ids))
+
+
+@pytest.mark.parametrize("given", [0, "no"])
+def test_what_is_no_truth_value_is_refused(model, ids, given):
+    for call in (lambda: model.generate(ids, iti_gate=given, **NEW), lambda: logits(model, ids, iti_gate=given)):
+        with pytest.raises(ValueError, match=f"iti_gate is {given!r}; expected True or False"):
+            call()
+
+
+def test_a_generation_config_may_leave_it_out(model, ungated, ids):
+    settings = {"attention_mask": torch.ones_like(ids)}
+    config = GenerationConfig(iti_gate=False, **NEW)
+    assert torch.equal(
+        model.generate(ids, generation_config=config, **settings), ungated.generate(ids, **settings, **NEW)
+    )
+
+
+def test_forms_that_act_on_every_prompt_are_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="use scope 'all', and directions without a gate"):
+        model.init_continuous_batching()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="the directions of 'default' have a gate"):
+        open_source(tmp_path)
+    with pytest.raises(ExportError, match="has a gate, which a patched file cannot hold"):
+        patch_gguf(tmp_path, tmp_path / "base.gguf", tmp_path / "out.gguf")
 
 
 def test_it_is_saved_and_loaded_with_the_directions(model, ids, tmp_path):

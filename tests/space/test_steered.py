@@ -105,6 +105,11 @@ def test_one_who_neither_reads_on_nor_leaves_holds_up_nobody(steered):
     abandoned.close()
 
 
+def test_an_answer_ends_after_its_seconds(steered):
+    *_, answers = steered.answers(Asked(PROMPT, 2.5, "all", (0,), NEW, seconds=1e-6))
+    assert NEW > 1 and all(len(answer.ids) <= 1 for answer in answers)
+
+
 def test_one_who_leaves_stops_the_computing(steered):
     visit = steered.answers(Asked(PROMPT, 1.0, "all", (0,), 200))
     next(visit), next(visit)

@@ -147,4 +147,5 @@ def fit(
     if gating is not None:
         console.print(f"gate: {gate_line(found['gate'])}", soft_wrap=True)
     console.print(f"\nwritten to {out}", soft_wrap=True)
-    say_next(f"iti-llama sweep --model {out} --apply")
+    further = f"iti-llama info --model {out}, which tells how far its behaviours overlap"
+    say_next(f"iti-llama sweep --model {out} --apply" if name is None else further)

@@ -43,12 +43,15 @@ def info(
     for name, entry in found.behaviours.items():
         rows[f"behaviour {name}"] = f"alpha {entry['alpha']:g}, {entry['heads']} heads, {entry['file']}"
     rows |= {"gate": found.gate} if found.gate else {}
-    rows |= {f"overlap of {pair}": f"cosine {cosine:.2f}" for pair, cosine in found.overlap.items()}
+    for pair, cosines in found.overlap.items():
+        told = ", ".join(f"layer {layer}: {cosine:.2f}" for layer, cosine in cosines.items())
+        rows[f"overlap of {pair}"] = f"cosine of the {found.overlap_of}, {told}" if told else "no layer in common"
     rows |= found.provenance
     for name, value in rows.items():
         table.add_row(f"[bold]{escape(name)}[/bold]", escape(str(value)))
     console.print(table)
-    for pair, cosine in found.overlap.items():
-        if abs(cosine) > MUCH:
-            said = f"{pair} overlap (cosine {cosine:.2f}): the strength of one changes what the other does"
+    for pair, cosines in found.overlap.items():
+        most = max(cosines.values(), key=abs, default=0.0)
+        if abs(most) > MUCH:
+            said = f"{pair} overlap (cosine {most:.2f}): the strength of one changes what the other does"
             console.print(f"[yellow]warning:[/yellow] {escape(said)}", soft_wrap=True)

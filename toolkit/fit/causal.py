@@ -270,7 +270,8 @@ def causal_effects(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Effects:
     """Steps 1 and 2 for the fitting rows of a fit; see the module's text. The exact check reads as many rows as make
-    it cost about one pass over all of them.
+    it cost about one pass over all of them, eight at least: of few rows it takes fewer than 2K heads, never fewer than
+    K.
 
     Raises:
         ValueError: if a text is longer than the model reads.
@@ -290,8 +291,8 @@ def causal_effects(
     slopes = derivatives(model, rows, offsets, scope, pad, batch_size, progress)
     scores = first_order(slopes, labels)
     order = ranked(scores, found, found.settings.rank)
-    checked = order[: 2 * found.top_k]
-    some = _some_pairs(rows, max(8, len(rows) // max(1, len(checked))))
+    checked = order[: max(found.top_k, min(2 * found.top_k, len(rows) // 8 - 1))]
+    some = _some_pairs(rows, max(8, len(rows) // (len(checked) + 1)))
     alphas = np.minimum(np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-9)), MOST_SIGMAS)
     gain, divergence = exactly(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
     exact = np.minimum(quotient(gain, np.where(divergence > 1e-9, divergence, 0)), scores[checked])

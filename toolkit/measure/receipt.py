@@ -87,18 +87,21 @@ def receipt(
             progress=partial(progress, "other phrasings"),
         )  # fmt: skip
         useful = utility(answers, task_set, divergence[neutral]["steered"], guard)
-        tried = [controllability(answers, task_set), useful, robust]
+        supported = model.iti_directions.provenance.get("supported") != "no"
+        tried = [controllability(answers, task_set, supported), useful, robust]
         judged = {"gates": list(map(asdict, tried)), "guard": guard, "phrasings": list(map(asdict, phrasings))}
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"
     heads = settings["heads"]
+    wrong = next(len(row.wrong_way) for row in rows if row.condition == "steered") / len(task_set)
     found = settings | {
         "target": task_set.target,
         "sound": task_set.sound,
         "note": task_set.note,
         "how": f"{task_set.name}, {len(task_set)} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. "
-        f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}.",
+        f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}. Steered the wrong way, out of the target: "
+        f"{100 * wrong:.1f}% of the tasks.",
         "conditions": [row.to_dict() for row in rows],
         "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},
         **judged,

@@ -1,6 +1,7 @@
 """What is in a steered repo or folder, without loading any weights."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -9,13 +10,15 @@ import numpy as np
 
 from iti_llama.iti_directions import ITIDirections
 
+from ..foundation.files import folder_of
 from .open_repo import open_repo
 
 
 @dataclass(frozen=True)
 class Info:
     """A steered repo at a glance. heads_by_layer: {layer: heads}, of the heads in use. behaviours: further ones,
-    {name: {"alpha", "heads", "file"}}. overlap: of each pair of behaviours, see `overlap`."""
+    {name: {"alpha", "heads", "file"}}. overlap: of each pair of behaviours, by layer, see `overlap`; of the "shifts"
+    where the weights are at hand, else of the "offsets", as `overlap_of` says."""
 
     repo: str
     form: str
@@ -32,28 +35,48 @@ class Info:
     directions_bytes: int
     gate: str
     behaviours: dict[str, dict]
-    overlap: dict[str, float]
+    overlap: dict[str, dict[int, float]]
+    overlap_of: str
     provenance: dict[str, str]
 
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-def overlap(first: ITIDirections, second: ITIDirections) -> float:
-    """The cosine of largest size, over the layers that both steer, between their offsets to the heads' outputs; 0
-    where no head is common. Before W_O, since no weights are read here: `model.iti_overlap()` is of the
-    shifts."""
-    cosines = [0.0]
-    for layer in {layer for layer, _ in first.heads.tolist()} & {layer for layer, _ in second.heads.tolist()}:
-        width = first.num_attention_heads * first.head_dim
-        rows = np.zeros((2, width))
+def overlap(first: ITIDirections, second: ITIDirections, weights: Callable | None = None) -> dict[int, float]:
+    """The cosine of their shifts in each layer that both steer. `weights` gives a layer's output projection
+    [hidden_size, width]; without it the cosine is that of the offsets to the heads' outputs, before W_O, which does
+    not see what different heads do alike."""
+    cosines = {}
+    for layer in sorted({layer for layer, _ in first.heads.tolist()} & {layer for layer, _ in second.heads.tolist()}):
+        rows = np.zeros((2, first.num_attention_heads * first.head_dim))
         for row, held in zip(rows, (first, second), strict=True):
             for (at, head), theta, scale in zip(held.heads.tolist(), held.directions, held.scales, strict=True):
                 if at == layer:
                     row[head * held.head_dim : (head + 1) * held.head_dim] = scale * theta
+        rows = rows if weights is None or first.site == "residual" else rows @ weights(layer).T
         size = np.linalg.norm(rows[0]) * np.linalg.norm(rows[1])
-        cosines.append(float(rows[0] @ rows[1] / size) if size else 0.0)
-    return max(cosines, key=abs)
+        cosines[layer] = float(rows[0] @ rows[1] / size) if size else 0.0
+    return cosines
+
+
+def _output_projections(repo: str | os.PathLike, base: str | None) -> Callable | None:
+    """Reads a layer's output projection, where the weights lie in a folder of this machine; else None."""
+    folder = folder_of(repo if base is None else base)
+    shards = sorted(folder.glob("model*.safetensors")) if folder else []
+    if not shards:
+        return None
+    from safetensors import safe_open  # with torch, since NumPy has no bfloat16
+
+    def read(layer: int) -> np.ndarray:
+        name = f"model.layers.{layer}.self_attn.o_proj.weight"
+        for shard in shards:
+            with safe_open(shard, framework="pt") as file:
+                if name in set(file.keys()):
+                    return file.get_tensor(name).double().numpy()
+        raise FileNotFoundError(f"{folder}: no {name} in its weights")
+
+    return read
 
 
 def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
@@ -85,6 +108,7 @@ def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
             others[other] = ITIDirections.load(opened.get(file), framework="np").top(entry.get("top_k")), entry, file
     own = next((other for other, entry in entries.items() if entry.get("file") == name), "default")
     parts = {own: used} | {other: held for other, (held, *_) in others.items()}
+    weights = _output_projections(repo, base) if others else None
     layers, heads_of_layer = directions.num_hidden_layers, directions.num_attention_heads
     return Info(
         repo=os.fspath(repo),
@@ -105,6 +129,7 @@ def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
             other: {"alpha": entry.get("alpha", 1.0), "heads": len(held), "file": file}
             for other, (held, entry, file) in others.items()
         },
-        overlap={f"{a} and {b}": overlap(parts[a], parts[b]) for a, b in combinations(parts, 2)},
+        overlap={f"{a} and {b}": overlap(parts[a], parts[b], weights) for a, b in combinations(parts, 2)},
+        overlap_of="offsets" if weights is None else "shifts",
         provenance=dict(sorted(directions.provenance.items())),
     )

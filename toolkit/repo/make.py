@@ -175,8 +175,8 @@ def fit_repo(
         return {}
     found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
     if settings.rank != "probe":
-        progress("what the heads do", None)
-        effects = causal_effects(model, tokenizer, examples, found, scope, batch_size)
+        step = partial(progress, "what the heads do")
+        effects = causal_effects(model, tokenizer, examples, found, scope, batch_size, step)
         found = by_cause(found, effects, examples, settings)
     directions = to_directions(found, activations, examples, policy, called, dataset)
     if about:

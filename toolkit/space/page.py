@@ -4,7 +4,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 import gradio as gr
 import pandas as pd
@@ -92,7 +92,7 @@ class Page:
             raise ValueError(f"There is no head {unknown[0]!r} among the directions.")
         places = tuple(place for place, name in enumerate(self.names) if name in heads)
         self.steered.prompt_ids(prompt)
-        return Asked(prompt, float(alpha), scope, places, self.limits.max_new_tokens)
+        return Asked(prompt, float(alpha), scope, places, self.limits.max_new_tokens, self.limits.seconds)
 
     def answer(
         self,
@@ -119,12 +119,15 @@ class Page:
         except ValueError as error:
             yield *[gr.skip()] * 3, f"**{error}**", gr.skip()
             return
-        shown = 0.0
+        shown, begin = 0.0, inf
         for answers in self.steered.answers(asked):
+            if begin == inf and answers[1].ids:  # it computes, and waits no longer
+                begin = time.monotonic()
             if time.monotonic() - shown > 0.1:
                 shown = time.monotonic()
                 plain = answers[1]
                 yield *(answer_html(answer, plain) for answer in answers), "Answering &hellip;", gr.skip()
+        late = time.monotonic() - begin >= self.limits.seconds
         projections = self.steered.projections(asked, answers)
         verdicts = self.verdicts(prompt, answers)
         rows, heads = list(asked.heads), [self.steered.heads[place] for place in asked.heads]
@@ -145,6 +148,7 @@ class Page:
         ]
         said = f"{len(rows)} of {len(self.names)} heads, scope {scope}. Underlined: what the plain answer has not. "
         said += f"Full colour: {full:.2f} sigmas." if rows else "No head is on, so all three are plain."
+        said += f" The answers end after {self.limits.seconds:g} seconds." if late else ""
         yield *cells, said, pd.DataFrame(points)
 
     def verdicts(self, prompt: str, answers) -> list[str]:
@@ -229,7 +233,6 @@ class Page:
                 "trigger_mode": "always_last",
                 "show_progress": "minimal",
                 "api_visibility": "private",
-                "time_limit": self.limits.seconds,
             }
             go.click(**call)
             for changed in (alpha.release, scope.input, heads.input):
@@ -260,6 +263,7 @@ class Page:
 
 TO_LINK = """(prompt, alpha, scope, heads) => {
     const link = new URL(window.location), all = "%s";
+    document.getElementById("iti-status")?.setAttribute("aria-live", "polite");
     link.searchParams.set("prompt", prompt);
     link.searchParams.set("alpha", alpha);
     link.searchParams.set("scope", scope);

@@ -23,13 +23,15 @@ SIGNS = ("minus", "plain", "plus")
 
 @dataclass(frozen=True)
 class Asked:
-    """What one visitor asks for. heads: places among `Steered.heads` that are switched on."""
+    """What one visitor asks for. heads: places among `Steered.heads` that are switched on. seconds: after which an
+    answer ends where it is."""
 
     prompt: str
     alpha: float
     scope: str
     heads: tuple[int, ...]
     max_new_tokens: int = 120
+    seconds: float = 60
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Steered:
                         attention_mask=torch.ones_like(inputs),
                         do_sample=False,
                         max_new_tokens=room,
+                        max_time=asked.seconds,
                         iti_alpha=self._strengths(alphas, asked.heads),
                         streamer=queue,
                         stopping_criteria=[_Stopped(stopped)],
