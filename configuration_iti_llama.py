@@ -3,6 +3,7 @@
 
 import math
 import re
+from difflib import get_close_matches
 
 from transformers import LlamaConfig
 
@@ -10,13 +11,14 @@ from .iti_directions import write_whole
 
 
 SCOPES = ("all", "generated")
+ITI_FIELDS = ("iti_alpha", "iti_top_k", "iti_scope", "iti_directions_file", "iti_behaviours")
 
 LLAMA_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
     *("num_key_value_heads", "hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "tie_word_embeddings"),
     *("rope_parameters", "rope_theta", "rope_scaling"),
 )
-"""What makes a Llama compute what it computes (the rope names are those of transformers 5 and 4)."""
+"""What makes a Llama compute what it computes, counts first (the rope names are those of transformers 5 and 4)."""
 
 FREE_FIELDS = (
     *("max_position_embeddings", "initializer_range", "use_cache", "pretraining_tp", "attention_dropout"),
@@ -58,6 +60,7 @@ class ITILlamaConfig(LlamaConfig):
         base_model_revision: str | None = None,
         **kwargs,
     ):
+        _check_known(kwargs)
         rope = kwargs.get("rope_parameters")
         if rope and not hasattr(LlamaConfig, "rope_parameters"):
             # Written by transformers 5, read by 4.57, which keeps the two apart and would silently use its defaults.
@@ -75,7 +78,7 @@ class ITILlamaConfig(LlamaConfig):
         self.iti_top_k = iti_top_k
         self.iti_scope = iti_scope
         self.iti_directions_file = iti_directions_file
-        self.iti_behaviours = iti_behaviours or {}
+        self.iti_behaviours = {} if iti_behaviours is None else iti_behaviours
         self.base_model_name_or_path = base_model_name_or_path
         self.base_model_revision = base_model_revision
         self.validate_iti()
@@ -85,7 +88,7 @@ class ITILlamaConfig(LlamaConfig):
         self.iti_alpha = check_alpha(self.iti_alpha)
         if self.iti_scope not in SCOPES:
             raise ValueError(f"iti_scope is {self.iti_scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
-        _check_top_k("iti_top_k", self.iti_top_k)
+        _check_count("iti_top_k", self.iti_top_k)
         if self.iti_directions_file is not None:
             _check_file("iti_directions_file", self.iti_directions_file)
         self.iti_behaviours = _check_behaviours(self.iti_behaviours, self.iti_directions_file)
@@ -111,20 +114,39 @@ class ITILlamaConfig(LlamaConfig):
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
         fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        check_harmless(fields, f"{pretrained_model_name_or_path}/config.json")
-        return fields, kwargs
+        return fields, {"name_or_path": pretrained_model_name_or_path} | kwargs
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
+        name = kwargs.get("name_or_path")
+        where = f"{name}/config.json" if name else "config.json"
+        check_harmless(config_dict, where)
         if (found := config_dict.get("model_type")) != cls.model_type:
             advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
             raise ValueError(f"config.json has model_type {found!r}; expected 'iti_llama': {advice}")
-        return super().from_dict(config_dict, **kwargs)
+        _check_known(kwargs)
+        if "num_labels" in config_dict:  # transformers would list as many
+            raise ValueError(f"{where}: num_labels is {config_dict['num_labels']!r}; expected no such field")
+        for field in LLAMA_FIELDS[:7]:
+            _check_count(f"{where}: {field}", config_dict.get(field))
+        try:
+            return super().from_dict(dict(config_dict), **kwargs)  # which writes into it
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # transformers checks some fields by errors of many kinds
+            raise ValueError(f"{where}: transformers refuses it: {type(error).__name__}: {error}") from error
 
     def to_llama(self, **overrides) -> LlamaConfig:
         """The same model as a plain Llama, with the attention implementation in use."""
         fields = {key: value for key, value in self.to_dict().items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
         return LlamaConfig(**fields | {"attn_implementation": self._attn_implementation} | overrides)
+
+
+def _check_known(fields: dict) -> None:
+    for name in fields:
+        if name.startswith("iti_") and name not in ITI_FIELDS:
+            nearest = get_close_matches(name, ITI_FIELDS, n=1, cutoff=0)[0]
+            raise ValueError(f"{name} is no field that this version knows; did you mean {nearest}?")
 
 
 def check_alpha(alpha: object) -> float:
@@ -135,7 +157,7 @@ def check_alpha(alpha: object) -> float:
     return float(number)
 
 
-def _check_top_k(field: str, k: object) -> None:
+def _check_count(field: str, k: object) -> None:
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
         raise ValueError(f"{field} is {k!r}; expected null or an integer of at least 1")
 
@@ -169,7 +191,7 @@ def _check_behaviours(entries: object, default_file: str | None) -> dict[str, di
                 raise ValueError(f"{field} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
             checked[name] = {"file": file}
             continue
-        _check_top_k(f"{field}: top_k", entry.get("top_k"))
+        _check_count(f"{field}: top_k", entry.get("top_k"))
         try:
             alpha = check_alpha(entry.get("alpha", 1.0))
         except ValueError as error:

@@ -113,16 +113,17 @@ class ITIDirections:
             found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             wanted = f"torch.{dtype} {shapes[key]}"
             _expect(found == wanted, name, f"{key} is {found}", wanted)
-            rows = [] if dtype == "int64" else tensor.reshape(len(tensor), -1)
-            finite = all(math.isfinite(x) for row in rows for x in row.tolist())
-            _expect(finite, name, f"{key} holds NaN or infinity", "finite numbers")
-        for row, direction in enumerate(self.directions):
-            length, sigma = math.hypot(*direction.tolist()), float(self.sigma[row])
+            if dtype != "int64":
+                said = f"{key} holds NaN or infinity at place {{0}}".format
+                _expect_all(tensor.reshape(-1), lambda part: abs(part) < math.inf, name, said, "finite numbers")
+        for row in range(k):
+            length = float(self.directions[row] @ self.directions[row]) ** 0.5
             _expect(abs(length - 1) <= 1e-3, name, f"direction in row {row} has length {length:.4f}", "1 within 0.001")
-            _expect(sigma >= 0, name, f"sigma in row {row} is {sigma:.4g}", "0 or more")
-        for row, weight in enumerate([] if self.weights is None else self.weights.tolist()):
-            _expect(weight >= 0, name, f"weight in row {row} is {weight:.4g}", "0 or more")
-        some = self.weights is None or any(self.weights.tolist())
+        for key, numbers in (("sigma", self.sigma), ("weight", self.weights)):
+            if numbers is not None:
+                said = f"{key} in row {{0}} is {{1:.4g}}".format
+                _expect_all(numbers, lambda part: part >= 0, name, said, "0 or more")
+        some = self.weights is None or bool((self.weights != 0).any())
         _expect(some, name, f"all {k} weights are 0", "one above 0, or directions without weights")
         self._expect_heads("", self.heads, name)
         if self.gate is not None:
@@ -137,14 +138,22 @@ class ITIDirections:
         return rows
 
     def _expect_heads(self, key: str, heads: "torch.Tensor", name: str) -> None:
-        seen = set()
-        for row, (layer, head) in enumerate(heads.tolist()):
-            inside = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
-            wanted = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
-            named = f"{key}row {row} names layer {layer}, head {head}"
-            _expect(inside, name, named, wanted)
-            _expect((layer, head) not in seen, name, f"{named} a second time", "once")
-            seen.add((layer, head))
+        layers, width = self.num_hidden_layers, self.num_attention_heads
+
+        def said(row: int, _) -> str:
+            return f"{key}row {row} names layer {int(heads[row, 0])}, head {int(heads[row, 1])}"
+
+        for column, number in enumerate((layers, width)):
+            wanted = f"layer 0 to {layers - 1}, head 0 to {width - 1}"
+            _expect_all(heads[:, column], lambda part, n=number: (part >= 0) & (part < n), name, said, wanted)
+        numbers = heads[:, 0] * width + heads[:, 1]
+        order = numbers.argsort()
+        numbers = numbers[order]
+
+        def twice(place: int, _) -> str:
+            return f"{said(max(int(order[place]), int(order[place + 1])), None)} a second time"
+
+        _expect_all(numbers[1:] != numbers[:-1], lambda part: part, name, twice, "once")
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -219,7 +228,11 @@ class ITIDirections:
         try:
             with safe_open(path, framework=framework) as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator there)
+                names = list(file.keys())
+                for name in names if framework == "np" else ():  # which lacks some dtypes
+                    dtype = file.get_slice(name).get_dtype()
+                    _expect(dtype in ("I64", "F32"), path, f"{name} has dtype {dtype}", "I64 or F32")
+                tensors = {name: file.get_tensor(name) for name in names}
         except SafetensorError as error:
             raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
         for key in _METADATA:
@@ -285,6 +298,16 @@ def _expect(right: bool, where: str | Path, found: str, wanted: str) -> None:
         raise ITIDirectionsError(f"{where}: {found}; expected {wanted}")
 
 
+def _expect_all(values, right, where: str, found, wanted: str) -> None:
+    """`right` must hold of all of a [n] tensor or array; part by part, to hold little besides. `found` gets the first
+    place where it does not, and the value there."""
+    for start in range(0, len(values), 1 << 14):
+        part = values[start : start + (1 << 14)]
+        if not (held := right(part)).all():
+            place = held.tolist().index(False)
+            _expect(False, where, found(start + place, float(part[place])), wanted)
+
+
 def project(o_proj: "torch.nn.Module", offset: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
     """W_O @ offset, without bias and PEFT adapters: float32 [hidden_size], where the projection runs. In float32 from
     the columns of the chosen heads where the weight is a plain tensor, else (quantised, offloaded) through the module
@@ -292,6 +315,8 @@ def project(o_proj: "torch.nn.Module", offset: "torch.Tensor", dtype: "torch.dty
     import torch
 
     while hasattr(o_proj, "base_layer"):
+        if getattr(o_proj, "merged", False):
+            raise ValueError("a PEFT adapter is merged into the weight of o_proj: call unmerge_adapter() first")
         o_proj = o_proj.base_layer
     weight = getattr(o_proj, "weight", None)
     if hasattr(weight, "full_tensor"):  # tensor parallelism

@@ -108,7 +108,7 @@ class ITILlamaLoadingMixin:
             kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}, "_commit_hash": None}
         loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.base_model._iti_loaded = (hub.get("revision"), _samples(model))
+        model.base_model._iti_loaded = (hub.get("revision"), _samples(model, base is not None))
         if base is not None:
             model.base_model._iti_base = (fields.get("quantization_config"), model.base_model._iti_loaded[1])
             if repo is not None:
@@ -130,7 +130,7 @@ class ITILlamaLoadingMixin:
         base, name = self.config.base_model_name_or_path, self.config.iti_directions_file
         quantisation, samples = getattr(self.base_model, "_iti_base", (None, {}))
         held = "state_dict=" if kwargs.get("state_dict") is not None else None
-        changed = base is not None and (held or _first_change(samples, _samples(self)))
+        changed = base is not None and (held or _first_change(samples, _samples(self, True)))
         if changed:
             advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
@@ -207,16 +207,16 @@ def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
             raise ValueError(f"base model {name!r} is stored with quantisation {field}={found!r}, but {advice}")
 
 
-def _samples(model) -> dict[str, tuple]:
-    """Of every weight, a checksum; how often it was written to and some 64 of its values, for when its dtype is no
-    longer the same. Quantised and offloaded: the name."""
+def _samples(model, exactly: bool) -> dict[str, tuple]:
+    """Of every weight a checksum, where it is to be known exactly; how often it was written to and some 64 of its
+    values, for when not, or when its dtype is no longer the same. Quantised and offloaded: the name."""
     found = {}
     for name, weight in model.named_parameters():
         data = getattr(weight.detach(), "_local_tensor", weight.detach())
         known = type(data) is torch.Tensor and data.is_floating_point() and not data.is_meta
         own = data.flatten() if known else torch.empty(0)
         written = weight._version if known and not weight.is_inference() else 0
-        found[name] = _checksum(own), written, own[:: max(1, own.numel() // 64)].clone()
+        found[name] = _checksum(own) if exactly else None, written, own[:: max(1, own.numel() // 64)].clone()
     return found
 
 
@@ -234,6 +234,8 @@ def _first_change(before: dict[str, tuple], after: dict[str, tuple]) -> str | No
         if name not in before or name not in after:
             return name
         (bits, written, old), (bits_now, written_now, new) = before[name], after[name]
-        same_bits, same_values = bits == bits_now, written == written_now and torch.equal(old.to(new), new)
-        if not (same_bits if old.dtype == new.dtype else same_values):
+        same = bits == bits_now
+        if old.dtype != new.dtype or None in (bits, bits_now):
+            same = written == written_now and torch.equal(old.to(new), new)
+        if not same:
             return name

@@ -13,6 +13,7 @@ import zipfile
 import pytest
 from reference import tiny_tokenizer
 from steered import logits
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.toolkit.repo.unpickle import LegacyError, read_pickle
@@ -43,10 +44,9 @@ CODE_BY_CONFIG = [
 def test_a_field_that_names_code_is_refused_in_repo_and_base(repo, base_dir, directions, tmp_path, field, value):
     edit(repo / "config.json", **{field: value})
     assert any(field in problem and "run code" in problem for problem in verify(str(repo)).problems)
-    with pytest.raises(ValueError, match=f"{field} is '{value}'; expected no such field"):
-        ITILlamaForCausalLM.from_pretrained(repo)
-    with pytest.raises(ValueError, match=f"{field} is '{value}'"):
-        ITILlamaConfig.from_pretrained(repo)
+    for loader in (ITILlamaForCausalLM, ITILlamaConfig, AutoConfig, AutoModelForCausalLM):
+        with pytest.raises(ValueError, match=f"{repo}/config.json: {field} is '{value}'; expected no such field"):
+            loader.from_pretrained(repo)
     hostile = tmp_path / "base"
     hostile.mkdir()
     for path in base_dir.iterdir():
@@ -54,6 +54,17 @@ def test_a_field_that_names_code_is_refused_in_repo_and_base(repo, base_dir, dir
     edit(hostile / "config.json", **{field: value})
     with pytest.raises(ValueError, match=f"base model .*{field} is '{value}'"):
         ITILlamaForCausalLM.from_base(hostile, directions)
+
+
+@pytest.mark.parametrize("loader", [ITILlamaForCausalLM, AutoModelForCausalLM])
+def test_who_loads_may_choose_the_attention(repo, tmp_path, loader):
+    for chosen in ("eager", "sdpa"):
+        model = loader.from_pretrained(repo, attn_implementation=chosen)
+        assert model.config._attn_implementation == chosen
+        model.save_pretrained(tmp_path / chosen)
+        assert loader.from_pretrained(tmp_path / chosen).config._attn_implementation == "sdpa"
+    config = AutoConfig.from_pretrained(repo, attn_implementation="stranger/kernel")
+    assert config._attn_implementation == "stranger/kernel"
 
 
 def test_only_what_makes_a_llama_is_taken_over_from_a_base(base_dir, directions, tmp_path, ids):
@@ -190,9 +201,12 @@ def test_a_repo_that_was_changed_after_its_push_is_seen(repo):
 
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in repo.iterdir() if path.is_file()}
     (repo / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    (repo / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     assert verify(str(repo)).problems == ()
+    (repo / "chat_template.jinja").write_text("{{ messages }}")
     edit(repo / "generation_config.json", max_new_tokens=1)
     (repo / "tokenizer_config.json").unlink()
     problems = verify(str(repo)).problems
     assert any("generation_config.json is not the file that was pushed" in problem for problem in problems)
+    assert any("chat_template.jinja is not in SHA256SUMS" in problem for problem in problems)
     assert any("lists tokenizer_config.json, and there is no such file" in problem for problem in problems)

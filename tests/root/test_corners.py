@@ -2,16 +2,19 @@
 
 import asyncio
 import copy
+import pickle
 import threading
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from reference import SCOPE_POSITIONS, assert_close, hooks, some_directions, tiny_llama
 from steered import logits, steered_copy
 from transformers import LogitsProcessorList
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.loading_iti_llama import _checksum
 
 
 @pytest.fixture
@@ -218,6 +221,46 @@ def test_the_unconditional_branch_of_guided_decoding_is_steered_as_the_call(
     assert torch.equal(tokens_of(model, ids, iti_alpha=alpha, **kwargs), expected)
 
 
+@pytest.mark.parametrize("guide", ["another model", "this model"])
+def test_a_guidance_processor_of_the_caller_keeps_its_model_and_is_not_changed(model, base, directions, ids, guide):
+    from transformers import UnbatchedClassifierFreeGuidanceLogitsProcessor as Guidance
+
+    other = tiny_llama(seed=9) if guide == "another model" else model
+    processor = Guidance(2.0, other, unconditional_ids=ids[:, :3])
+    processors = LogitsProcessorList([processor])
+    before = dict(processor.unconditional_context)
+    found = tokens_of(model, ids, iti_alpha=0.8, logits_processor=processors)
+    assert processors == [processor] and processor.model is other
+    if guide == "this model":
+        assert processor.unconditional_context == before
+    with hooks(base, directions, 0.8):
+        plain = other if guide == "another model" else base
+        guidance = Guidance(2.0, plain, unconditional_ids=ids[:, :3])
+        assert torch.equal(found, tokens_of(base, ids, logits_processor=LogitsProcessorList([guidance])))
+
+
+@pytest.mark.skipif(int(transformers.__version__[0]) < 5, reason="transformers 4.57 has neither")
+@pytest.mark.parametrize("kind", [{"penalty_alpha": 0.6, "top_k": 4}, {"dola_layers": "low"}], ids=str)
+def test_contrastive_search_and_dola_are_refused_with_and_without_remote_code(model, ids, kind):
+    with pytest.raises(ValueError, match="requires `trust_remote_code=True`"):
+        tokens_of(model, ids, **kind)
+    with pytest.raises(OSError, match="custom_generate would replace the steering; not supported"):
+        tokens_of(model, ids, trust_remote_code=True, **kind)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_made_in_a_block_starts_without_blocks(model, base, ids, copied):
+    plain, steered = logits(base, ids), logits(model, ids)
+    with model.disable_iti():
+        other = copied(model)
+        assert torch.equal(logits(other, ids), steered) and torch.equal(logits(model, ids), plain)
+    other.model._is_replica = True  # as DataParallel's threads and compiled passes, which see no contexts
+    assert torch.equal(logits(other, ids), steered)
+    del other.model._is_replica
+    with other.disable_iti():
+        assert torch.equal(logits(other, ids), plain) and torch.equal(logits(model, ids), steered)
+
+
 # Wrappers ---------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +291,24 @@ def test_a_lora_on_o_proj_neither_makes_the_shift_random_nor_stale(base, directi
         wrapped.base_model.model.merge_and_unload()
 
 
+def test_directions_are_not_projected_through_a_merged_lora(base, directions, ids):
+    peft = pytest.importorskip("peft")
+    model = steered_copy(base, directions, iti_alpha=1.5)
+    config = peft.LoraConfig(r=4, target_modules=["o_proj"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(model, config)
+    expected = logits(wrapped, ids)
+    wrapped.merge_adapter()
+    model.iti_alpha, other = 1.5, some_directions(base.config, seed=3)
+    assert_close(logits(wrapped, ids), expected)
+    for change in (lambda: model.set_iti_directions(other), lambda: setattr(model, "iti_top_k", 2)):
+        with pytest.raises(ValueError, match=r"merged into .*call unmerge_adapter\(\) first"):
+            change()
+    assert model.iti_top_k is None and model.iti_directions is directions
+    wrapped.unmerge_adapter()
+    assert_close(logits(wrapped, ids), expected)
+    model.iti_top_k = 2
+
+
 # Loading and changing ---------------------------------------------------------------------------------------------
 
 
@@ -273,10 +334,20 @@ def test_a_base_in_a_subfolder_is_read_and_named_whole(base, directions, ids, tm
         ITILlamaForCausalLM.from_base("meta/base", directions, subfolder="sub")
 
 
-@pytest.mark.parametrize("change", ["training", "in place", "data", "lora merged", "a new weight", "state_dict"])
+CHANGES = ["training", "in place", "data", "one value", "one row", "two rows", "lora merged", "a new weight"]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "state_dict"])
 def test_an_adapter_does_not_lose_weights_in_silence(steered, ids, tmp_path, change):
     kwargs = {}
-    if change == "training":
+    if change == "one value":
+        steered.model.layers[0].mlp.up_proj.weight.data[3, 7] += 5
+    elif change == "one row":
+        steered.model.embed_tokens.weight.data[50].add_(1e-3)
+    elif change == "two rows":
+        weight = steered.lm_head.weight.data
+        weight[[3, 4]] = weight[[4, 3]]
+    elif change == "training":
         optimizer = torch.optim.SGD(steered.parameters(), lr=1e-3)
         steered(ids, labels=ids).loss.backward()
         optimizer.step()
@@ -296,11 +367,31 @@ def test_an_adapter_does_not_lose_weights_in_silence(steered, ids, tmp_path, cha
     with pytest.raises(ValueError, match="the adapter form saves no weights"):
         steered.save_pretrained(tmp_path / "out", **kwargs)
     assert not (tmp_path / "out").exists()
-    if change in ("training", "in place", "data"):
+    if not kwargs and change not in ("lora merged", "a new weight"):
         steered.config.base_model_name_or_path = None
         steered.save_pretrained(tmp_path / "out")
         steered.set_iti_directions(steered.iti_directions)  # their shift is that of the new weights
         assert torch.equal(logits(ITILlamaForCausalLM.from_pretrained(tmp_path / "out"), ids), logits(steered, ids))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_an_adapter_into_which_the_same_weights_were_loaded_is_saved(steered, base, tmp_path, assign):
+    steered.load_state_dict(copy.deepcopy(base.state_dict()), assign=assign)
+    steered.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7, 3), (4096, 3), (2, 5, 8)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn], ids=str)
+def test_a_checksum_sees_every_value(shape, dtype):
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(dtype).flatten()
+    values = torch.cat([values[:1], values])[1:]  # one that does not start where its storage does
+    before = _checksum(values)
+    assert _checksum(values[:0]) == 0
+    assert before == _checksum(values.clone())
+    for place in {0, len(values) // 2, len(values) - 1}:
+        other = values.clone()
+        other[place] = 5
+        assert _checksum(other) != before
 
 
 def test_an_adapter_that_was_used_and_cast_is_saved(steered, ids, tmp_path):

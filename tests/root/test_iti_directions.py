@@ -192,6 +192,30 @@ def test_a_wrong_file_is_refused_by_name(path, change, says):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float16], ids=str)
+@pytest.mark.parametrize("framework", ["pt", "np"])
+def test_a_dtype_that_numpy_lacks_is_refused_by_name(path, dtype, framework):
+    rewrite(path, sigma=torch.ones(4).to(dtype))
+    with pytest.raises(ITIDirectionsError, match=f"{path}: sigma (is|has) .*; expected (torch.float32|I64 or F32)"):
+        ITIDirections.load(path, framework)
+
+
+@pytest.mark.parametrize("framework", ["pt", "np"])
+def test_the_first_wrong_value_is_named(path, framework):
+    for tensors, says in (
+        ({"directions": nan(torch.ones(40_000, 2))}, "directions holds NaN or infinity at place"),
+        ({"sigma": torch.arange(39_999.0, -1, -1) - 2}, "sigma in row 39998 is -1"),
+        ({"heads": torch.arange(40_000)[:, None].expand(-1, 2) // 2}, "names layer .*, head .* a second time"),
+        ({"heads": torch.arange(40_000)[:, None].expand(-1, 2) + 9}, "row 39991 names layer 40000, head 40000;"),
+    ):
+        whole = {"directions": torch.tensor([[0.6, 0.8]]).repeat(40_000, 1), "sigma": torch.ones(40_000)}
+        whole["heads"] = torch.arange(40_000)[:, None].repeat(1, 2)
+        size = {"num_hidden_layers": "40000", "num_attention_heads": "40000", "head_dim": "2"}
+        rewrite(path, size, drop=["scores"], **{k: v.contiguous() for k, v in (whole | tensors).items()})
+        with pytest.raises(ITIDirectionsError, match=says):
+            ITIDirections.load(path, framework)
+
+
 def test_a_file_that_is_no_safetensors_is_refused(path, tmp_path):
     whole = path.read_bytes()
     for name, content, says in (

@@ -182,7 +182,7 @@ def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
     elif source is not None:
         copy_tokenizer(source, folder)
     if source is not None and _is_steered(source / "config.json"):
-        same_weights = weights is not None and _first_change(weights, _samples(model)) is None
+        same_weights = weights is not None and _first_change(weights, _samples(model, False)) is None
         _take_along(source, folder, same_weights)
     return folder
 
