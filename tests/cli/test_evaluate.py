@@ -57,6 +57,17 @@ def test_prompts_of_a_file_are_measured_by_a_target(run, repo, tmp_path):
     assert "…" not in said and "Not measured" in (repo / "README.md").read_text()
 
 
+def test_a_pattern_is_printed_as_it_was_given(run, repo, tmp_path):
+    pattern = r"[a-z]_[a-z]|x[/b]y|\[bold]|:x:"
+    (tmp_path / "t[a].jsonl").write_text("".join(json.dumps({"prompt": f"def f{i}(x):\n"}) + "\n" for i in range(2)))
+    arguments = ["--tasks", tmp_path / "t[a].jsonl", "--target", pattern, "--max-new-tokens", 4]
+    code, said, err = run("evaluate", "--model", repo, *arguments)
+    assert code == 0, err
+    head, how = said[: said.index("plain")], " ".join(said.split())
+    assert pattern in "".join(head.replace("\u2502", "").replace("\u2503", "").split()), head
+    assert "t[a], 2 tasks" in how
+
+
 def test_a_probe_says_how_good_it_is(run, repo):
     code, said, err = run("evaluate", "--model", repo, "--target", "probe", "--max-new-tokens", 8, "--n", 4)
     assert code == 0, err

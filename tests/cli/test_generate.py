@@ -1,15 +1,20 @@
 """Answers at the command line: greedy, sampled, and through a chat template."""
 
+import io
 import json
 import shutil
+import sys
 
 import pytest
 import torch
 from reference import hooks, tiny_tokenizer
+from rich.console import ColorSystem
 from taught import TEMPLATE
 from transformers import LlamaForCausalLM
 
 from iti_llama import ITIDirections
+from iti_llama.toolkit.cli.options import console
+from iti_llama.toolkit.foundation import complete
 
 
 PROMPT = "def f7(x):\n"
@@ -94,6 +99,32 @@ def test_a_chat_without_a_template_is_refused(run, fitted_dir):
     assert code == 2 and "has no chat template" in err
 
 
-def test_an_answer_is_printed_after_its_prompt_as_it_is(run, fitted_dir):
-    code, out, _ = run("generate", "--model", fitted_dir, "--prompt", "[x](y)[bold]", "--max-new-tokens", 4)
-    assert code == 0 and out.startswith("[x](y)[bold]")
+def test_a_prompt_of_a_file_is_read_without_its_byte_order_mark(run, monkeypatch, fitted_dir, tmp_path):
+    monkeypatch.setattr(complete, "complete", lambda model, tokenizer, prompts, *args, **kwargs: prompts)
+    path = tmp_path / "prompt.txt"
+    arguments = ["generate", "--model", fitted_dir, "--prompt-file"]
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text("é", encoding)
+        assert run(*arguments, path) == (0, "éé\n", "")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffé"))
+    assert run(*arguments, "-") == (0, "éé\n", "")
+    path.write_text("é", "utf-16")
+    code, _, err = run(*arguments, path)
+    assert code == 2 and f"{path}: not UTF-8 at byte 0; expected a text in UTF-8" in err
+
+
+@pytest.mark.parametrize("text", ["[x](y)[bold]", "ys[1:x:2]", "word " * 30 + "\tend", "a\rb"])
+def test_prompt_and_answer_are_printed_as_they_are(run, monkeypatch, fitted_dir, text):
+    monkeypatch.setattr(complete, "complete", lambda model, tokenizer, prompts, *args, **kwargs: [text] * len(prompts))
+    arguments = ["generate", "--model", fitted_dir, "--prompt", f"{text}="]
+    assert run(*arguments) == (0, f"{text}={text}\n", "")
+    code, out, _ = run(*arguments, "--compare")
+    assert code == 0 and out.count(f"\n{text}={text}\n") == 2
+    assert run(*arguments, "--quiet") == (0, "", "")
+
+
+def test_an_answer_is_bold_at_a_terminal(run, monkeypatch, fitted_dir):
+    monkeypatch.setattr(complete, "complete", lambda model, tokenizer, prompts, *args, **kwargs: ["b"])
+    monkeypatch.setattr(console, "_color_system", ColorSystem.STANDARD)
+    code, out, _ = run("generate", "--model", fitted_dir, "--prompt", "a")
+    assert (code, out) == (0, "a\x1b[1mb\x1b[0m\n")

@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 
 from iti_llama import ITIDirections
 from iti_llama.toolkit.data.labelled_set import write_examples
+from iti_llama.toolkit.repo.push import Pushed
 
 
 RESULTS = ("iti_report.json", "sweep.json", "evaluation.json", "README.md", "config.json")
@@ -208,11 +209,45 @@ def test_other_alphas_are_swept_and_measured_anew(start, again):
     assert "| steered (alpha 1) |" in (again / "README.md").read_text()
 
 
-def test_where_nothing_is_chosen_the_card_says_so_and_nothing_is_pushed(start, again):
-    code, said, err = start(again, "--kl-guard", 0, "--push", "me/x")
+def test_what_was_chosen_is_pushed_and_where_nothing_was_the_card_says_so(start, tmp_path, monkeypatch):
+    out, pushed = tmp_path / "repo", []
+
+    def push(*args, **kwargs):
+        pushed.append((args, kwargs))
+        return Pushed("me/x", "c0ffee", None, ("config.json", "README.md"), None)
+
+    monkeypatch.setattr("iti_llama.toolkit.repo.push.push", push)
+    options = ["--self-contained", "--push", "me/x", "--private", "--token", "hf_secret"]
+    code, said, err = start(out, *options)
+    assert code == 0, err
+    assert pushed == [((out, "me/x"), {"private": True, "token": "hf_secret"})]
+    assert "me/x at c0ffee: 2 files" in said
+    assert not any(b"hf_secret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+    code, said, err = start(out, *options, "--kl-guard", 0)
     assert code == 2 and "not pushed to me/x: no strength was chosen (no point beats plain inside the guard" in err
-    assert "2 of 3, no strength chosen: " in said
-    assert "No strength was chosen: no point beats plain" in (again / "README.md").read_text()
+    assert "2 of 3, no strength chosen: " in said and len(pushed) == 1
+    assert "No strength was chosen: no point beats plain" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "options,said",
+    [
+        (
+            ["--push", "me/x", "--token", "hf_x"],
+            "which nobody else can load; pass --self-contained, or",
+        ),
+        (
+            ["--push", "me/x", "--self-contained"],
+            "--push me/x, but there is no token: log in with",
+        ),
+        (["--push", "a/b/c", "--self-contained", "--token", "hf_x"], "Repo id must be"),
+    ],
+)
+def test_a_push_that_cannot_be_is_refused_before_the_work(start, tmp_path, monkeypatch, options, said):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    code, out, err = start(tmp_path / "repo", *options)
+    assert code == 2 and said in err and out == "" and not list(tmp_path.iterdir())
 
 
 def test_a_target_takes_the_place_of_the_labels(start, whole, tmp_path):

@@ -1,10 +1,18 @@
 """`sweep` of a fitted repo: pairs by default, a target, or a budget alone."""
 
+import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+
+from iti_llama.toolkit.cli.sweep import confirmed_table, sweep_plot, sweep_table
+from iti_llama.toolkit.foundation.intervals import estimate
+from iti_llama.toolkit.measure.sweep import Point, Rates
+from iti_llama.toolkit.measure.tasks import TaskSet
 
 
 @pytest.fixture
@@ -31,6 +39,30 @@ def test_the_table_of_a_confirmation_is_not_cut_at_80_columns(run, repo):
     code, said, err = run("sweep", "--model", repo, "--alphas", "1.2", "--confirm", "held-out:test")
     assert code == 0, err
     assert "…" not in said
+
+
+@pytest.mark.parametrize("target", ["[a-z]_[a-z]", "x[/b]y", r"\[bold]"])
+def test_the_tables_show_a_pattern_as_it_was_given(target):
+    share = estimate([0, 1], ["a", "b"])
+    rates = Rates(share, share, share)
+    points = [Point(1, alpha, "all", rates, rates, None, 0.1, 0.1) for alpha in (0.0, 1.0)]
+    tasks = TaskSet("t[a]", "ab", target, None, None, {}, sound="intact")
+    rows = [SimpleNamespace(condition=c, alpha=1, correct=share, target=share, target_change=share) for c in "ab"]
+    printed = Console(width=200, file=io.StringIO())
+    printed.print(sweep_plot(points, target, "intact"))
+    printed.print(sweep_table(SimpleNamespace(points=points, best=points[1], why=""), tasks))
+    printed.print(confirmed_table(rows, tasks))
+    said = printed.file.getvalue()
+    assert said.count(target) == 3 and "confirmed on t[a]" in said
+
+
+def test_a_pattern_with_two_ends_of_lines_is_swept_and_drawn(run, repo, tmp_path):
+    target, out = r"^    return$|^\w+ x$", tmp_path / "out"
+    arguments = ["--target", target, "--alphas", "1.2", "--n", 3, "--max-new-tokens", 10, "--out", out]
+    code, said, err = run("sweep", "--model", repo, *arguments)
+    assert code == 0, err
+    assert json.loads((out / "sweep.json").read_text())["target"] == f"matches {target}" in " ".join(said.split("\n"))
+    assert (out / "figures" / "sweep.png").is_file()
 
 
 def test_a_budget_needs_no_target_and_claims_no_effect(run, repo):

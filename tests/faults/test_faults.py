@@ -16,6 +16,7 @@ import time
 import pytest
 from hub import TOKEN
 from reference import tiny_llama, tiny_tokenizer
+from safetensors.torch import load_file
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example, write_examples
@@ -23,6 +24,9 @@ from iti_llama.toolkit.foundation.package import ROOT
 
 
 MOMENTS = int(os.environ.get("FAULTS", "2"))
+DISKS = (1500, 700, 3000)[: MOMENTS // 2]
+"""Bytes of a file that a full disk takes."""
+
 COMMAND = [sys.executable, "-m", "iti_llama.toolkit.cli"]
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -74,11 +78,12 @@ def run(arguments, environment=None, kill_after=None, **kwargs) -> subprocess.Co
 @pytest.fixture
 def forked(monkeypatch):
     """As `run`, in a fork of a process that has done the imports, so that every moment lies in the work: the exit
-    code, or None after kill -9."""
+    code, or None after kill -9. `disk`: bytes that a file may have at most, as on a disk that is full then."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    def begin(arguments, kill_after=None) -> int | None:
-        script = "import sys\nfrom transformers.utils import logging\nfrom iti_llama.toolkit.cli import main\n"
+    def begin(arguments, kill_after=None, disk=None) -> int | None:
+        script = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({disk}, {disk}))\n" if disk else ""
+        script += "import sys\nfrom transformers.utils import logging\nfrom iti_llama.toolkit.cli import main\n"
         script += f"logging.disable_progress_bar()\nsys.argv[1:] = {[*map(str, arguments)]}\nmain()"
         process = FORKS.Process(target=exec, args=(script, {}))
         process.start()
@@ -120,18 +125,20 @@ def test_fit(forked, base_folder, data, tmp_path):
             "--cache", tmp_path / "cache", "--batch-size", 4, "--top-k", 3,
         ]  # fmt: skip
 
-    seconds = undisturbed_fork(forked, arguments(tmp_path / "whole"))
-    expected = sums(tmp_path / "whole")
+    seconds, cache = undisturbed_fork(forked, arguments(tmp_path / "whole")), tmp_path / "cache"
+    expected, captured = sums(tmp_path / "whole"), visible(cache)
     for number, moment in enumerate(moments(seconds, "fit", imports=0)):
         out = tmp_path / f"out{number}"
-        for file in (tmp_path / "cache").glob("*.safetensors"):
-            file.unlink()
-        if forked(arguments(out), kill_after=moment) is None and out.exists():
+        shutil.rmtree(cache)
+        killed = forked(arguments(out), kill_after=moment) is None
+        assert {file.name for file in cache.glob("[!.]*.safetensors")} <= captured.keys()
+        assert all(load_file(file) for file in cache.rglob("[!.]*.safetensors"))  # parts too are whole or not there
+        if killed and out.exists():
             assert sums(out) == expected  # it was there whole already
             continue
         if not out.exists():
             assert forked(arguments(out)) == 0
-        assert sums(out) == expected
+        assert sums(out) == expected and visible(cache) == captured
 
 
 def test_evaluate(forked, tmp_path):
@@ -150,6 +157,10 @@ def test_evaluate(forked, tmp_path):
         assert forked(arguments(out)) == 0
         assert (out / "evaluation.json").read_text() == (tmp_path / "whole" / "evaluation.json").read_text()
         assert sums(out) == sums(tmp_path / "whole")
+    for disk in DISKS:
+        out = tmp_path / f"disk{disk}"
+        assert forked(arguments(out), disk=disk) != 0
+        assert forked(arguments(out)) == 0 and visible(out) == visible(tmp_path / "whole")
 
 
 def test_sweep(forked, tmp_path):
@@ -171,6 +182,12 @@ def test_sweep(forked, tmp_path):
         out = tmp_path / f"out{number}"
         forked(arguments(out), kill_after=moment)
         assert config.read_bytes() in (old, new)
+        assert forked(arguments(out)) == 0
+        assert visible(out) == visible(whole) and config.read_bytes() == new
+    for disk in DISKS:
+        config.write_bytes(old)
+        out = tmp_path / f"disk{disk}"
+        assert forked(arguments(out), disk=disk) != 0 and config.read_bytes() == old
         assert forked(arguments(out)) == 0
         assert visible(out) == visible(whole) and config.read_bytes() == new
 
@@ -290,33 +307,37 @@ def test_the_save_after_a_killed_one_gives_the_bytes_of_an_undisturbed_one(kille
 
 
 @pytest.mark.parametrize("command", ["fit", "convert"])
-def test_a_disk_that_takes_no_more_leaves_nothing_half_written(base_folder, data, tmp_path, command):
-    out = tmp_path / "out"
-    arguments = [
-        "fit",
-        "--base",
-        base_folder,
-        "--data",
-        data,
-        "--out",
-        out,
-        "--permutations",
-        0,
-        "--folds",
-        3,
-        "--self-contained",
-    ]
+def test_a_disk_that_takes_no_more_leaves_nothing_half_written(base_folder, data, forked, tmp_path, command):
+    arguments = ["fit", "--data", data, "--permutations", 0, "--folds", 3, "--self-contained"]
     if command == "convert":
-        arguments = ["convert", older_files(tmp_path / "old"), "--base", base_folder, "--out", out]
-    limit = 2048
+        arguments = ["convert", older_files(tmp_path / "old")]
+    arguments += ["--base", base_folder, "--out"]
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert forked([*arguments, out], disk=2048) != 0
+    assert not out.exists() and not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
+    assert forked([*arguments, out]) == 0 and forked([*arguments, whole]) == 0
+    assert sums(out) == sums(whole) and (out / "config.json").is_file()
+
+
+def test_a_push_from_a_full_disk_leaves_no_commit(hub, base_dir, directions, tmp_path):
+    """The tokenizer, which comes from the base, finds no room."""
+    model = ITILlamaForCausalLM.from_base(base_dir, directions)
+    model.config.base_model_name_or_path = "meta/base"
+    model.save_pretrained(tmp_path / "repo")
+    arguments = ["push", tmp_path / "repo", "me/steered"]
+    environment = hub.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 
-    found = run(arguments, environment={"PYTHONDONTWRITEBYTECODE": "1"}, preexec_fn=small_files)
-    assert found.returncode != 0
-    assert not out.exists() and not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
-    assert run(arguments).returncode == 0 and (out / "config.json").is_file()
+    assert run(arguments, environment, preexec_fn=small_files).returncode != 0
+    assert "me/steered" not in hub.repos
+    assert run(arguments, environment).returncode == 0
+    after = hub.repos.pop("me/steered").at("main")[1]
+    if MOMENTS > 2:
+        assert run(arguments, environment).returncode == 0
+        assert hub.repos["me/steered"].at("main")[1] == after
+    assert {"tokenizer.json", "config.json", "SHA256SUMS"} <= after.keys()
 
 
 def test_a_killed_push_leaves_no_commit(hub, base_folder, directions, tmp_path):

@@ -1,6 +1,10 @@
 """What a program in the sandbox cannot do."""
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -141,8 +145,9 @@ def test_nothing_is_written_outside(sandbox, tmp_path):
     for path in (tmp_path / "x", "/usr/x", "/job/x", "/x", "/dev/shm/x"):
         run = sandbox.run(f"open({str(path)!r}, 'w').write('x')\nprint('wrote')")
         assert "wrote" not in run.stdout, path
-    assert sandbox.run("open('/tmp/x', 'w').write('x')\nprint(open('/tmp/x').read())").stdout == "x\n"
-    assert not Path("/tmp/x").exists()
+    own = f"/tmp/iti-sandbox-test-{os.getpid()}"
+    assert sandbox.run(f"open({own!r}, 'w').write('x')\nprint(open({own!r}).read())").stdout == "x\n"
+    assert not Path(own).exists()
 
 
 def test_a_large_file_is_refused(sandbox):
@@ -177,8 +182,46 @@ def test_forty_at_a_time_beside_one_that_forks_are_all_right(sandbox):
 def test_a_program_that_cannot_be_started_is_an_error_of_the_sandbox(sandbox):
     tight = Sandbox(Limits(seconds=5))
     object.__setattr__(tight.limits, "memory", 1 << 20)  # too little for the interpreter
-    with pytest.raises(SandboxError, match="could not be started"):
+    with pytest.raises(SandboxError, match=r"could not be started .*\(.+\); pass .*--allow-unsandboxed"):
         tight.run("print(1)")
+
+
+AS_ANOTHER = r"""
+import sys
+sys.path.insert(0, sys.argv[1])
+from sandbox import Limits, Sandbox
+sandbox = Sandbox(Limits(seconds=5))
+for path in ("/tmp/x", "/x", "/job/x", "/usr/x"):
+    run = sandbox.run(f"open({path!r}, 'w').write('x')\nprint('wrote')")
+    print(path, run.stdout.strip() or run.stderr.strip().splitlines()[-1].split(":")[0])
+"""
+
+
+@pytest.fixture
+def another():
+    """How a command is begun as a user who is not root and has namespaces, and an interpreter which that user can
+    run."""
+    if os.geteuid() != 0:
+        pytest.skip("not root: the other tests of this file are those of a user who is not")
+    begin = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+    if subprocess.run([*begin, "unshare", "--map-root-user", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("users who are not root have no namespaces on this machine")
+    for python in (sys.executable, "/usr/bin/python3"):
+        if shutil.which(python) and not subprocess.run([*begin, "test", "-x", os.path.realpath(python)]).returncode:
+            return [*begin, python]
+    pytest.skip("no Python that another user can run")
+
+
+def test_a_user_who_is_not_root_has_the_same_walls(another):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        shutil.copy(module.__file__, folder)
+        command = [*another, "-B", "-c", AS_ANOTHER, folder]
+        found = subprocess.run(
+            command, capture_output=True, text=True, env={"HOME": folder, "PATH": os.environ["PATH"]}
+        )
+    assert found.stderr == ""
+    assert found.stdout.splitlines() == ["/tmp/x wrote", "/x OSError", "/job/x OSError", "/usr/x OSError"]
 
 
 def test_dataclasses_and_main_are_as_in_a_script(sandbox):

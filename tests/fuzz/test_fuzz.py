@@ -8,6 +8,7 @@ import pickle
 import random
 import subprocess
 import sys
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import some_directions, tiny_config
 from safetensors.torch import save_file
+from transformers import AutoConfig, LlamaConfig
 
 from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig
+from iti_llama.configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS
 from iti_llama.toolkit.data.labelled_set import read_examples
 from iti_llama.toolkit.repo.legacy_files import read_legacy
 from iti_llama.toolkit.repo.unpickle import LegacyError
@@ -97,6 +100,75 @@ def test_the_fields_of_a_config(tmp_path, fields):
         assert getattr(config, name) == value
 
 
+def loads_to_what_it_says_or_is_refused(folder, data: bytes) -> None:
+    """The oracle for the fields of a Llama is its own configuration."""
+    (folder / "config.json").write_bytes(data)
+    try:
+        config = ITILlamaConfig.from_pretrained(folder)
+    except (ValueError, OSError) as error:
+        assert str(error)
+        return
+    fields = json.loads(data)
+    plain = LlamaConfig(**{name: value for name, value in fields.items() if name in (*LLAMA_FIELDS, *FREE_FIELDS)})
+    for name in (*LLAMA_FIELDS, "max_position_embeddings", "pad_token_id", "bos_token_id", "eos_token_id"):
+        assert repr(getattr(config, name, None)) == repr(getattr(plain, name, None)), name
+    for name in names:
+        assert getattr(config, name) == fields.get(name, getattr(ITILlamaConfig(), name))
+    said = {} if fields.get("iti_behaviours") is None else fields["iti_behaviours"]
+    assert config.iti_behaviours.keys() == said.keys()
+    for name, entry in config.iti_behaviours.items():
+        assert entry == entry | said[name]
+
+
+ropes = st.dictionaries(
+    st.sampled_from(["rope_type", "rope_theta", "factor", "low_freq_factor", "original_max_position_embeddings"]),
+    st.one_of(words, st.sampled_from(["llama3", "default", "linear", "yarn"])),
+)
+entries = st.dictionaries(st.sampled_from(["file", "alpha", "top_k", "scope"]), words)
+behaviours = st.dictionaries(st.sampled_from(["style", "default", "a b", "../x", ""]), st.one_of(words, entries))
+llama_fields = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys((*LLAMA_FIELDS, *FREE_FIELDS, "num_labels", "id2label", "layer_types"), words)
+    | {"rope_parameters": st.one_of(words, ropes), "rope_scaling": st.one_of(words, ropes)}
+    | {"iti_behaviours": st.one_of(words, behaviours)},
+)
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    fields = {name: value for name, value in tiny_config().to_dict().items() if name != "model_type"}
+    ITILlamaConfig(**fields, iti_behaviours={"style": {"alpha": 0.5}}).save_pretrained(folder)
+    return folder, (folder / "config.json").read_bytes()
+
+
+@fuzz
+@given(changes)
+def test_the_bytes_of_a_config(config_file, how):
+    loads_to_what_it_says_or_is_refused(config_file[0], changed(config_file[1], how))
+
+
+@fuzz
+@given(llama_fields)
+def test_the_llama_fields_and_behaviours_of_a_config(config_file, fields):
+    folder, whole = config_file
+    some = dict(sorted(fields.items(), key=lambda item: repr(item))[:2])  # with more, most are refused
+    loads_to_what_it_says_or_is_refused(folder, json.dumps(json.loads(whole) | some).encode())
+
+
+@pytest.mark.parametrize(
+    "field,value",
+    [("num_attention_heads", 0), ("head_dim", "x"), ("rope", {"rope_type": "llama3"}), ("num_labels", 1 << 70)],
+)
+def test_what_transformers_stumbles_over_is_named(config_file, field, value):
+    folder, whole = config_file
+    field = field if field != "rope" else ("rope_parameters" if b"rope_parameters" in whole else "rope_scaling")
+    (folder / "config.json").write_text(json.dumps(json.loads(whole) | {field: value}))
+    for loader in (ITILlamaConfig, AutoConfig):
+        with pytest.raises(ValueError, match=f"{folder}/config.json: .*{field}"):
+            loader.from_pretrained(folder)
+
+
 @fuzz
 @given(changes)
 def test_a_labelled_set(tmp_path, how):
@@ -109,6 +181,30 @@ def test_a_labelled_set(tmp_path, how):
         assert str(path) in str(error), error
         return
     assert {example.label for example in examples} == {0, 1}
+
+
+numbers = st.recursive(st.one_of(words, st.integers(-(1 << 70), 1 << 70)), lambda part: st.lists(part, max_size=3))
+shared = words.map(lambda part: reduce(lambda inner, _: [inner, inner], range(40), part))
+parts = st.one_of(numbers, shared)
+legacy = st.fixed_dictionaries(
+    {"directions": st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 3)), parts, max_size=3)},
+    optional={"num_layers": words, "num_heads": words, "all_head_accs": parts, "top_heads": parts}
+    | {"metadata": st.builds(dict, alpha=parts)}
+    | {"top_heads_scores": st.lists(st.builds(dict, layer=parts, head=parts, auc=parts))},
+)
+
+
+@fuzz
+@given(legacy)
+def test_what_a_legacy_pickle_holds(tmp_path, content):
+    path = tmp_path / "directions.pkl"
+    path.write_bytes(pickle.dumps(content, 4))
+    try:
+        found = read_legacy(path)
+    except LegacyError as error:
+        assert str(path) in str(error) and len(str(error)) < 500, error
+        return
+    assert all(np.isfinite(vector).all() for vector, _ in found.vectors.values())
 
 
 @fuzz
@@ -197,11 +293,11 @@ def large_pickle(kind: str, protocol: int) -> bytes:
 
 
 # Of 4 to 8 MiB each. The last number is the multiple of its size that reading may take, besides CONSTANT: measured,
-# and a fifth more. Twice the file suffices for directions of a usual shape; the others become Python objects.
+# and a fifth more. Twice the file suffices for directions; the others become Python objects.
 LARGE = {
     "directions": (".safetensors", lambda path: large_directions(path, 8192, 128), 2),
-    "directions, one row": (".safetensors", lambda path: large_directions(path, 1, 1 << 20), 15),
-    "directions, one number a row": (".safetensors", lambda path: large_directions(path, 150_000, 1), 44),
+    "directions, one row": (".safetensors", lambda path: large_directions(path, 1, 1 << 20), 2),
+    "directions, one number a row": (".safetensors", lambda path: large_directions(path, 150_000, 1), 2),
     "labelled set": (".jsonl", lambda path: large_set(13_000, "    return x\n" * 42), 4),
     "labelled set, short rows": (".jsonl", lambda path: large_set(100_000, "x"), 9),
     "labelled set, wide characters": (

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from reference import hooks
+from reference import hooks, tiny_tokenizer
+from taught import TEMPLATE
+from tokenizers import processors
 
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 
@@ -39,3 +41,48 @@ def test_kl_and_perplexity_are_those_of_two_plain_passes(tiny, plain, tokenizer)
         assert damage.perplexity_plain == pytest.approx(np.exp(np.concatenate(before).mean()), rel=1e-4)
         assert damage.perplexity_steered == pytest.approx(np.exp(np.concatenate(after).mean()), rel=1e-4)
         assert damage.tokens == sum(map(len, before))
+
+
+WITHOUT_BOS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}\n{% endfor %}"
+
+
+def with_template(tokenizer, template=None):
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def adds_nothing(tokenizer):
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "change,text,tokens",
+    [
+        (with_template, "ab", ["<bos>", "a", "b"]),
+        (adds_nothing, "ab", ["a", "b"]),
+        (lambda t: with_template(t, WITHOUT_BOS), "ab", ["a", "b"]),
+        (lambda t: with_template(t, TEMPLATE), "<bos>[user]ab", ["<bos>", *"[user]ab"]),
+        (lambda t: with_template(t, TEMPLATE), "ab", ["<bos>", "a", "b"]),
+        (lambda t: adds_nothing(with_template(t, TEMPLATE)), "<bos>ab", ["<bos>", "a", "b"]),
+    ],
+)
+def test_a_text_after_no_prompt_is_scored_from_its_second_token_with_one_bos(tiny, plain, change, text, tokens):
+    ids = tiny_tokenizer().convert_tokens_to_ids(tokens)
+    (found,) = measure_divergence(tiny, change(tiny_tokenizer()), [Text("", text, "a")], [0.7])
+    p = logs(plain, ids)[:-1]
+    with hooks(plain, tiny.iti_directions, 0.7):
+        q = logs(plain, ids)[:-1]
+    assert found.tokens == len(ids) - 1
+    assert found.kl.mean == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3)
+    assert found.perplexity_plain == pytest.approx(
+        float(np.exp(-p.gather(-1, torch.tensor(ids[1:])[:, None]).mean())), rel=1e-4
+    )
+
+
+def test_a_text_without_a_token_to_score_says_nothing(tiny):
+    tokenizer = adds_nothing(tiny_tokenizer())
+    (found,) = measure_divergence(tiny, tokenizer, [Text("", "ab", "a")], [0.7])
+    assert measure_divergence(tiny, tokenizer, [Text("", "c", "b"), Text("", "ab", "a")], [0.7]) == [found]
+    with pytest.raises(ValueError, match="none of 1 texts has a token to score"):
+        measure_divergence(tiny, tokenizer, [Text("", "c", "b")], [0.7])

@@ -30,6 +30,15 @@ def test_questions_are_read_as_truthfulqa_scores_them(questions):
     assert questions[1].true == ("Yes.", "Of course.")
 
 
+def test_a_csv_with_a_byte_order_mark_or_line_ends_of_windows_is_the_same(questions, tmp_path):
+    text = CSV.replace("Type,Category,", "").replace("A,B,", "")  # so that a column that is read comes first
+    (tmp_path / "u.csv").write_text(text, "utf-8-sig", newline="\r\n")
+    assert read_questions(tmp_path / "u.csv") == questions
+    (tmp_path / "u.csv").write_text(CSV, "utf-16")
+    with pytest.raises(ValueError, match=r"u\.csv: not UTF-8 at byte 0; expected a CSV file in UTF-8"):
+        read_questions(tmp_path / "u.csv")
+
+
 def test_scores_are_sums_of_plain_log_probabilities_with_the_shift_from_the_answer_on(
     tiny, plain, tokenizer, questions
 ):

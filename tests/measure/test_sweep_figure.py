@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from iti_llama.toolkit.foundation.intervals import estimate
@@ -32,9 +33,9 @@ RANDOM = [[rates(1, share)] * 4 for share in (0.1, 0.5)]
 
 @pytest.fixture
 def drawn(tmp_path):
-    def draw(points=POINTS, chosen=POINTS[2], found=RANDOM, target="idiomatic") -> np.ndarray:
+    def draw(points=POINTS, chosen=POINTS[2], found=RANDOM, target="idiomatic", **kwargs) -> np.ndarray:
         path = tmp_path / f"{len([*tmp_path.iterdir()])}" / "new.png"
-        assert sweep_figure(points, chosen, ALPHAS, found, target, path) == path
+        assert sweep_figure(points, chosen, ALPHAS, found, target, path, **kwargs) == path
         assert path.read_bytes().startswith(b"\x89PNG")
         return imread(path)[..., :3]
 
@@ -93,3 +94,28 @@ def test_minus_alpha_is_on_the_left_and_divergence_below(drawn):
 def test_the_chosen_alpha_and_the_name_of_the_target_are_shown(drawn):
     assert not np.array_equal(drawn(), drawn(chosen=POINTS[1]))
     assert not np.array_equal(drawn(), drawn(target="rare techniques"))
+
+
+@pytest.fixture
+def figure(drawn, monkeypatch):
+    """Draws, and returns what matplotlib was told to draw."""
+
+    def draw(**kwargs) -> Figure:
+        drawing, save = [], Figure.savefig
+        monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: drawing.append(self) or save(self, *a, **k))
+        drawn(**kwargs)
+        return drawing[0]
+
+    return draw
+
+
+@pytest.mark.parametrize("target", [r"^    return$|^\w+$", "$a$", r"\$\d+ or \$x$", "one $", r"\$"])
+def test_a_pattern_is_shown_as_it_is_and_not_as_a_formula(figure, target):
+    texts = figure(target=target).axes[0].get_legend().get_texts()
+    shown = [text._preprocess_math(text.get_text()) for text in texts]
+    assert (target, False) in shown and (f"{target}, random directions", False) in shown
+
+
+def test_alpha_is_in_sigmas_where_it_is(figure):
+    assert figure().axes[1].get_xlabel() == "alpha, in sigmas (dotted: chosen)"
+    assert figure(site="residual", chosen=None).axes[1].get_xlabel() == "alpha (nothing chosen)"

@@ -77,6 +77,14 @@ def test_a_missing_file_and_a_missing_function_are_named(write, sandbox, tmp_pat
         predicate(write("def wanted(:\n"), sandbox)
 
 
+def test_a_predicate_with_a_byte_order_mark_is_read_and_another_encoding_is_refused_by_name(write, sandbox, tmp_path):
+    spec = write("\ufeffdef wanted(prompt, text):\n    return text == 'é'\n")
+    assert predicate(spec, sandbox).score([""] * 2, ["é", "e"]) == [1.0, 0.0]
+    (tmp_path / "targets.py").write_text("def wanted(prompt, text): return 1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"targets\.py: not UTF-8 at byte 0; expected a Python file in UTF-8"):
+        predicate(spec, sandbox)
+
+
 def test_lines_that_a_predicate_prints_are_not_taken_for_values(write, sandbox):
     source = """
         import sys

@@ -9,11 +9,11 @@ import torch
 from reference import hooks, tiny_llama, tiny_tokenizer
 from typer.testing import CliRunner
 
-from iti_llama import ITIDirections
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.data.labelled_set import read_examples
 from iti_llama.toolkit.measure.multiple_choice import read_questions
-from iti_llama.toolkit.repo.truthfulqa import labelled_rows, read_texts
+from iti_llama.toolkit.repo.truthfulqa import labelled_rows, read_texts, reproduce
 
 
 THINGS = ("cat", "dog", "sun", "rain", "king", "name", "list", "loop", "sum", "word", "line", "file")
@@ -130,3 +130,19 @@ def test_texts_of_one_s_own_are_read_and_bad_ones_named(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "one"}\n{"words": "two"}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_texts(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize("stop", ["capture", "questions"])
+def test_a_steered_model_that_was_interrupted_is_as_it_was(made, adapter_dir, tmp_path, stop):
+    model = ITILlamaForCausalLM.from_pretrained(adapter_dir, iti_top_k=4, iti_scope="generated", iti_alpha=0.3)
+    before = model.iti_directions
+
+    def progress(step, rows):
+        if step == stop:
+            raise KeyboardInterrupt
+
+    questions = read_questions(made[0] / "TruthfulQA.csv")
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(model, tiny_tokenizer(), questions, tmp_path / "out", top_k=3, alpha=2.0, progress=progress)
+    assert model.iti_directions is before
+    assert (model.iti_alpha, model.iti_scope, model.iti_top_k) == (0.3, "generated", 4)

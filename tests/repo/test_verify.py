@@ -1,13 +1,17 @@
 """Push, pull and verify, of both forms, against the server on loopback."""
 
+import hashlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from iti_llama.toolkit import cli
-from iti_llama.toolkit.repo.verify import verify
+from iti_llama.toolkit.foundation.package import ROOT, __version__
+from iti_llama.toolkit.repo.folder import CODE
+from iti_llama.toolkit.repo.verify import released, verify
 
 
 ADAPTER = pytest.mark.parametrize("folder", ["adapter"], indirect=True)
@@ -38,8 +42,25 @@ def test_a_repo_of_ours_is_found_to_be_ours(clean, form):
     assert any("trust_remote_code=True runs" in note for note in found.notes)
 
 
-def _change(path, old, new):
-    path.write_text(path.read_text().replace(old, new))
+def test_code_of_an_earlier_release_is_known_and_no_problem(clean):
+    shutil.copy(Path(__file__).with_name("iti_directions-0.1.0.txt"), clean / "iti_directions.py")
+    found = verify(str(clean))
+    assert found.problems == ()
+    assert {file.name: file.status for file in found.code}["iti_directions.py"] == "released 0.1.0"
+
+
+def test_the_table_of_released_code_has_no_other_files_for_this_version():
+    own = {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in CODE}
+    assert released().get(__version__, own) == own
+
+
+def _change(path, old, new, times=-1):
+    path.write_text(path.read_text().replace(old, new, times))
+
+
+def _dangle(path, to="/nowhere"):
+    path.unlink(missing_ok=True)
+    path.symlink_to(to)
 
 
 def _disguise(folder):
@@ -72,6 +93,49 @@ TAMPERED = [
     (lambda f: (f / "iti_directions.safetensors").write_bytes(b"no"), "the directions cannot be used"),
     (lambda f: (f / "iti_directions.safetensors").unlink(), "there is no such file"),
     (lambda f: _change(f / "config.json", '"iti_llama"', '"llama"'), "model_type 'llama'"),
+    (lambda f: (f / "RUN.PY").write_text("x"), "RUN.PY is no file of this package"),
+    (lambda f: (f / "w.PT").write_bytes(b""), "w.PT can hold a pickle"),
+    (lambda f: (f / "a.so").write_bytes(b""), "a.so is compiled code"),
+    (lambda f: (f / "b.pyc").write_bytes(b""), "b.pyc is compiled code"),
+    (lambda f: (f / "x.JSON").write_text('{"auto_map": {"A": "b.c"}}'), "x.JSON maps A to b.c"),
+    (
+        lambda f: (f / "sub").mkdir() or (f / "sub" / "tokenizer.json").write_text('{"auto_map": "b.c"}'),
+        "sub/tokenizer.json maps",
+    ),
+    (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.safetensors"}}'),
+        "takes weights from '../../secret.safetensors', which is no file of the repo",
+    ),
+    (
+        lambda f: _change(f / "config.json", "{", '{"transformers_weights": "../base/model.safetensors",', 1),
+        "config.json takes weights from '../base/model.safetensors'",
+    ),
+    (
+        lambda f: _change(f / "config.json", "{", '{"iti_alfa": 3,', 1),
+        "config.json will not load: iti_alfa is no field",
+    ),
+    (
+        lambda f: _change(f / "config.json", '"iti_alpha": ', '"iti_alpha": "x", "was": '),
+        "config.json will not load: iti_alpha is 'x'; expected a finite number",
+    ),
+    (
+        lambda f: _change(f / "config.json", '"iti_alpha": ', '"iti_alpha": 1%s, "was": ' % ("0" * 400)),
+        "config.json will not load",
+    ),
+    (
+        lambda f: _change(
+            f / "config.json", '"iti_behaviours": ', '"iti_behaviours": {"b": {"file": "../x"}}, "was": '
+        ),
+        "iti_behaviours['b']: file is '../x'; expected a plain file name",
+    ),
+    (lambda f: _dangle(f / "config.json"), "config.json is a link to somewhere else"),
+    (lambda f: _dangle(f / "README.md"), "README.md is a link to somewhere else"),
+    (lambda f: _dangle(f / "SHA256SUMS"), "SHA256SUMS is a link to somewhere else"),
+    (lambda f: _dangle(f / "SHA256SUMS", "gone"), "SHA256SUMS is a link to nothing"),
+    (lambda f: _dangle(f / "stray", "stray"), "stray is a link to somewhere else"),
+    (lambda f: _dangle(f / "iti_directions.safetensors"), "the directions cannot be used"),
+    (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "SHA256SUMS is no text that can be read"),
+    (lambda f: (f / "SHA256SUMS").write_text(""), "config.json is not in SHA256SUMS"),
     (lambda f: (f / "custom_generate").mkdir() or (f / "custom_generate" / "x.txt").write_text(""), "custom_generate"),
 ]
 

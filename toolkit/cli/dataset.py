@@ -11,10 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.neocoder import REPOSITORY
-from .options import DeviceMap, Dtype, Json, Seed, Unsandboxed, console, progress_bar
+from .options import DeviceMap, Dtype, Json, Seed, Unsandboxed, console, progress_bar, say_next
 
 
 dataset = typer.Typer(help="Make a labelled set.", no_args_is_help=True)
+
+Source = Annotated[
+    str, typer.Option(help="folder with NeoCoder's files, or the address of one", show_default="NeoCoder's own")
+]
+
+FIT = "iti-llama fit --base BASE --data {data} --out REPO"
 
 
 @dataset.command()
@@ -23,6 +29,7 @@ def pairs(
     groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
     behaviour: Annotated[str, typer.Option(help="what label 1 is: idiomatic or commented")] = "idiomatic",
     seed: Seed = 0,
+    json_: Json = False,
 ) -> None:
     """Solutions of the bundled corpus's training tasks with a behaviour and without, under headers that ask for it."""
     from ..bundled.pairs import PAIRS
@@ -32,13 +39,18 @@ def pairs(
         raise typer.BadParameter(f"is {behaviour!r}; expected one of {', '.join(PAIRS)}", param_hint="--behaviour")
     rows = PAIRS[behaviour](groups, seed)
     write_examples(rows, out)
-    console.print(f"{out}: {len(rows)} rows, {groups} groups, half of label 1 ({behaviour})")
+    if json_:
+        print(json.dumps({"out": str(out), "rows": len(rows), "groups": groups, "behaviour": behaviour}))
+        return
+    said = f"{out}: {len(rows)} rows, {groups} groups, half of label 1 ({behaviour})"
+    console.print(said, soft_wrap=True, markup=False)
+    say_next(FIT.format(data=out))
 
 
 @dataset.command()
 def neocoder(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
-    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    source: Source = REPOSITORY,
     machine: Annotated[
         Path | None, typer.Option(help="label these samples of a model, not the human solutions")
     ] = None,
@@ -93,18 +105,20 @@ def neocoder(
     table.add_row("AUC of the text alone (TF-IDF, length), folds without common problems", f"{built.text_auc:.3f}")
     table.add_row("AUC of the length alone", f"{built.length_auc:.3f}")
     console.print(table)
-    console.print(
-        f"written to {out}. Probes that do not beat the text's AUC have found nothing that the letters do not say."
-    )
+    console.print(f"written to {out}", soft_wrap=True, markup=False)
+    console.print("Probes that do not beat the text's AUC have found nothing that the letters do not say.")
+    say_next(FIT.format(data=out))
 
 
 @dataset.command(name="generate")
 def generate_samples(
     model: Annotated[str, typer.Option(help="Hub repo or folder of any causal model")],
     out: Annotated[Path, typer.Option(help="JSON Lines file; rows that are there are kept, missing ones are added")],
-    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    source: Source = REPOSITORY,
     n: Annotated[int, typer.Option(min=1, help="samples of each problem")] = 50,
-    problems: Annotated[int | None, typer.Option(min=1, help="only the first so many problems")] = None,
+    problems: Annotated[
+        int | None, typer.Option("--problems", "--limit", min=1, help="only the first so many problems")
+    ] = None,
     state: Annotated[int, typer.Option(min=0, max=5, help="constraint state of the prompt")] = 0,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
@@ -113,6 +127,7 @@ def generate_samples(
     device_map: DeviceMap = "auto",
     dtype: Dtype = "auto",
     seed: Seed = 0,
+    json_: Json = False,
 ) -> None:
     """Sample a model's own solutions to NeoCoder's problems."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -127,12 +142,18 @@ def generate_samples(
     with progress_bar(len(chosen) * n) as advance:
         kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
         draw(loaded, tokenizer, chosen, out, n, batch_size=batch_size, progress=partial(advance, "sample"), **kwargs)
-    console.print(f"{out}: {len(read_rows(out))} rows")
+    rows = len(read_rows(out))
+    if json_:
+        print(json.dumps({"out": str(out), "rows": rows, "problems": len(chosen)}))
+        return
+    console.print(f"{out}: {rows} rows", soft_wrap=True, markup=False)
+    where = "" if source == REPOSITORY else f" --source {source}"
+    say_next(f"iti-llama dataset neocoder --machine {out}{where} --out LABELLED.jsonl")
 
 
 @dataset.command(name="neocoder-humans")
 def neocoder_humans(
-    source: Annotated[str, typer.Option(help="folder with NeoCoder's files, or the address of one")] = REPOSITORY,
+    source: Source = REPOSITORY,
     download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
     json_: Json = False,
 ) -> None:

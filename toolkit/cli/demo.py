@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, Json, Unsandboxed, console, load
+from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Unsandboxed, console, load
 
 
 def demo(
@@ -19,12 +19,15 @@ def demo(
         ),
     ] = 3,
     markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
+    repo: Repo = str(ROOT),
+    revision: Revision = None,
     device_map: DeviceMap = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: RemoteCode = False,
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
-    """Answer prompts with the bundled model, plain and steered, and run the answers' tests."""
+    """Answer prompts for Python functions, plain and steered, and run the answers' tests."""
     from rich.syntax import Syntax
     from rich.table import Table
 
@@ -36,7 +39,8 @@ def demo(
     from ..measure.grade import grade
 
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
-    model, tokenizer = load(str(ROOT), trust_remote_code=True, device_map=device_map, dtype=dtype)
+    bundled = repo == str(ROOT)  # its code is this package's
+    model, tokenizer = load(repo, revision, trust_remote_code or bundled, device_map, dtype)
     origins, tasks = zip(*demo_tasks(n), strict=True)
     answers = {}
     for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
@@ -52,7 +56,7 @@ def demo(
         }
         | {
             name: {"program": task.program(function_body(text)), "style": verdict.style, "correct": verdict.correct}
-            for name, (text, verdict) in ((name, own[i]) for name, own in answers.items())
+            for name, (text, verdict) in ((name, given[i]) for name, given in answers.items())
         }
         for i, (origin, task) in enumerate(zip(origins, tasks, strict=True))
     ]
@@ -66,13 +70,13 @@ def demo(
     console.print(f"\n[bold]{where}[/bold]: {heads}, alpha {model.iti_alpha:g}, scope {model.iti_scope}\n")
     for row in rows:
         table = Table(
-            title=f"{row['asked']} ({row['origin']}; {row['tests']} tests)", title_justify="left", expand=True
+            title=escape(f"{row['asked']} ({row['origin']}; {row['tests']} tests)"), title_justify="left", expand=True
         )
         cells = []
         for name, alpha in (("plain", 0.0), ("steered", row["alpha"])):
-            own = row[name]
-            passed = "[green]passes its tests[/green]" if own["correct"] else "[red]fails its tests[/red]"
-            table.add_column(f"{name}, alpha {alpha:g}: {own['style']}, {passed}", ratio=1)
-            cells.append(Syntax(own["program"], "python", word_wrap=True, background_color="default"))
+            answer = row[name]
+            passed = "[green]passes its tests[/green]" if answer["correct"] else "[red]fails its tests[/red]"
+            table.add_column(f"{name}, alpha {alpha:g}: {answer['style']}, {passed}", ratio=1)
+            cells.append(Syntax(answer["program"], "python", word_wrap=True, background_color="default"))
         table.add_row(*cells)
         console.print(table)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..foundation.files import folder_of
@@ -131,17 +132,20 @@ def evaluate(
         print(json.dumps(found, indent=1))
         return
     console.print(short_table(done, chosen))
-    console.print(found["how"], highlight=False)
-    if chosen.note:
-        console.print(chosen.note, highlight=False)
+    for line in filter(None, (found["how"], chosen.note)):
+        console.print(line, highlight=False, markup=False)
     for gate in done.gates:
         verdict = "[green]pass[/green]" if gate.passed else "[red]fail[/red]"
-        console.print(f"{gate.name}: {verdict}: {gate.why}", highlight=False)
+        console.print(f"{gate.name}: {verdict}: {escape(gate.why)}", highlight=False)
     for row in done.rows[1:]:
         wrong = f"{len(row.wrong_way)} out of the target ({len(row.wrong_way) / len(chosen):.1%} the wrong way)"
         moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {wrong}"
         console.print(f"{row.condition}: {moved}, against plain")
-    if folder and Path(folder).resolve() != ROOT:
+    if not folder:
+        say_next(f"iti-llama export {repo} --to llama, gguf, peft or vllm, for other engines")
+    elif Path(folder).resolve() == ROOT:
+        say_next("a behaviour of your own: iti-llama run DATA --base BASE --out REPO")
+    else:
         own = out is not None and out.resolve() == Path(folder).resolve()
         say_next(f"iti-llama push {repo} OWNER/NAME" if own else f"the same with --out {repo}: its card says so, too")
 
@@ -150,7 +154,7 @@ def short_table(done, tasks) -> Table:
     """Every condition, narrow enough for 80 columns; all numbers are in evaluation.json."""
     table = Table(padding=(0, 0))
     texts = next(iter(tasks.texts))
-    for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), tasks.target, "KL", "n"):
+    for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "KL", "n"):
         table.add_column(title, overflow="fold")
     for row in done.rows:
         own = done.divergence[texts].get(row.condition)
@@ -166,7 +170,7 @@ def short_summary(found: dict) -> Table:
     table, sound = Table(padding=(0, 0)), found["sound"]
     rows = list(map(Summary.from_dict, found["summary"]))
     odds = ["log-odds, change"] if rows[0].odds_change else []
-    for title in ("", "alpha", *([sound] if sound else []), found["target"], *odds, "KL", "n"):
+    for title in ("", "alpha", *([sound] if sound else []), escape(found["target"]), *odds, "KL", "n"):
         table.add_column(title, overflow="fold")
     for row in rows:
         cells = [row.name, f"{row.alpha:g}", *([row.sound.percent()] if sound else []), row.target.percent()]
@@ -178,9 +182,10 @@ def short_summary(found: dict) -> Table:
 def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | None, json_: bool) -> None:
     """MC1 and MC2 of a TruthfulQA CSV at alpha 0, alpha and minus alpha."""
     from ..measure.multiple_choice import multiple_choice, read_questions
+    from ..measure.tasks import read_text
 
     questions = read_questions(path)[:n]
-    text = primer.read_text(encoding="utf-8") if primer else ""
+    text = read_text(primer, "a text") if primer else ""
     with progress_bar(len(questions)) as advance:
         ask = partial(advance, "questions")
         found = multiple_choice(model, tokenizer, questions, [alpha, -alpha], text, ask)

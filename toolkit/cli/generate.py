@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from ..foundation.package import ROOT
 from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Seed, console, load
@@ -38,11 +37,13 @@ def generate(
     """Complete a prompt, greedily or by sampling."""
     from ..foundation.complete import complete
     from ..foundation.tokenize import chat_prompt
+    from ..measure.tasks import read_text
 
     if (prompt is None) == (prompt_file is None):
         raise ValueError("give --prompt or --prompt-file, one of them")
     if prompt is None:
-        prompt = sys.stdin.read() if str(prompt_file) == "-" else prompt_file.read_text(encoding="utf-8")
+        piped = str(prompt_file) == "-"
+        prompt = sys.stdin.read().removeprefix("\ufeff") if piped else read_text(prompt_file, "a text")
     if not prompt:
         raise ValueError("the prompt is empty")
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": sample_top_k}
@@ -69,4 +70,5 @@ def generate(
     for alpha, text in zip(alphas, texts, strict=True):
         if len(alphas) > 1:
             console.rule(f"alpha {alpha:g}")
-        console.print(escape(prompt) + f"[bold]{escape(text)}[/bold]", highlight=False)
+        if not console.quiet:  # as it is: rich would break lines, expand tabs and draw ":x:" as a picture
+            print(prompt + (f"\x1b[1m{text}\x1b[0m" if console.color_system else text))

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, Json, Repo, Revision, console, numbers
+from .options import DeviceMap, Dtype, Json, Repo, Revision, console, numbers, say_next
 
 
 def lm_eval(
@@ -68,6 +68,8 @@ def lm_eval(
             name, _, kind = key.partition(",")
             table.add_row(task, name, *(with_error(own[task], key, f"{name}_stderr,{kind}") for own in found.values()))
     console.print(table)
+    if out is None:
+        say_next("the same with --out FILE.json, which keeps all that the harness says")
 
 
 def with_error(results: dict, key: str, error: str) -> str:

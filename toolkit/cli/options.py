@@ -14,7 +14,7 @@ from rich.console import Console
 from ..foundation.files import folder_of
 
 
-console = Console()
+console = Console(emoji=False)
 """What a command says of itself; `--json` prints beside it."""
 
 
@@ -67,9 +67,9 @@ TargetOption = Annotated[
     str | None,
     typer.Option(
         "--target",
-        help="what is wanted of a completion: a regular expression, FILE.py:function(prompt, completion), probe (a "
-        "classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the default "
-        "for labelled sets)",
+        help="what is wanted of a completion: a regular expression, FILE.py:function (of prompt and completion), "
+        "probe (a classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the "
+        "default for labelled sets)",
     ),
 ]
 
@@ -82,10 +82,15 @@ Header = Annotated[
 ]
 
 N = Annotated[
-    int, typer.Option("--n", "--limit", min=2, help="number of tasks; NeoCoder, labelled sets and files: the first")
+    int,
+    typer.Option(
+        "--n", "--limit", min=2, metavar="N", help="number of tasks; NeoCoder, labelled sets and files: the first"
+    ),
 ]
 
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="of an answer; the task set's own by default")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="of an answer; the task set's own by default")
+]
 
 Behaviour = Annotated[
     str | None,
@@ -199,7 +204,7 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    shown = Console(stderr=True, quiet=console.quiet)
+    shown = Console(stderr=True, quiet=console.quiet, emoji=False)
     with Progress(*columns, console=shown, transient=True) as progress:
         task, counted = progress.add_task("loading", total=total), {}
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from .options import DeviceMap, Dtype, Json, Revision, Seed, console, progress_bar
+from .options import DeviceMap, Dtype, Json, Revision, Seed, console, progress_bar, say_next
 
 
 reproduce = typer.Typer(help="Published results again, with the weights and data that you have.", no_args_is_help=True)
@@ -21,7 +22,7 @@ def of_all() -> None:
 @reproduce.command()
 def truthfulqa(
     base: Annotated[str, typer.Option("--model", "--base", help="Hub repo or folder of a Llama")],
-    data: Annotated[Path, typer.Option(help="TruthfulQA.csv of https://github.com/sylinrl/TruthfulQA")],
+    data: Annotated[Path, typer.Option(help="TruthfulQA.csv, of sylinrl/TruthfulQA on GitHub")],
     out: Annotated[Path, typer.Option(help="folder for the labelled set, directions and results")],
     top_k: Annotated[int, typer.Option(min=1, help="heads")] = 48,
     alpha: Annotated[float, typer.Option(help="strength")] = 15.0,
@@ -48,6 +49,7 @@ def truthfulqa(
     from iti_llama.configuration_iti_llama import check_alpha
 
     from ..measure.multiple_choice import read_questions
+    from ..measure.tasks import read_text
     from ..repo.make import load_base
     from ..repo.truthfulqa import comparison, read_texts
     from ..repo.truthfulqa import reproduce as again
@@ -55,7 +57,7 @@ def truthfulqa(
     check_alpha(alpha)
     questions = read_questions(data)[:n]
     own = read_texts(texts) if texts else None
-    before = primer.read_text(encoding="utf-8") if primer else ""
+    before = read_text(primer, "a text") if primer else ""
     model, tokenizer = load_base(base, revision, dtype, device_map=device_map)
     with progress_bar() as advance:
         found = again(
@@ -69,7 +71,7 @@ def truthfulqa(
     for title in ("", "MC1", "MC2", "CE", "KL"):
         table.add_column(title, overflow="fold")
     for row in comparison(found, Path(base).name):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
     best = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds)
     console.print(
@@ -77,4 +79,6 @@ def truthfulqa(
         f"bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: 83.3%). "
         f"CE and KL of each fold on {found.texts}.",
         highlight=False,
+        markup=False,
     )
+    say_next(f"a steered repo: iti-llama fit --base {base} --data {out / 'truthfulqa.jsonl'} --out REPO")

@@ -39,7 +39,7 @@ def run(
         str | None, typer.Option(help="JSON Lines file of prompts to measure on, instead of the set's held-out groups")
     ] = None,
     header: Header = None,
-    alphas: Annotated[str, typer.Option(help="strengths that are tried")] = "0.5,1,1.5,2,3,4",
+    alphas: Annotated[str, typer.Option(help="strengths that are tried")] = "0.5,1,1.5,2,2.5,3,3.5,4",
     kl_guard: Annotated[float, typer.Option(help="largest mean KL from the plain model, in nats a token")] = 0.25,
     guard: Annotated[float, typer.Option(help="share of correct or intact answers that may be lost")] = 0.05,
     gates: Annotated[bool, typer.Option("--gates/--no-gates", help=GATES_HELP)] = True,
@@ -51,10 +51,14 @@ def run(
     test_share: Annotated[
         float, typer.Option(help="share of the groups held out: half to choose on, half to measure on")
     ] = 0.4,
-    limit: Annotated[int, typer.Option("--n", "--limit", min=2, help="most tasks of each half")] = 200,
+    limit: Annotated[int, typer.Option("--n", "--limit", min=2, metavar="N", help="most tasks of each half")] = 200,
     max_new_tokens: MaxNewTokens = None,
     push: Annotated[str | None, typer.Option(help="Hub repo to push to at the end")] = None,
     private: Annotated[bool, typer.Option("--private", help="of a new Hub repo")] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="HF_TOKEN", help="of --push: one with write access; that of `hf auth login` by default"),
+    ] = None,
     self_contained: Annotated[bool, typer.Option("--self-contained", help="write the weights too")] = False,
     base_name: Annotated[str | None, typer.Option(help="what the files call the base")] = None,
     language: Annotated[str | None, typer.Option(help="of the texts, as en or code, for the card")] = None,
@@ -88,6 +92,8 @@ def run(
         guard=guard,
         kl_guard=kl_guard,
     )
+    if push is not None:
+        check_push(push, base, self_contained, token)
     examples = read_for(base, data, revision)
     about = {"behaviour": ask_behaviour(behaviour, required=True), "language": language, "hub_dataset": hub_dataset}
     about = {key: value for key, value in about.items() if value}
@@ -101,7 +107,7 @@ def run(
 
     def say(text: str) -> None:
         if not json_:
-            console.print(text, highlight=False, soft_wrap=True)
+            console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     with progress_bar(len(examples)) as advance:
         before = fitted(out, how, examples, command, advance)
@@ -136,7 +142,28 @@ def run(
     if push is not None and choice["why"]:
         raise ValueError(f"not pushed to {push}: no strength was chosen ({choice['why']})")
     if push is not None:
-        pushed = push_folder(out, push, private=private)
+        pushed = push_folder(out, push, private=private, token=token)
         say(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files")
     else:
         say(f"next: iti-llama push {out} OWNER/NAME, or look at it: iti-llama space --repo {out}")
+
+
+def check_push(repo: str, base: str, self_contained: bool, token: str | None) -> None:
+    """Refuse before the work what a push would refuse after it.
+
+    Raises:
+        ValueError: if the repo has no name of one, or the base could be loaded by nobody else.
+        PermissionError: without a token.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(repo)
+    if Path(base).is_dir() and not self_contained:
+        raise ValueError(
+            f"--push {repo}, but the base is the folder {base}, which nobody else can load; pass --self-contained, or "
+            "the base's Hub repo"
+        )
+    if not (token or get_token()):
+        advice = "log in with `hf auth login`, or pass --token, a token with write access"
+        raise PermissionError(f"--push {repo}, but there is no token: {advice}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..foundation.files import folder_of
@@ -135,15 +136,18 @@ def sweep(
             f"{choice.budget:g} nats a token on {choice.n} texts{applied}. This is a budget, not an effect: that the "
             "steering does anything is not shown by it.",
             highlight=False,
+            markup=False,
         )
         say_next(f"iti-llama evaluate --repo {repo} --target ..." if apply_ else AGAIN)
         return
     console.print(sweep_table(choice, chosen))
     if choice.why:
-        console.print(choice.why)
+        console.print(choice.why, markup=False)
+        say_next("the same with other --alphas, or fit again: more groups, another --policy or --top-k")
         return
     best = choice.best
-    console.print(f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}", soft_wrap=True)
+    said = f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}"
+    console.print(said, soft_wrap=True, markup=False)
     if choice.confirmed:
         console.print(confirmed_table(choice.confirmed, checked))
     say_next(f"iti-llama evaluate --repo {repo} --gates --out {repo}" if apply_ else AGAIN)
@@ -156,7 +160,7 @@ PLOT_WIDTH = 30
 
 def sweep_plot(points, target: str, sound: str) -> Table:
     """The points of one K and scope as bars: the share in the target, and beside it what is lost."""
-    title = f"{points[-1].top_k} heads, scope {points[-1].scope}: {target}"
+    title = f"{points[-1].top_k} heads, scope {points[-1].scope}: {escape(target)}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("alpha", "", "", *([sound] if sound else []), "KL"):
         table.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
@@ -171,8 +175,8 @@ def sweep_plot(points, target: str, sound: str) -> Table:
 
 def confirmed_table(rows, tasks) -> Table:
     """The choice on other tasks, beside plain."""
-    table = Table(title=f"confirmed on {tasks.name}", title_justify="left", padding=(0, 0))
-    for title in ("", "alpha", *([tasks.sound] if tasks.sound else []), tasks.target, "change, points", "n"):
+    table = Table(title=f"confirmed on {escape(tasks.name)}", title_justify="left", padding=(0, 0))
+    for title in ("", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "change, points", "n"):
         table.add_column(title, overflow="fold")
     for row in rows:
         change = "" if row is rows[0] else row.target_change.points()
@@ -183,7 +187,8 @@ def confirmed_table(rows, tasks) -> Table:
 
 def sweep_table(choice, tasks) -> Table:
     """The points of a sweep, narrow enough for 80 columns; all numbers are in sweep.json."""
-    table = Table(title=f"{tasks.target}; n = {len(tasks)}; -a: at minus alpha", title_justify="left", padding=(0, 0))
+    title = f"{escape(tasks.target)}; n = {len(tasks)}; -a: at minus alpha"
+    table = Table(title=title, title_justify="left", padding=(0, 0))
     sound = [tasks.sound] if tasks.sound else []
     odds = ["log-odds"] if choice.points[0].at.odds else []
     for title in ("K", "scope", "alpha", *sound, "target", *odds, "KL", "target -a", "KL -a"):

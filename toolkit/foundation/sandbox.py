@@ -41,6 +41,8 @@ STARTS = 3
 START_SECONDS = 60.0
 """What a start may take on a busy machine; the program's own clock runs from then on."""
 
+ADVICE = "pass allow_unsandboxed (--allow-unsandboxed) to run programs that you trust under resource limits alone"
+
 TOOLS = ("unshare", "setpriv", "prlimit", "mount", "chroot")
 FIRST_USER = 20_000
 """User ids from here on are lent to runs, where the process is root. Elsewhere each run has a user namespace of its
@@ -71,7 +73,7 @@ mount --bind "$job" "$root/job"; mount -o remount,bind,ro,nosuid,nodev "$root/jo
 for device in null zero urandom; do : > "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
 mount -t proc -o nosuid,nodev,noexec none "$root/proc"
 mount -t tmpfs -o size=16m,mode=1777,nosuid,nodev none "$root/tmp"
-mount -o remount,ro "$root"
+mount -o remount,bind,ro "$root"
 cd "$root/tmp"
 exec "$@"
 """
@@ -159,12 +161,14 @@ class Sandbox:
                 try:
                     (job / "start.py").write_text(START.format(fd=theirs, path=inside))
                     with self._own_user() as user:
-                        run = self._supervise(self._command(job, root, user), stdin, folder, ours, theirs)
+                        run, started = self._supervise(self._command(job, root, user), stdin, folder, ours, theirs)
                 finally:
                     os.close(ours)
-                if run is not None:
+                if started:
                     return run
-        raise SandboxError(f"a program could not be started in the sandbox, {STARTS} times in a row")
+        said = (run.stderr.strip().splitlines() or [run.stopped or f"exit code {run.returncode}"])[-1]
+        failed = f"a program could not be started in the sandbox, {STARTS} times in a row ({said})"
+        raise SandboxError(f"{failed}; {ADVICE}" if self.isolated else failed)
 
     def run_all(self, jobs: Iterable[tuple[str, str]], workers: int | None = None) -> list[Run]:
         """Run (program, stdin) pairs, as many at once as there are cores, and return the runs in their order."""
@@ -206,8 +210,8 @@ class Sandbox:
             *(executable, *flags, "/job/start.py"),
         ]
 
-    def _supervise(self, command: list[str], stdin: str, cwd: str, ours: int, theirs: int) -> Run | None:
-        """Run a command; None if the program in it never started."""
+    def _supervise(self, command: list[str], stdin: str, cwd: str, ours: int, theirs: int) -> tuple[Run, bool]:
+        """Run a command; what it did, and whether the program in it started."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}
         with tempfile.TemporaryFile() as source:
             source.write(stdin.encode("utf-8", "surrogatepass"))
@@ -262,7 +266,7 @@ class Sandbox:
         stdout, stderr = (
             b"".join(stream)[: self.limits.output].decode("utf-8", "replace") for stream in chunks.values()
         )
-        return Run(stdout, stderr, process.returncode, stopped) if started else None
+        return Run(stdout, stderr, process.returncode, stopped), started
 
     def _prove(self) -> None:
         missing = [tool for tool in TOOLS if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]
@@ -277,10 +281,7 @@ class Sandbox:
             run = self.run(proof, stdin=str(listener.getsockname()[1]))
         if run.stdout.strip() != "contained":
             said = run.stdout.strip() or (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
-            raise SandboxError(
-                f"the sandbox does not hold on this machine ({said}). Programs are not run; pass allow_unsandboxed "
-                "(--allow-unsandboxed) to run programs that you trust under resource limits alone."
-            )
+            raise SandboxError(f"the sandbox does not hold on this machine ({said}). Programs are not run; {ADVICE}")
 
 
 class LateSandbox(Sandbox):

@@ -54,9 +54,9 @@ def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
     if condition.directions is None:
         yield
         return
-    model.iti_top_k = None
-    model.set_iti_directions(condition.directions)
     try:
+        model.iti_top_k = None
+        model.set_iti_directions(condition.directions)
         yield
     finally:
         model.set_iti_directions(own)

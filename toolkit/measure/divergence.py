@@ -16,7 +16,8 @@ from ..foundation.tokenize import completion_ids, prompt_ids
 
 @dataclass(frozen=True)
 class Text:
-    """A held-out text: what is given, and what is scored after it. Texts of one group are not independent."""
+    """A held-out text: what is given, and what is scored after it. After no prompt, that is all but the first token,
+    which is BOS where the tokenizer or the text has one. Texts of one group are not independent."""
 
     prompt: str
     completion: str
@@ -51,8 +52,12 @@ def measure_divergence(
     progress: Callable[[int], None] = lambda texts: None,
 ) -> list[Divergence]:
     """One `Divergence` for each alpha. The shift acts where it does in generation: under scope "generated" from the
-    prompt's last token on, whatever a
-    gate says. All alphas of a text, alpha 0 among them, are rows of one forward pass."""
+    prompt's last token on, whatever a gate says. All alphas of a text, alpha 0 among them, are rows of one forward
+    pass. A text of one token after no prompt has nothing to score, and is left out.
+
+    Raises:
+        ValueError: if no text is left.
+    """
     tried = [0.0, *alphas]
     k = len(tried)
     per_text = max(1, batch_size // k)
@@ -60,13 +65,14 @@ def measure_divergence(
     nlls: list[list[np.ndarray]] = [[] for _ in range(k)]
     device = model.get_input_embeddings().weight.device
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    tokens = [_ids_and_start(tokenizer, text) for text in texts]
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].prompt) + len(texts[index].completion))
+    order = [index for index in order if len(tokens[index][0]) > tokens[index][1]]
+    if not order:
+        raise ValueError(f"none of {len(texts)} texts has a token to score; expected longer ones")
+    progress(len(texts) - len(order))
     for at in range(0, len(order), per_text):
-        rows, starts = [], []
-        for index in order[at : at + per_text]:
-            prompt = prompt_ids(tokenizer, texts[index].prompt)
-            rows.append(prompt + completion_ids(tokenizer, texts[index].completion))
-            starts.append(len(prompt))
+        rows, starts = zip(*(tokens[index] for index in order[at : at + per_text]), strict=True)
         length = max(map(len, rows))
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
@@ -103,3 +109,11 @@ def measure_divergence(
             )
         )
     return results
+
+
+def _ids_and_start(tokenizer: PreTrainedTokenizerBase, text: Text) -> tuple[list[int], int]:
+    """The tokens of a text, and the first that is scored."""
+    if not text.prompt:  # so that a BOS that the text has itself is no second one
+        return prompt_ids(tokenizer, text.completion), 1
+    prompt = prompt_ids(tokenizer, text.prompt)
+    return prompt + completion_ids(tokenizer, text.completion), len(prompt)

@@ -5,6 +5,7 @@ first token on, as in Li et al.'s evaluation, whatever the scope: the question i
 """
 
 import csv
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.strengths import strengths, ungated
+from .tasks import read_text
 
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
@@ -53,19 +55,17 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         ValueError: naming the file, the line and the column.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
-        questions = []
-        for row in rows:
-            for column in COLUMNS:
-                if not (row[column] or "").strip():
-                    raise ValueError(f"{path}, line {rows.line_num}: {column} is empty")
-            best = _closed(row["Best Answer"])
-            true = dict.fromkeys([best, *_split(row["Correct Answers"])])
-            questions.append(Question(row["Question"].strip(), tuple(true), tuple(_split(row["Incorrect Answers"]))))
+    rows, questions = csv.DictReader(io.StringIO(read_text(path, "a CSV file", newline=""), newline="")), []
+    missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path}: no column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+    for row in rows:
+        for column in COLUMNS:
+            if not (row[column] or "").strip():
+                raise ValueError(f"{path}, line {rows.line_num}: {column} is empty")
+        best = _closed(row["Best Answer"])
+        true = dict.fromkeys([best, *_split(row["Correct Answers"])])
+        questions.append(Question(row["Question"].strip(), tuple(true), tuple(_split(row["Incorrect Answers"]))))
     if not questions:
         raise ValueError(f"{path}: no questions")
     return questions

@@ -100,7 +100,7 @@ def receipt(
         "sound": task_set.sound,
         "note": task_set.note,
         "how": f"{task_set.name}, {len(task_set)} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. "
-        f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}. Steered the wrong way, out of the target: "
+        f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}. Steered the wrong way: "
         f"{100 * wrong:.1f}% of the tasks.",
         "conditions": [row.to_dict() for row in rows],
         "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},

@@ -1,10 +1,9 @@
 """Completions on disk: a run that was killed goes on where it stopped."""
 
 import json
-import os
 from pathlib import Path
 
-from ..foundation.files import read_rows
+from ..foundation.files import read_rows, write_text
 
 
 class SavedCompletions:
@@ -27,21 +26,22 @@ class SavedCompletions:
             )
         for row in kept[1:]:
             self.rows[row["condition"], row["index"], row["sample"]] = row["completion"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        lines = [{"settings": settings}, *kept[1:]]
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
-        os.replace(temporary, path)  # without a line that a kill cut off
+        # Written anew without a line that a kill or a full disk cut off.
+        write_text(path, json.dumps({"settings": settings}) + "\n" + self._lines(self.rows))
 
     def get(self, condition: str, index: int, sample: int) -> str | None:
         return self.rows.get((condition, index, sample))
 
     def add(self, rows: list[tuple[str, int, int, str]]) -> None:
-        """Append (condition, index, sample, completion) rows."""
-        for condition, index, sample, text in rows:
-            self.rows[condition, index, sample] = text
+        """Append (condition, index, sample, completion) rows; those that are held stay as they are."""
+        new = {(condition, index, sample): text for condition, index, sample, text in rows}
+        new = {key: text for key, text in new.items() if key not in self.rows}
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                for condition, index, sample, text in rows:
-                    row = {"condition": condition, "index": index, "sample": sample, "completion": text}
-                    file.write(json.dumps(row) + "\n")
+                file.write(self._lines(new))
+        self.rows |= new
+
+    @staticmethod
+    def _lines(rows: dict[tuple[str, int, int], str]) -> str:
+        keys = ("condition", "index", "sample", "completion")
+        return "".join(json.dumps(dict(zip(keys, (*key, text), strict=True))) + "\n" for key, text in rows.items())

@@ -18,9 +18,12 @@ def sweep_figure(
     target: str,
     path: Path,
     sound: str = "correct",
+    site: str = "head",
 ) -> Path:
     """Target share, pass@1 (or what `TaskSet.sound` is) and KL against alpha, both signs, at the chosen K and scope;
-    the random draws as a band. Where nothing was chosen, at the K and scope whose share in the target is largest."""
+    the random draws as a band. Where nothing was chosen, at the K and scope whose share in the target is largest.
+    site: that of the directions; alpha is in sigmas at "head" alone."""
+    target = target.replace("$", r"\$")  # matplotlib takes what is between two for a formula
     shown = chosen or max(points, key=lambda p: p.at.both.mean)
     own = sorted((p for p in points if (p.top_k, p.scope) == (shown.top_k, shown.scope)), key=lambda p: p.alpha)
     own = [p for p in own if p.alpha != 0]
@@ -55,9 +58,8 @@ def sweep_figure(
         title=f"{shown.top_k} heads, scope {shown.scope}, n = {zero.at.correct.n}",
     )
     top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3, frameon=False, fontsize="small")
-    bottom.set(
-        xlabel=f"alpha, in sigmas ({'dotted: chosen' if chosen else 'nothing chosen'})", ylabel="KL, nats a token"
-    )
+    alpha = "alpha, in sigmas" if site == "head" else "alpha"
+    bottom.set(xlabel=f"{alpha} ({'dotted: chosen' if chosen else 'nothing chosen'})", ylabel="KL, nats a token")
     picture = io.BytesIO()
     drawing.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     return write_whole(path, picture.getvalue())

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from ..data.labelled_set import Example
 from ..foundation.intervals import estimate
 from ..foundation.sandbox import Sandbox
-from .tasks import TaskSet
+from .tasks import TaskSet, read_text
 
 
 CHUNK = 100
@@ -63,13 +63,14 @@ def predicate(spec: str, sandbox: Sandbox) -> Target:
     """`FILE.py:function`, called in the sandbox with prompt and completion: True, False or a number from 0 to 1.
 
     Raises:
-        ValueError: if the file has no such function; while scoring, if it fails or returns something else.
+        ValueError: if the file is not in UTF-8 or has no such function; while scoring, if it fails or returns
+            something else.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"--target is {spec!r}, but there is no file {path}")
-    source = path.read_text(encoding="utf-8")
+    source = read_text(path, "a Python file")
     try:
         defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     except SyntaxError as error:

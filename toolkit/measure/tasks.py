@@ -66,6 +66,19 @@ def asks(header: str | None) -> Callable[[object], str] | None:
     return None if header is None else lambda task: with_header(task, f"{header.rstrip()}\n")
 
 
+def read_text(path: Path, what: str, newline: str | None = None) -> str:
+    """A text file in UTF-8, with or without a byte-order mark. `what` it should be; `newline` as for `open`.
+
+    Raises:
+        ValueError: naming the file, if it is not in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected {what} in UTF-8") from None
+
+
 def file_set(
     path: Path, header: str | None, as_prompt: Callable[[str | list, str], str] = lambda prompt, where: prompt
 ) -> TaskSet:
@@ -77,11 +90,7 @@ def file_set(
         ValueError: naming the file, the line and the field.
     """
     tasks = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(path, "JSON Lines").split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)

@@ -102,7 +102,7 @@ def reproduce(
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
 ) -> Reproduction:
     """Fit and measure, fold by fold. `out` gets the labelled set, the directions of each fold, and
-    `truthfulqa.json`; activations that are there already are not recorded again. The model is un-steered at the end.
+    `truthfulqa.json`; activations that are there already are not recorded again. The model is at the end as it was.
 
     Raises:
         ValueError: if there are fewer than 20 questions, or a text is longer than the model reads.
@@ -112,16 +112,17 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     policy, rows = Policy.parse("last"), labelled_rows(questions)
     write_examples(rows, out / "truthfulqa.jsonl")
-    model.iti_alpha = 0.0  # activations are the plain model's
-    activations = capture(
-        model, tokenizer, rows, policy, batch_size, out / "activations", progress=lambda n: progress("capture", n)
-    )
     own = [Text("", _cut(text, tokenizer), str(i)) for i, text in enumerate(texts or ())][:TEXTS]
     heads = min(top_k, model.config.num_hidden_layers * model.config.num_attention_heads)
     settings = FitSettings(top_k=heads, rank_by="accuracy", permutations=0, seed=seed)
     shares: list[list[np.ndarray]] = []
     order, folds, names = np.array_split(np.arange(len(questions)), FOLDS), [], []
+    before = model.iti_directions, (model.iti_alpha, model.iti_scope, model.iti_top_k)
     try:
+        model.iti_alpha = 0.0  # activations are the plain model's
+        activations = capture(
+            model, tokenizer, rows, policy, batch_size, out / "activations", progress=lambda n: progress("capture", n)
+        )
         for number, held_out in enumerate(order, 1):
             asked = [questions[i] for i in held_out]
             outside = {question.text for question in asked}
@@ -129,8 +130,9 @@ def reproduce(
             found = fit(activations, split, policy, settings, progress=lambda step: progress(step, None))
             directions = to_directions(found, activations, split, policy, base, "truthfulqa")
             directions.save(out / f"directions-fold-{number}.safetensors")
+            model.iti_top_k = None
             model.set_iti_directions(directions)
-            model.iti_alpha, model.iti_scope, model.iti_top_k = alpha, "all", None
+            model.iti_alpha, model.iti_scope = alpha, "all"
             shares.append(
                 question_shares(model, tokenizer, asked, [alpha], primer, lambda n: progress("questions", n))
             )
@@ -140,7 +142,9 @@ def reproduce(
             folds.append(Fold(directions.heads.tolist(), accuracy, divergence))
             names += [question.text for question in asked]
     finally:
-        model.iti_alpha = 0.0
+        model.iti_top_k = None
+        model.set_iti_directions(before[0])
+        model.iti_alpha, model.iti_scope, model.iti_top_k = before[1]
     pooled = [np.concatenate(parts, axis=1) for parts in zip(*shares, strict=True)]
     told = f"{len(own)} given texts" if own else f"{len(answered)} of the fold's questions with their best answers"
     result = Reproduction(heads, alpha, len(questions), told, choices_of([0.0, alpha], *pooled, names), folds)

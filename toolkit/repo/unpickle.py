@@ -10,6 +10,7 @@ import math
 import pickle
 import pickletools
 import re
+import reprlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,14 @@ LARGEST = 1 << 28
 
 MOST_CONTAINERS = 1_000_000
 """Lists, dictionaries, sets, tuples and memos of a pickle, at most: a byte of the file can ask for 500 of memory."""
+
+LARGEST_INTEGER = 1 << 53
+LARGEST_IN_KEY = 1 << 31
+"""Integers at most, of either sign. Multiples of 2**61 - 1 have one hash, and so have pairs that were chosen for it:
+as keys they cost the square of their number."""
+
+MOST_ARGUMENTS = 8
+"""Of a call; and the dimensions of an array."""
 
 _CONTAINERS = frozenset(
     ["EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "EMPTY_TUPLE", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"]
@@ -117,7 +126,7 @@ class _Dtype(metaclass=_Frozen):
 
     def real(self) -> np.dtype:
         if not isinstance(self.code, str) or not re.fullmatch(r"(f[248]|i[1248]|u[1248]|b1)", self.code):
-            raise pickle.UnpicklingError(f"holds a dtype {self.code!r}; expected numbers")
+            raise pickle.UnpicklingError(f"holds a dtype {reprlib.repr(self.code)}; expected numbers")
         return np.dtype(self.code if self.order in "|=" else self.order + self.code)
 
 
@@ -133,6 +142,8 @@ class _Array(metaclass=_Frozen):
     def real(self) -> np.ndarray:
         try:
             _, shape, dtype, fortran, data = self.state
+            if len(shape) > MOST_ARGUMENTS:
+                raise pickle.UnpicklingError(f"holds an array of {len(shape)} dimensions")
             dtype, shape = dtype.real(), tuple(int(size) for size in shape)
         except (TypeError, ValueError, AttributeError):
             raise pickle.UnpicklingError("holds an array that cannot be read") from None
@@ -209,6 +220,7 @@ class _Unpickler(pickle._Unpickler):
     parts are shared costs twice as much with every level; a file of numbers has keys of texts and pairs of numbers."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
+    encoded = 0
 
     def find_class(self, module, name):
         if module in _ARRAYS and name in ("_reconstruct", "scalar"):
@@ -221,6 +233,39 @@ class _Unpickler(pickle._Unpickler):
             return Stub
         raise pickle.UnpicklingError(f"names {module}.{name}")
 
+    def load_reduce(self):
+        arguments = self.stack[-1]
+        if not isinstance(arguments, tuple) or len(arguments) > MOST_ARGUMENTS:
+            raise pickle.UnpicklingError(f"calls something with more than {MOST_ARGUMENTS} arguments")
+        super().load_reduce()
+        if isinstance(self.stack[-1], bytes):  # one text may be encoded again and again
+            self.encoded += len(self.stack[-1])
+            if self.encoded > LARGEST:
+                raise pickle.UnpicklingError(f"encodes more than {LARGEST:,} bytes")
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+
+    def load_newobj(self):
+        if not isinstance(self.stack[-1], tuple) or len(self.stack[-1]) > MOST_ARGUMENTS:
+            raise pickle.UnpicklingError(f"makes something of more than {MOST_ARGUMENTS} arguments")
+        super().load_newobj()
+
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+
+
+def _is_plain_key(key: object) -> bool:
+    """Whether a key is a text, a number, or a tuple of texts and at most two whole numbers."""
+    if not isinstance(key, tuple):
+        key = key.real() if isinstance(key, _Scalar) else key
+        return isinstance(key, (str, bytes, float, type(None))) or _is_index(key)
+    numbers = [part for part in key[:4] if not isinstance(part, (str, bytes, type(None)))]
+    return len(key) <= 4 and len(numbers) <= 2 and all(map(_is_index, numbers))
+
+
+def _is_index(number: object) -> bool:
+    number = number.real() if isinstance(number, _Scalar) else number
+    return isinstance(number, int) and abs(number) <= LARGEST_IN_KEY
+
 
 def _with_plain_keys(load, many: bool, pairs: bool):
     """An opcode that puts keys into a dictionary or a set, after a look at them."""
@@ -228,10 +273,8 @@ def _with_plain_keys(load, many: bool, pairs: bool):
     def checked(self) -> None:
         # Where a mark was set, `stack` holds what came after it; a single key and its value lie on top.
         keys = (self.stack[::2] if pairs else self.stack) if many else self.stack[-2:-1]
-        for key in keys:
-            parts = key if isinstance(key, tuple) and len(key) <= 4 else (key,)
-            if not all(isinstance(part, (str, int, float, bytes, type(None), _Scalar)) for part in parts):
-                raise pickle.UnpicklingError("has a key that is neither a text nor a few numbers")
+        if not all(map(_is_plain_key, keys)):
+            raise pickle.UnpicklingError("has a key that is neither a text nor a few numbers of usual size")
         load(self)
 
     return checked
@@ -265,7 +308,7 @@ def read_pickle(path: Path) -> object:
     except pickle.UnpicklingError as error:
         raise LegacyError(f"{path}: refused: the pickle {error}. Nothing in it was run") from None
     except Exception as error:  # a pickle is a program, and a wrong one can fail in any way
-        raise LegacyError(f"{path}: cannot be read as a pickle ({type(error).__name__}: {error})") from None
+        raise LegacyError(f"{path}: cannot be read as a pickle ({type(error).__name__}: {str(error)[:200]})") from None
 
 
 def _check_opcodes(data: bytes) -> None:
@@ -276,6 +319,8 @@ def _check_opcodes(data: bytes) -> None:
             raise pickle.UnpicklingError(f"uses {opcode.name}")
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count + 1:
             raise pickle.UnpicklingError(f"puts a memo at {argument}")
+        if opcode.name in ("INT", "LONG", "LONG1", "LONG4") and abs(argument) > LARGEST_INTEGER:
+            raise pickle.UnpicklingError(f"holds an integer of {argument.bit_length()} bits")
         containers += opcode.name in _CONTAINERS
         if containers > MOST_CONTAINERS:
             raise pickle.UnpicklingError(f"holds more than {MOST_CONTAINERS} lists, dictionaries, sets and memos")

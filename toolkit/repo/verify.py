@@ -15,6 +15,7 @@ from .open_repo import OpenRepo, open_repo
 
 
 PICKLED = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz")
+COMPILED = (".so", ".pyc", ".pyd", ".dll", ".dylib")
 DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
 """Those of `configuration_iti_llama`, which is not imported here: it needs transformers."""
 AUTO_MAP = {
@@ -24,6 +25,17 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "loading_iti_llama.ITILlamaForSequenceClassification",
 }
 
+
+USUAL = {
+    "iti_alpha": lambda alpha: type(alpha) in (int, float) and abs(alpha) < 1e9,
+    "iti_top_k": lambda k: k is None or (type(k) is int and k > 0),
+    "iti_scope": lambda scope: scope in ("all", "generated"),
+    "iti_directions_file": lambda name: isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name),
+    "iti_behaviours": lambda entries: entries in (None, {}),
+    "base_model_name_or_path": lambda name: name is None or (isinstance(name, str) and name),
+    "base_model_revision": lambda name: name is None or (isinstance(name, str) and name),
+}
+"""Values of the config's fields that surely load."""
 
 READ_BY_TRANSFORMERS = r".*config\.json|tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|.*\.index\.json"
 GEOMETRY = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
@@ -56,25 +68,31 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     """Look into a folder or Hub repo. Of a Hub repo all but weights is downloaded, and nothing of it is run.
 
     Raises:
-        OSError: if it cannot be found. ValueError: if its config.json is no JSON object.
+        OSError: if it cannot be found, or has no config.json. ValueError: if that is no JSON object.
     """
     opened = open_repo(repo, revision)
-    names, get, commit, config = list(opened.names()), opened.get, opened.commit, opened.config()
+    names, get, commit = list(opened.names()), opened.get, opened.commit
     if opened.commit is None and Path(repo).resolve() == ROOT:  # a checkout of the project: only what a repo holds
         names = [name for name in names if "/" not in name]
     root = Path(repo).resolve() if opened.commit is None else None
     links = [name for name in names if root is not None and _leads_out(root, name)]
     problems, notes = [f"{name} is a link to somewhere else" for name in links], []
+    if root is not None:
+        dangling = [name for name in names if name not in links and not (root / name).exists()]
+        problems += [f"{name} is a link to nothing" for name in dangling]
     files = [name for name in names if root is None or (root / name).is_file()]  # not links to folders, or to nothing
-    code = tuple(_code(name, get(name)) for name in files if name.endswith(".py"))
-    problems += [
-        f"{name} can hold a pickle, which runs code when it is read" for name in names if name.endswith(PICKLED)
-    ]
+    config = opened.config() if "config.json" in files or "config.json" not in names else {}
+    code = tuple(_code(name, get(name)) for name in files if name.lower().endswith(".py"))
+    for name in names:
+        if name.lower().endswith(PICKLED):
+            problems.append(f"{name} can hold a pickle, which runs code when it is read")
+        elif name.lower().endswith(COMPILED):
+            problems.append(f"{name} is compiled code, which no repo of this package holds")
     if config.get("model_type") != "iti_llama":
         problems.append(f"config.json has model_type {config.get('model_type')!r}; expected 'iti_llama'")
     for name in files:
-        if name not in links and name.endswith(".json") and Path(name).name != "tokenizer.json":
-            problems += _references(name, get(name))
+        if name not in links and name.lower().endswith(".json") and name != "tokenizer.json":
+            problems += _references(name, get(name), files)
     for file in code:
         if file.status == "changed":
             problems.append(f"{file.name} is not this package's own: read it before you run it")
@@ -86,9 +104,10 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
         )
     if any(name.split("/")[0] == "custom_generate" for name in names):
         problems.append("the repo has a custom_generate folder, which would replace generation")
+    problems += _fields(config)
     problems += _directions(config, names, get)
-    problems += _card(config, names, get)
-    wrong, unknown = _manifest(opened, names)
+    problems += _card(config, files, get)
+    wrong, unknown = _manifest(opened, files)
     problems, notes = problems + wrong, notes + unknown
 
     missing = sorted({"configuration_iti_llama.py", "modeling_iti_llama.py"} - set(names))
@@ -109,7 +128,10 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
 
 def _leads_out(root: Path, name: str) -> bool:
     """Whether a file is a link to somewhere else. A snapshot in the Hub's cache is made of links to its own blobs."""
-    target, blobs = (root / name).resolve(), root.parent.parent / "blobs"
+    try:
+        target, blobs = (root / name).resolve(), root.parent.parent / "blobs"
+    except (OSError, RuntimeError):  # a link to itself
+        return True
     return root not in target.parents and not (root.parent.name == "snapshots" and target.parent == blobs)
 
 
@@ -141,8 +163,23 @@ def released() -> dict[str, dict[str, str]]:
     return json.loads((Path(__file__).with_name("released_code.json")).read_text(encoding="utf-8"))
 
 
-def _references(name: str, path: Path) -> list[str]:
-    """What a JSON file of a repo says that makes transformers run code, in words."""
+def _fields(config: dict) -> list[str]:
+    """What loading the config says of the fields of this package. transformers, which that takes, is imported only
+    where one of them is not as usual."""
+    own = {key: value for key, value in config.items() if key.startswith(("iti_", "base_model_"))}
+    if all(key in USUAL and USUAL[key](value) for key, value in own.items()):
+        return []
+    from iti_llama.configuration_iti_llama import ITILlamaConfig
+
+    try:
+        ITILlamaConfig(**own)
+    except (ValueError, TypeError, OverflowError) as error:
+        return [f"config.json will not load: {error}"]
+    return []
+
+
+def _references(name: str, path: Path, files: list[str]) -> list[str]:
+    """What a JSON file of a repo says that makes transformers run code, or read outside the repo, in words."""
     found = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
@@ -171,7 +208,15 @@ def _references(name: str, path: Path) -> list[str]:
             found.append(f"{name} names code of another repo, {value}")
 
     try:
-        walk(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        walk(content)
+        if isinstance(content, dict) and "/" not in name:
+            shards = content.get("weight_map") if name.endswith(".index.json") else None
+            wanted = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+            if name == "config.json" and content.get("transformers_weights") is not None:
+                wanted.add(str(content["transformers_weights"]))
+            outside = sorted(wanted - set(files))
+            found += [f"{name} takes weights from {file!r}, which is no file of the repo" for file in outside]
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         if re.fullmatch(READ_BY_TRANSFORMERS, name):
             found.append(f"{name} is no JSON that can be read ({type(error).__name__})")
@@ -182,15 +227,22 @@ def _manifest(opened: OpenRepo, names: list[str]) -> tuple[list[str], list[str]]
     """Problems and notes of SHA256SUMS, which `push` writes. Weights on the Hub are not downloaded for it."""
     if MANIFEST not in names:
         return [], [f"no {MANIFEST}: whether the files are those that were pushed cannot be said"]
-    problems, unread = [], []
-    for line in opened.get(MANIFEST).read_text(encoding="utf-8").splitlines():
+    problems, unread, listed = [], [], {MANIFEST, ".gitattributes"}
+    try:
+        lines = opened.get(MANIFEST).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return [f"{MANIFEST} is no text that can be read"], []
+    for line in lines:
         wanted, _, name = line.partition("  ")
+        listed.add(name)
         if name not in names:
             problems.append(f"{MANIFEST} lists {name}, and there is no such file")
         elif opened.commit is not None and re.fullmatch(r"model.*\.safetensors", name):
             unread.append(name)
         elif hashlib.sha256(opened.get(name).read_bytes()).hexdigest() != wanted:
             problems.append(f"{name} is not the file that was pushed: its SHA-256 is not the one in {MANIFEST}")
+    added = [name for name in names if name not in listed and not name.startswith(".cache/huggingface/")]
+    problems += [f"{name} is not in {MANIFEST}: it was not there, or is of an earlier push" for name in added]
     return problems, [f"not checked against {MANIFEST}: {', '.join(unread)}"] if unread else []
 
 
@@ -215,6 +267,6 @@ def _directions(config: dict, names: list[str], get) -> list[str]:
             directions = ITIDirections.load(get(one), framework="np")
             directions.check_geometry(geometry, one)
             directions.top(top_k)
-        except (ITIDirectionsError, ValueError, TypeError) as error:
+        except (ITIDirectionsError, OSError, ValueError, TypeError) as error:
             return [f"the directions cannot be used: {error}"]
     return []
