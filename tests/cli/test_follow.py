@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import typer
@@ -58,8 +59,10 @@ def test_a_quiet_command_shows_no_progress(capsys):
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path):
     out = tmp_path / "out"
     command = [*COMMAND, "sweep", "--tasks", "corpus:validation", "--n", "60", "--out", str(out)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell makes background jobs deaf
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as ours:
+    with subprocess.Popen(command, env=environment, preexec_fn=heard, **streams) as ours:
         deadline = time.time() + 100
         while not list(out.glob("*completions.jsonl")) and ours.poll() is None and time.time() < deadline:
             time.sleep(0.05)
