@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..foundation.files import folder_of
+from ..foundation.files import folder_of, read_text, write_text
 from ..foundation.package import ROOT
 from .options import (
     CardFile,
@@ -74,7 +74,6 @@ def evaluate(
     rates with intervals."""
     from iti_llama.configuration_iti_llama import check_alpha
 
-    from ..foundation.files import write_text
     from ..foundation.sandbox import LateSandbox
     from ..measure.conditions import standard_conditions
     from ..measure.gates import TASKS
@@ -182,7 +181,6 @@ def short_summary(found: dict) -> Table:
 def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | None, json_: bool) -> None:
     """MC1 and MC2 of a TruthfulQA CSV at alpha 0, alpha and minus alpha."""
     from ..measure.multiple_choice import multiple_choice, read_questions
-    from ..measure.tasks import read_text
 
     questions = read_questions(path)[:n]
     text = read_text(primer, "a text") if primer else ""

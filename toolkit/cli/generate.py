@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..foundation.files import read_text
 from ..foundation.package import ROOT
 from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Seed, console, load
 
@@ -37,7 +38,6 @@ def generate(
     """Complete a prompt, greedily or by sampling."""
     from ..foundation.complete import complete
     from ..foundation.tokenize import chat_prompt
-    from ..measure.tasks import read_text
 
     if (prompt is None) == (prompt_file is None):
         raise ValueError("give --prompt or --prompt-file, one of them")

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ..foundation.files import read_text
 from .options import DeviceMap, Dtype, Json, Revision, Seed, console, progress_bar, say_next
 
 
@@ -49,7 +50,6 @@ def truthfulqa(
     from iti_llama.configuration_iti_llama import check_alpha
 
     from ..measure.multiple_choice import read_questions
-    from ..measure.tasks import read_text
     from ..repo.make import load_base
     from ..repo.truthfulqa import comparison, read_texts
     from ..repo.truthfulqa import reproduce as again

@@ -8,7 +8,7 @@ from pathlib import Path
 from iti_llama.iti_directions import write_whole
 
 
-__all__ = ["folder_of", "read_rows", "write_text", "write_whole"]
+__all__ = ["folder_of", "read_rows", "read_text", "write_text", "write_whole"]
 
 
 def folder_of(name: str | os.PathLike, what: str = "") -> Path | None:
@@ -23,6 +23,19 @@ def folder_of(name: str | os.PathLike, what: str = "") -> Path | None:
     if text.startswith((".", "~")) or os.path.exists(text) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text):
         raise FileNotFoundError(f"{what}{text}: no such folder, and no name of a Hub repo (owner/name)")
     return None
+
+
+def read_text(path: Path, what: str, newline: str | None = None) -> str:
+    """A text file in UTF-8, with or without a byte-order mark. `what` it should be; `newline` as for `open`.
+
+    Raises:
+        ValueError: naming the file, if it is not in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected {what} in UTF-8") from None
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:

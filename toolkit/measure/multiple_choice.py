@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
+from ..foundation.files import read_text
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.strengths import strengths, ungated
-from .tasks import read_text
 
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")

@@ -15,9 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from ..data.labelled_set import Example
+from ..foundation.files import read_text
 from ..foundation.intervals import estimate
 from ..foundation.sandbox import Sandbox
-from .tasks import TaskSet, read_text
+from .tasks import TaskSet
 
 
 CHUNK = 100

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..data.run_solutions import extract_code, run_samples
 from ..data.style import style_of
 from ..foundation.complete import function_body
+from ..foundation.files import read_text
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import place_of
 from .degenerate import degenerate
@@ -64,19 +65,6 @@ def with_header(task, header: str) -> str:
 def asks(header: str | None) -> Callable[[object], str] | None:
     """What `TaskSet.asked` is, with this line before the prompt; None without a header."""
     return None if header is None else lambda task: with_header(task, f"{header.rstrip()}\n")
-
-
-def read_text(path: Path, what: str, newline: str | None = None) -> str:
-    """A text file in UTF-8, with or without a byte-order mark. `what` it should be; `newline` as for `open`.
-
-    Raises:
-        ValueError: naming the file, if it is not in UTF-8.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; expected {what} in UTF-8") from None
 
 
 def file_set(

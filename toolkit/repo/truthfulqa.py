@@ -28,7 +28,7 @@ from ..fit.fit_directions import fit, to_directions
 from ..fit.positions import Policy
 from ..fit.record_activations import capture
 from ..fit.settings import FitSettings
-from ..foundation.files import write_text
+from ..foundation.files import read_text, write_text
 from ..foundation.tokenize import completion_ids
 from ..measure.divergence import Divergence, Text, measure_divergence
 from ..measure.multiple_choice import Choice, Question, choices_of, question_shares
@@ -183,7 +183,7 @@ def read_texts(path: Path) -> list[str]:
         ValueError: naming the file and the line.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "JSON Lines").splitlines(), 1):
         try:
             text = json.loads(line)["text"]
         except (json.JSONDecodeError, KeyError, TypeError):
