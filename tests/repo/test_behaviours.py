@@ -1,6 +1,7 @@
 """Several behaviours in a repo on disk: fitted into it, told, published, exported as a mix, measured beside plain."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +114,11 @@ def test_overlap_is_that_of_the_shifts_where_the_weights_are_known():
     weight = np.tile(np.random.default_rng(0).normal(size=(8, width)), held.num_attention_heads)
     assert overlap(held, other) == {layer: 0}
     assert overlap(held, other, lambda of: weight) == {layer: pytest.approx(1)}
+
+
+def test_without_its_base_a_repo_is_told_of_by_offsets(repo):
+    shutil.rmtree(repo.parent / "base")
+    assert inspect(repo).overlap_of == "offsets"
 
 
 def test_much_overlap_is_warned_of(repo, capsys):

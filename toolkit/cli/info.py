@@ -20,7 +20,7 @@ def info(
     json_: Json = False,
 ) -> None:
     """What is in a steered repo (the bundled one by default): base, heads by layer, alpha, scope, site, provenance.
-    Loads no weights, runs no code."""
+    Loads no model, runs no code."""
     from ..repo.info import inspect
 
     found = inspect(one_repo(repo, model, str(ROOT)), revision)

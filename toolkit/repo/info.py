@@ -1,8 +1,9 @@
-"""What is in a steered repo or folder, without loading any weights."""
+"""What is in a steered repo or folder, without loading a model."""
 
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from iti_llama.iti_directions import ITIDirections
 
-from ..foundation.files import folder_of
 from .open_repo import open_repo
 
 
@@ -62,17 +62,18 @@ def overlap(first: ITIDirections, second: ITIDirections, weights: Callable | Non
 
 def _output_projections(repo: str | os.PathLike, base: str | None) -> Callable | None:
     """Reads a layer's output projection, where the weights lie in a folder of this machine; else None."""
-    folder = folder_of(repo if base is None else base)
-    shards = sorted(folder.glob("model*.safetensors")) if folder else []
+    folder = Path(repo if base is None else base)
+    shards = sorted(folder.glob("model*.safetensors")) if folder.is_dir() else []
     if not shards:
         return None
     from safetensors import safe_open  # with torch, since NumPy has no bfloat16
 
+    @cache
     def read(layer: int) -> np.ndarray:
         name = f"model.layers.{layer}.self_attn.o_proj.weight"
         for shard in shards:
             with safe_open(shard, framework="pt") as file:
-                if name in set(file.keys()):
+                if name in file.keys():  # noqa: SIM118 (no iterator there)
                     return file.get_tensor(name).double().numpy()
         raise FileNotFoundError(f"{folder}: no {name} in its weights")
 
@@ -80,7 +81,8 @@ def _output_projections(repo: str | os.PathLike, base: str | None) -> Callable |
 
 
 def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
-    """Read the config and the directions of a repo or folder, without torch. A field that is absent has its default.
+    """Read the config and the directions of a repo or folder, without torch; of several behaviours also the output
+    projections, where they lie on this machine. A field that is absent has its default.
 
     Raises:
         ValueError, OSError: if it is no steered repo, or its directions are missing or wrong.
