@@ -58,7 +58,7 @@ def followed(command: Callable) -> Callable:
         except KeyboardInterrupt:
             given = signature.bind_partial(*args, **kwargs).arguments
             kept = KEPT.get(command.__name__, lambda given: NOTHING)(given)
-            Console(stderr=True).print(f"interrupted: {escape(kept)}", highlight=False, soft_wrap=True)
+            Console(stderr=True, emoji=False).print(f"interrupted: {escape(kept)}", highlight=False, soft_wrap=True)
             sys.exit(130)
 
     option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)

@@ -42,7 +42,7 @@ def sweep_model(
     says so; it gets file and figure too. With `budget_alone` no task is answered: alpha is the largest inside the
     grid's budget. told: see `sweep`."""
     found = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
-    heads = len(model.iti_directions)
+    heads, store = len(model.iti_directions), None
     if budget_alone:
         choice = strength_of_budget(model, tokenizer, next(iter(tasks.texts.values())), grid)
         found |= {"budget": asdict(choice)}
@@ -55,8 +55,6 @@ def sweep_model(
         if choice.confirmed:
             rows = [row.to_dict() for row in choice.confirmed]
             found["confirmed"] = {"tasks": confirm.name, "conditions": rows}
-        if store is not None:
-            store.path.unlink(missing_ok=True)  # the answers that a killed run would have gone on from
     for folder in dict.fromkeys(folder for folder in (out, apply_to) if folder is not None):
         picture = folder / "figures" / "sweep.png"
         if budget_alone:
@@ -64,7 +62,9 @@ def sweep_model(
         else:
             best, site = None if choice.why else choice.best, model.iti_directions.site
             sweep_figure(choice.points, best, choice.alphas, choice.random, tasks.target, picture, tasks.sound, site)
-        write_text(folder / "sweep.json", json.dumps(found, indent=1) + "\n")
+        write_text(folder / "sweep.json", json.dumps(found, indent=1) + "\n")  # last: a run goes on from here
+    if store is not None:
+        store.path.unlink(missing_ok=True)  # the answers that a killed run would have gone on from
     if apply_to is not None:
         if budget_alone or not choice.why:
             apply(apply_to, choice if budget_alone else choice.best, heads)
