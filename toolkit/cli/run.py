@@ -79,6 +79,7 @@ def run(
     from ..measure.choose_strength import Grid
     from ..measure.labelled_tasks import labelled_set
     from ..repo.make import read_for
+    from ..repo.push import check_push
     from ..repo.push import push as push_folder
     from ..repo.run_all import Fitted, chosen, fitted, load_fitted, measured
     from .task_sets import Asked, task_set_of
@@ -146,24 +147,3 @@ def run(
         say(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files")
     else:
         say(f"next: iti-llama push {out} OWNER/NAME, or look at it: iti-llama space --repo {out}")
-
-
-def check_push(repo: str, base: str, self_contained: bool, token: str | None) -> None:
-    """Refuse before the work what a push would refuse after it.
-
-    Raises:
-        ValueError: if the repo has no name of one, or the base could be loaded by nobody else.
-        PermissionError: without a token.
-    """
-    from huggingface_hub import get_token
-    from huggingface_hub.utils import validate_repo_id
-
-    validate_repo_id(repo)
-    if Path(base).is_dir() and not self_contained:
-        raise ValueError(
-            f"--push {repo}, but the base is the folder {base}, which nobody else can load; pass --self-contained, or "
-            "the base's Hub repo"
-        )
-    if not (token or get_token()):
-        advice = "log in with `hf auth login`, or pass --token, a token with write access"
-        raise PermissionError(f"--push {repo}, but there is no token: {advice}")

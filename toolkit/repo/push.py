@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, snapshot_download
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file
 
 from iti_llama import ITIDirections, ITILlamaConfig
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+LOG_IN = "log in with `hf auth login`, or pass --token, a token with write access"
 
 OWNERS = ("README.md", "LICENSE", "NOTICE")
 
@@ -147,10 +150,23 @@ def push(
             status = getattr(getattr(error, "response", None), "status_code", 401)
             if status not in (401, 403):
                 raise
-            advice = "log in with `hf auth login`, or pass --token, a token with write access"
-            raise PermissionError(f"the Hub refuses to write to {repo} ({status}): {advice}") from error
+            raise PermissionError(f"the Hub refuses to write to {repo} ({status}): {LOG_IN}") from error
     files = tuple(name for name in content if name != MANIFEST)
     return Pushed(repo, info.oid, info.pr_url if create_pr else None, files, info)
+
+
+def check_push(repo: str, base: str, self_contained: bool, token: str | None) -> None:
+    """Refuse before the work what `push` would refuse after it.
+
+    Raises:
+        ValueError: if the repo's name is none, or nobody else could load the base. PermissionError: without a token.
+    """
+    validate_repo_id(repo)
+    if os.path.isdir(base) and not self_contained:
+        advice = "pass --self-contained, or the base's Hub repo"
+        raise ValueError(f"--push {repo}, but the base is the folder {base}, which nobody else can load; {advice}")
+    if not (token or get_token()):
+        raise PermissionError(f"--push {repo}, but there is no token: {LOG_IN}")
 
 
 def _config_of(folder: Path) -> ITILlamaConfig:
