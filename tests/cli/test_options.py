@@ -29,7 +29,7 @@ def commands(group=None, before: tuple[str, ...] = ()) -> dict[str, typer.main.T
 OPEN_NONE = {"convert", "canary", "dataset pairs", "dataset neocoder", "dataset neocoder-humans"}
 """Those that are given no model, steered or to be steered, by its name alone."""
 
-LOAD_NONE = OPEN_NONE - {"convert", "canary"} | {"info", "push", "serve", "verify"}
+LOAD_NONE = OPEN_NONE - {"convert", "canary"} | {"info", "push", "serve"}
 """Those that load none, or in one way alone."""
 
 

@@ -125,6 +125,8 @@ def verify(
     model: RepoOption = None,
     base: Annotated[str | None, typer.Option(help="of a PEFT adapter that is compared")] = None,
     revision: Revision = None,
+    device_map: DeviceMap = "auto",
+    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """What loading a repo would run, and whether that is this package's own code: runs none of it, exit code 2 if not.
@@ -132,7 +134,7 @@ def verify(
     from ..repo.verify import verify as verify_repo
 
     if other is not None:
-        return compare_forms(one_repo(repo, model), other, base, json_)
+        return compare_forms(one_repo(repo, model), other, base, json_, device_map=device_map, dtype=dtype)
     found = verify_repo(one_repo(repo, model), revision)
     if json_:
         print(json.dumps(asdict(found), indent=1))
@@ -154,10 +156,10 @@ def verify(
         raise typer.Exit(2)
 
 
-def compare_forms(repo: str, other: str, base: str | None, json_: bool) -> None:
+def compare_forms(repo: str, other: str, base: str | None, json_: bool, **kwargs) -> None:
     from ..export.compare import compare
 
-    found = compare(repo, other, base)
+    found = compare(repo, other, base, **kwargs)
     if json_:
         print(json.dumps(asdict(found)))
         return

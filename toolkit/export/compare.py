@@ -31,13 +31,13 @@ def places(tokenizer, prompts: Sequence[str] = PROMPTS) -> list[list[int]]:
     return found
 
 
-def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PROMPTS) -> Difference:
-    """Compare two forms by path. The tokens are those of the first that is no GGUF file.
+def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PROMPTS, **kwargs) -> Difference:
+    """Compare two forms by path. The tokens are those of the first that is no GGUF file. `kwargs`: see `load_form`.
 
     Raises:
         ValueError: if both are GGUF files, or their vocabularies differ; else as `load_form`.
     """
-    first, second = load_form(a, base), load_form(b, base)
+    first, second = load_form(a, base, **kwargs), load_form(b, base, **kwargs)
     known = next((form for form in (first, second) if isinstance(form, InTransformers)), None)
     if known is None:
         raise ValueError(f"{a} and {b} are GGUF files, whose tokenizer is not read here; expected one folder")
