@@ -12,7 +12,6 @@ from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from iti_llama import ITIDirections, ITILlamaConfig
-from iti_llama.configuration_iti_llama import check_harmless
 from iti_llama.iti_directions import project
 from iti_llama.loading_iti_llama import _check_base, _read_base_config
 
@@ -102,8 +101,7 @@ def open_source(
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{repo}: no config.json; expected a steered repo")
-    config = ITILlamaConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    check_harmless(config.to_dict(), str(path))
+    config = ITILlamaConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), name_or_path=str(folder))
     if name is not None:
         _alone(config, name, repo)
     for field, value in (("iti_alpha", alpha), ("iti_top_k", top_k), ("iti_scope", scope)):

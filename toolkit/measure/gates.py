@@ -61,15 +61,15 @@ def wanted(answers: Answers, pairs: bool) -> list[float]:
     return [grade.correct * grade.target for grade in answers.grades]
 
 
-NO_BETTER = "no head reads the labels better than shuffled ones (the fit's permutation test)"
-
-
 def controllability(answers: dict[str, Answers], task_set: TaskSet, supported: bool = True) -> Gate:
     """Whether the interval of the steered share lies above plain's and above that of every draw of random directions;
     of pairs, whether the log-odds gain on each, pair by pair. Of directions that their own fit does not support it
     fails: such a direction is chance, and may point the right way by chance."""
     gate = _controls(answers, task_set)
-    return gate if supported else Gate(gate.name, False, f"{NO_BETTER}; {gate.why}")
+    if supported:
+        return gate
+    why = "no head reads the labels better than shuffled ones (the fit's permutation test)"
+    return Gate(gate.name, False, f"{why}; {gate.why}")
 
 
 def _controls(answers: dict[str, Answers], task_set: TaskSet) -> Gate:
