@@ -131,16 +131,8 @@ def measured(name: str, python: Path | str, folder: Path, *arguments: str) -> di
 
 COLUMNS = (
     *("way", "", "operations a steered layer", "syncs a steered layer", "graph breaks", "same tokens as hooks"),
-    *(
-        "decode, batch 1",
-        "batch 8",
-        "prefill, batch 1",
-        "batch 8",
-        "load",
-        "MB beyond plain",
-        "ms to change alpha",
-        "lines",
-    ),
+    *("decode, batch 1", "batch 8", "prefill, batch 1", "batch 8"),
+    *("load", "MB beyond plain", "ms to change alpha", "lines"),
 )
 
 
@@ -319,10 +311,8 @@ def fitting(args, folder: Path, layers: int) -> str:
     names = [name for name in FITS if name not in PEERS or name in args.peers]
     rows = []
     for name, own in asked(args, folder, names, "--fit", "--rounds", str(args.rounds)).items():
-        failed = isinstance(own, str)
-        rows.append(
-            [name, *((f"failed: `{own}`", "") if failed else (_spread(own["seconds"]), _spread(own["ratio"])))]
-        )
+        told = [f"failed: `{own}`", ""] if isinstance(own, str) else [_spread(own["seconds"]), _spread(own["ratio"])]
+        rows.append([name, *told])
     head = ["way", "seconds to fit 12 heads on 300 texts", "times one plain pass over them"]
     return f"{table(head, rows)}\n\n{machine(args)}, {args.rounds} rounds."
 
@@ -339,9 +329,12 @@ def growth(args, folder: Path, layers: int) -> str:
     if args.figure is not None:
         figure(grown, args.figure)
     text = table(["what grows", "time / plain Llama's (a second plain Llama)"], told)
-    return (
-        f"Loading takes {load} times plain Llama's time.\n\n{text}\n\n{machine(args)}, {args.rounds} rounds, medians."
-    )
+    said = f"{machine(args)}, {args.rounds} rounds, medians."
+    return f"Loading takes {load} times plain Llama's time.\n\n{text}\n\n{said}"
+
+
+def named(listed: str) -> list[str]:
+    return [name for name in listed.split(",") if name]
 
 
 PARTS = {"cost": cost, "decoding": decoding, "fit": fitting, "growth": growth}
@@ -349,12 +342,12 @@ PARTS = {"cost": cost, "decoding": decoding, "fit": fitting, "growth": growth}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", type=names, default=list(PARTS), help="some of " + ", ".join(PARTS))
+    parser.add_argument("--parts", type=named, default=list(PARTS), help="some of " + ", ".join(PARTS))
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--heads", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=24, help="tokens of the answers that are compared")
-    parser.add_argument("--peers", type=names, default=list(PEERS), help="some of them, or nothing")
+    parser.add_argument("--peers", type=named, default=list(PEERS), help="some of them, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--markdown", type=Path, help="document whose parts of these names are replaced")
     parser.add_argument("--figure", type=Path, help="picture of how cost grows")
@@ -368,10 +361,6 @@ def main() -> None:
             print(text)
             if args.markdown is not None:
                 replace_section(args.markdown, part, text)
-
-
-def names(listed: str) -> list[str]:
-    return [name for name in listed.split(",") if name]
 
 
 if __name__ == "__main__":
