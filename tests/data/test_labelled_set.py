@@ -97,6 +97,18 @@ def test_messages_become_the_templates_prompt_and_what_was_said_last_is_kept(wri
     assert [e.meta for e in again] == [first.meta, second.meta, third.meta]
 
 
+def test_a_paraphrase_goes_through_the_template_as_its_prompt(write, as_prompt):
+    path = write([talk(meta={"paraphrase": "hello"}), row(prompt="ab", label=1, group="h", meta={"paraphrase": "ba"})])
+    found = read_examples(path, as_prompt)
+    assert [one.meta["paraphrase"] for one in found] == [
+        "<bos>[system]Be brief.\n[user]hello\n[assistant]",
+        "<bos>[user]ba\n[assistant]",
+    ]
+    assert read_examples(write_examples(found, path), as_prompt) == found
+    with pytest.raises(ValueError, match=r"line 1: meta\.paraphrase is 7; expected a string"):
+        read_examples(write([row(meta={"paraphrase": 7})]))
+
+
 def test_without_a_template_nothing_is_shown_apart_from_the_prompt(write):
     found = read_examples(write(GOOD), partial(chat_prompt, tiny_tokenizer()))
     assert found == read_examples(write(GOOD)) and all(example.meta == {} for example in found)

@@ -133,10 +133,24 @@ def test_phrasings_stand_where_the_writer_s_own_words_begin():
 def test_the_phrasings_of_the_bundled_tasks_say_the_same_in_other_words():
     own = corpus_set("test", 40)
     for task in own.tasks:
-        prompts = [other.prompt_of(task) for _, other in phrased(own)]
-        assert len({task.prompt, *prompts}) == 5
+        *prompts, other = [other.prompt_of(task) for _, other in phrased(own)]
+        assert len({task.prompt, *prompts, other}) == 6
         for prompt in prompts:
             assert task.docstring.rstrip(".?").lower() in prompt.lower() and prompt.endswith('"""\n    ')
+        head = f"def {task.name}({task.signature}):\n"
+        assert other.startswith(head) and task.docstring.rstrip(".?!") not in other
+
+
+def test_prompts_in_other_words_are_asked_for_the_same(taught, held_out_pairs):
+    own = held_out_pairs("test")
+    tasks = [replace(task, paraphrase=f"Tell me: {task.prompt}") for task in own.tasks]
+    own = replace(own, tasks=tasks, paraphrase=lambda task: task.paraphrase)
+    gate, found = robustness(taught, tiny_tokenizer(), own, 0.5, None, 0.05)
+    assert [one.name for one in found][4:] == ["in other words"] and "4 phrasings and in other words, of" in gate.why
+    direct = replace(own, tasks=[replace(task, prompt=task.paraphrase) for task in tasks], paraphrase=None)
+    asked = receipt(taught, tiny_tokenizer(), direct, None, alpha=0.5)
+    odds = [grade.measures["log-odds"] for grade in asked.answers["steered"].grades]
+    assert found[4].steered.mean == pytest.approx(np.mean(odds), abs=1e-4)
 
 
 def test_robustness_goes_on_from_saved_answers(taught, held_out_pairs, tmp_path):

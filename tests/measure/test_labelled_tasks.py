@@ -1,5 +1,7 @@
 """Tasks of a labelled set: prompts, or pairs that share a prompt."""
 
+from dataclasses import replace
+
 import pytest
 
 from iti_llama.toolkit.data.labelled_set import Example
@@ -68,6 +70,16 @@ def test_a_header_is_not_lost_where_the_template_strips_the_message():
     ]
     tasks = labelled_set("x", rows, "# Be brief.", pairs=True)
     assert tasks.asked(tasks.tasks[0]) == "<user># Be brief.\nr:</user>"
+
+
+def test_every_prompt_has_a_paraphrase_or_none():
+    rows = [replace(row, meta=row.meta | {"paraphrase": f"other {row.prompt}"}) for row in ROWS]
+    for pairs in (False, True):
+        own = labelled_set("x", rows, pairs=pairs)
+        assert [own.paraphrase(task) for task in own.tasks] == [f"other {task.prompt}" for task in own.tasks]
+        assert labelled_set("x", ROWS, pairs=pairs).paraphrase is None
+        with pytest.raises(ValueError, match="x: no paraphrase of '<user>hi</user>', others have one"):
+            labelled_set("x", [*rows[:4], *ROWS[4:6]], pairs=pairs)
 
 
 def test_a_grade_is_of_the_sign_of_the_log_odds_and_keeps_them():

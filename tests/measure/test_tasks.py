@@ -34,6 +34,7 @@ def test_tasks_of_a_file_are_run_by_call_or_as_programs(tmp_path, sandbox):
     [
         ({"tests": []}, "prompt is None"),
         ({"prompt": 7}, "prompt is 7"),
+        ({"prompt": "p", "paraphrase": 7}, "paraphrase is 7"),
         ({"prompt": "p", "tests": [{"call": "f()"}]}, "a test is"),
         ({"prompt": "p", "tests": [{"call": "f()", "value": 1}, {"input": "", "output": ""}]}, "mix call and input"),
     ],
@@ -60,6 +61,14 @@ def test_without_tests_an_answer_has_only_to_be_intact(write, sandbox):
     assert (tasks.sound, tasks.target, tasks.asked, tasks.pairs) == ("intact", "", None, False)
     grades = tasks.grade([tasks.tasks[0]] * 3, ["fine", " \n", "go on and on " * 9], sandbox)
     assert [grade.correct for grade in grades] == [True, False, False]
+
+
+def test_every_prompt_has_a_paraphrase_or_none(write):
+    own = file_set(write({"prompt": "p", "paraphrase": "q"}, {"prompt": "r", "paraphrase": "s"}), None)
+    assert [own.paraphrase(task) for task in own.tasks] == ["q", "s"]
+    assert file_set(write({"prompt": "p"}), None).paraphrase is None
+    with pytest.raises(ValueError, match="no paraphrase of 'p', others have one; expected all or none"):
+        file_set(write({"prompt": "p"}, {"prompt": "r", "paraphrase": "s"}), None)
 
 
 def test_rows_with_tests_and_rows_without_are_not_mixed(write):

@@ -101,7 +101,8 @@ class Task:
 
     `group` names what is to be computed, whatever the wording; the split is by group, so no wording of a held-out
     group is ever trained on. `solutions` maps a style to the function's body, without the indentation of its
-    first line. `tests` are (arguments, expected value) pairs.
+    first line. `tests` are (arguments, expected value) pairs. `asked` is what a composed task asks for, to be said in
+    other words.
     """
 
     group: str
@@ -110,6 +111,7 @@ class Task:
     docstring: str
     solutions: dict[str, str]
     tests: tuple[tuple[tuple, object], ...]
+    asked: Asked | None = None
 
     @property
     def prompt(self) -> str:
@@ -303,7 +305,18 @@ def compose(combination: Combination, rng: random.Random) -> Task:
     if not second and rng.random() < 0.06:
         signature = f"{argument}: {source.hint}"
     tests = _tests(combination, tuple(values), separator)
-    return _checked(Task(combination.group, name, signature, docstring(asked, rng), solutions, tests))
+    return _checked(Task(combination.group, name, signature, docstring(asked, rng), solutions, tests, asked))
+
+
+def paraphrased(task: Task, seed: int = 0) -> Task:
+    """A composed task in other words: the same function, another docstring."""
+    rng = random.Random(f"paraphrase:{seed}:{task.prompt}")
+    said = (docstring(task.asked, rng) for _ in range(100))
+    return replace(task, docstring=next(text for text in said if _bare(text) != _bare(task.docstring)))
+
+
+def _bare(text: str) -> str:
+    return text.strip(".?! ").lower()
 
 
 @cache

@@ -3,7 +3,7 @@
 from ..measure.divergence import Text
 from ..measure.grade import grade
 from ..measure.tasks import TaskSet
-from .corpus import HEADERS, Task, classic, sample_tasks
+from .corpus import HEADERS, Task, classic, paraphrased, sample_tasks
 
 
 def _in_another_case(text: str) -> str:
@@ -39,5 +39,6 @@ def corpus_set(split: str, n: int, seed: int = 0) -> TaskSet:
     }
     texts["prompts"] = [Text("", task.prompt, task.group) for task in tasks]
     return TaskSet(
-        f"corpus:{split}", tasks, "idiomatic", lambda task: header + task.prompt, grade, texts, phrasings=PHRASINGS
-    )
+        f"corpus:{split}", tasks, "idiomatic", lambda task: header + task.prompt, grade, texts,
+        phrasings=PHRASINGS, paraphrase=lambda task: paraphrased(task).prompt,
+    )  # fmt: skip

@@ -78,9 +78,15 @@ def _parse(line: str, where: str, as_prompt: Callable[[str | list, str], str] | 
     meta = row.get("meta", {})
     if not isinstance(meta, dict):
         raise ValueError(f"{where}: meta is {meta!r}; expected an object")
+    if not isinstance(meta.get("paraphrase", ""), str):
+        raise ValueError(f"{where}: meta.paraphrase is {meta['paraphrase']!r}; expected a string")
     prompt = row["prompt"] if as_prompt is None else as_prompt(messages or row["prompt"], where)
     if prompt != row["prompt"]:
         meta = meta | {"shown": row["prompt"], "shown_at": place_of(as_prompt, messages or row["prompt"], where)}
+        if meta.get("paraphrase"):
+            other = meta["paraphrase"]
+            said = [*messages[:-1], {**messages[-1], "content": other}] if messages else other
+            meta["paraphrase"] = as_prompt(said, where)
     return Example(prompt, row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
 
 

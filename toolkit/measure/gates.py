@@ -12,7 +12,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
-from .divergence import Divergence
+from .divergence import PERPLEXITY_GUARD, Divergence
 from .evaluate import Answers
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
@@ -23,13 +23,12 @@ from .tasks import TaskSet, with_header
 PHRASINGS = ("\n", "Next:\n\n", "---\n", "# 2\n")
 """What stands before a prompt in its four phrasings, where a task set has none of its own."""
 
+PARAPHRASED = "in other words"
+
 TEMPERATURE = 0.8
 
 TASKS = 100
 """Most tasks that robustness is measured on."""
-
-PERPLEXITY_GUARD = 1.1
-"""Largest perplexity of texts that say nothing of the behaviour, as a multiple of the plain model's."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +104,14 @@ def utility(answers: dict[str, Answers], task_set: TaskSet, neutral: Divergence,
 
 
 def phrased(task_set: TaskSet) -> list[tuple[str, TaskSet]]:
-    """The task set in four other phrasings."""
+    """The task set in four other phrasings, and in other words where there are such."""
     ways = task_set.phrasings or tuple(
         (repr(before), lambda task, before=before: with_header(task, before)) for before in PHRASINGS
     )
-    tasks = task_set.tasks[:TASKS]
-    return [
-        (name, replace(task_set, tasks=tasks, prompt_of=way, asked=None, name=f"{task_set.name}, {name}"))
-        for name, way in ways
-    ]
+    if task_set.paraphrase is not None:
+        ways = (*ways, (PARAPHRASED, task_set.paraphrase))
+    few = replace(task_set, tasks=task_set.tasks[:TASKS], asked=None, paraphrase=None)
+    return [(name, replace(few, prompt_of=way, name=f"{task_set.name}, {name}")) for name, way in ways]
 
 
 def robustness(
@@ -128,8 +126,9 @@ def robustness(
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Gate, list[Phrasing]]:
-    """Whether the steering gains on plain in each of four phrasings, at temperature 0.8, and loses no more than
-    `guard` of the correct answers over all of them. Plain and steered answers of a task are rows of one batch."""
+    """Whether the steering gains on plain in each of four phrasings, and in other words where the tasks have
+    paraphrases, at temperature 0.8, and loses no more than `guard` of the correct answers over all of them. Plain and
+    steered answers of a task are rows of one batch."""
     store, found = store or SavedCompletions(None, {}), []
     for number, (name, own) in enumerate(phrased(task_set)):
         answers = {}
@@ -166,7 +165,10 @@ def robustness(
     worst = min(found, key=lambda one: one.change.low)
     lost = sum(one.lost for one in found) / len(found)
     unit = f"{worst.change.plain()} nats" if task_set.pairs else f"{worst.change.points()} points"
-    why = f"gains at least {unit} in {len(found)} phrasings of {len(task_set.tasks[:TASKS])} tasks"
+    ways = f"{len(found)} phrasings"
+    if task_set.paraphrase is not None:
+        ways = f"{len(found) - 1} phrasings and in other words,"
+    why = f"gains at least {unit} in {ways} of {len(task_set.tasks[:TASKS])} tasks"
     if task_set.sound:
         why += f" at temperature {TEMPERATURE:g}; {task_set.sound}: {-100 * lost:+.1f} points over all"
     return Gate("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), found

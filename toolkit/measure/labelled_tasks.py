@@ -8,7 +8,7 @@ from ..data.labelled_set import Example
 from ..foundation.sandbox import Sandbox
 from .divergence import Text
 from .grade import Grade
-from .tasks import TaskSet, asks, grade_intact
+from .tasks import TaskSet, asks, grade_intact, paraphrases
 
 
 PREFERS = "prefers label 1"
@@ -19,21 +19,24 @@ LOG_ODDS = "log-odds"
 
 @dataclass(frozen=True)
 class LabelledTask:
-    """completions: (of label 1, of label 0), where the prompt has both. shown: see `FileTask`."""
+    """completions: (of label 1, of label 0), where the prompt has both. shown, paraphrase: see `FileTask`."""
 
     prompt: str
     group: str
     shown: str = ""
     completions: tuple[str, str] | None = None
     shown_at: int = 0
+    paraphrase: str = ""
 
 
 def labelled_set(name: str, examples: Sequence[Example], header: str | None = None, pairs: bool = False) -> TaskSet:
     """The prompts of these examples, each once; with `pairs`, a task for each completion of label 1 and one of label 0
-    of the same prompt, in their order. Divergence is measured on the completions of label 0.
+    of the same prompt, in their order. Divergence is measured on the completions of label 0. `meta["paraphrase"]` is
+    the prompt in other words.
 
     Raises:
-        ValueError: if pairs are asked for and no prompt has completions of both labels.
+        ValueError: if pairs are asked for and no prompt has completions of both labels, or some prompts have a
+            paraphrase and others do not.
     """
     by_prompt: dict[tuple[str, str], dict[int, list[Example]]] = defaultdict(lambda: {0: [], 1: []})
     for example in examples:
@@ -43,7 +46,9 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     tasks = []
     for (prompt, group), own in by_prompt.items():
         meta = (own[0] + own[1])[0].meta
-        task = LabelledTask(prompt, group, meta.get("shown", ""), shown_at=meta.get("shown_at", 0))
+        task = LabelledTask(
+            prompt, group, meta.get("shown", ""), None, meta.get("shown_at", 0), meta.get("paraphrase", "")
+        )
         if not pairs:
             tasks.append(task)
             continue
@@ -54,9 +59,10 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
             f"{name}: no prompt has completions of both labels, so there is no pair to choose from; pass a --target: "
             "a regular expression, FILE.py:function or probe"
         )
+    other = paraphrases(tasks, name)
     if pairs:
-        return TaskSet(name, tasks, PREFERS, asks(header), _grade_pairs, texts, sound="", pairs=True)
-    return TaskSet(name, tasks, "", asks(header), grade_intact, texts, sound="intact")
+        return TaskSet(name, tasks, PREFERS, asks(header), _grade_pairs, texts, sound="", pairs=True, paraphrase=other)
+    return TaskSet(name, tasks, "", asks(header), grade_intact, texts, sound="intact", paraphrase=other)
 
 
 def _grade_pairs(tasks: Sequence[LabelledTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:

@@ -23,7 +23,8 @@ class TaskSet:
     none of its own. asked: the prompt of a task that asks for the target in words, None if there is no such. grade:
     grades of completions, one beside each task. texts: held-out texts by name; the first are what KL is told of, the
     last say nothing of the behaviour. max_new_tokens: enough for an answer. phrasings: (name, prompt of a task), the
-    same tasks put another way; four general ones by default. prompt_of: the prompt of a task, its own by default.
+    same tasks put another way; four general ones by default. paraphrase: the prompt of a task in other words, None if
+    there is no such. prompt_of: the prompt of a task, its own by default.
     sound: what `Grade.correct` means: "correct" (passes its tests), "intact" (see `degenerate`), or "" (always so).
     pairs: an answer is which of a task's two `completions` the model prefers, see `respond`. note: for a reader."""
 
@@ -38,6 +39,7 @@ class TaskSet:
     pairs: bool = False
     note: str = ""
     phrasings: tuple[tuple[str, Callable[[object], str]], ...] = ()
+    paraphrase: Callable[[object], str] | None = None
     prompt_of: Callable[[object], str] = attrgetter("prompt")
 
     def __len__(self) -> int:
@@ -47,13 +49,15 @@ class TaskSet:
 @dataclass(frozen=True)
 class FileTask:
     """tests: ("call", expression, value) or ("stdio", stdin, stdout); may be none. shown: the prompt as its writer
-    wrote it, where a chat template went around it; shown_at: where in the prompt that begins."""
+    wrote it, where a chat template went around it; shown_at: where in the prompt that begins. paraphrase: the prompt
+    in other words, "" where nobody wrote one."""
 
     prompt: str
     group: str
     tests: tuple[tuple[str, str, object], ...] = ()
     shown: str = ""
     shown_at: int = 0
+    paraphrase: str = ""
 
 
 def with_header(task, header: str) -> str:
@@ -67,12 +71,25 @@ def asks(header: str | None) -> Callable[[object], str] | None:
     return None if header is None else lambda task: with_header(task, f"{header.rstrip()}\n")
 
 
+def paraphrases(tasks: Sequence, where: str) -> Callable[[object], str] | None:
+    """What `TaskSet.paraphrase` is of tasks that have a `paraphrase` each; None where none has.
+
+    Raises:
+        ValueError: if some have one and others do not.
+    """
+    missing = [task.prompt for task in tasks if not task.paraphrase]
+    if missing and len(missing) < len(tasks):
+        raise ValueError(f"{where}: no paraphrase of {missing[0]!r}, others have one; expected all or none")
+    return None if missing else attrgetter("paraphrase")
+
+
 def file_set(
     path: Path, header: str | None, as_prompt: Callable[[str | list, str], str] = lambda prompt, where: prompt
 ) -> TaskSet:
     """Tasks of a JSON Lines file: `{"prompt": str, "tests": [...], "group": str}`, each test `{"call": "f(2)",
     "value": 4}` (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the completion is a
-    program). Without tests in any row an answer has only to be intact. `as_prompt`: see `read_examples`.
+    program); `"paraphrase"` is the prompt in other words, which robustness is measured on. Without tests in any row an
+    answer has only to be intact. `as_prompt`: see `read_examples`.
 
     Raises:
         ValueError: naming the file, the line and the field.
@@ -88,12 +105,12 @@ def file_set(
     if not tasks:
         raise ValueError(f"{path}: no tasks; expected JSON Lines of prompt and, where there are, tests")
     texts = {"prompts": [Text("", task.prompt, task.group) for task in tasks]}
-    tested = [bool(task.tests) for task in tasks]
+    tested, other = [bool(task.tests) for task in tasks], paraphrases(tasks, str(path))
     if not any(tested):
-        return TaskSet(path.stem, tasks, "", asks(header), grade_intact, texts, 256, "intact")
+        return TaskSet(path.stem, tasks, "", asks(header), grade_intact, texts, 256, "intact", paraphrase=other)
     if not all(tested):
         raise ValueError(f"{path}: row {tested.index(False) + 1} has no tests, others have; expected all or none")
-    return TaskSet(path.stem, tasks, "idiomatic", asks(header), _grade_file, texts, 512)
+    return TaskSet(path.stem, tasks, "idiomatic", asks(header), _grade_file, texts, 512, paraphrase=other)
 
 
 def grade_intact(tasks: Sequence, completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
@@ -117,8 +134,12 @@ def _file_task(row: dict, where: str, number: str, as_prompt: Callable[[str | li
     if len({kind for kind, *_ in tests}) > 1:
         raise ValueError(f"{where}: tests mix call and input; expected one kind")
     shown, prompt = row["prompt"], as_prompt(row["prompt"], where)
+    paraphrase = row.get("paraphrase", "")
+    if not isinstance(paraphrase, str):
+        raise ValueError(f"{where}: paraphrase is {paraphrase!r}; expected a text")
+    paraphrase = as_prompt(paraphrase, where) if paraphrase else ""
     around = {"shown": shown, "shown_at": place_of(as_prompt, shown, where)} if shown != prompt else {}
-    return FileTask(prompt, str(row.get("group", number)), tuple(tests), **around)
+    return FileTask(prompt, str(row.get("group", number)), tuple(tests), **around, paraphrase=paraphrase)
 
 
 def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
