@@ -9,11 +9,11 @@ demo: .venv/.run
 	.venv/bin/iti-llama demo
 
 test: .venv/.test
-	.venv/bin/python -m pytest --numprocesses 2 tests
+	.venv/bin/python -m pytest --numprocesses 2 --dist worksteal tests
 
 # The lowest versions that pyproject.toml admits and this suite can install.
 test-oldest: .venv-oldest/.test
-	.venv-oldest/bin/python -m pytest --numprocesses 2 tests
+	.venv-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal tests
 
 # transformers' own tests of model classes, from its source distribution.
 test-hf: .venv/.test
@@ -65,7 +65,7 @@ sweep: .venv/.run
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 32 --permutations 0 --behaviour "" --out build/all-heads --overwrite
 	.venv/bin/iti-llama sweep --repo build/all-heads --tasks corpus:validation --n 100 --top-ks 8,16 --alphas 0.1,0.2,0.3,0.4,0.5,0.6,0.7 \
-	    --guard 0.03 --kl-guard 0.006 --out .
+	    --guard 0.03 --out .
 
 # What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep

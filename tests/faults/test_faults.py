@@ -147,7 +147,7 @@ def test_evaluate(forked, tmp_path):
     tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def arguments(out):
-        options = ["--n", 6, "--samples", 2, "--max-new-tokens", 64]
+        options = ["--n", 6, "--samples", 2, "--max-new-tokens", 32]
         return ["evaluate", "--repo", ROOT, "--tasks", tasks, *options, "--out", out]
 
     seconds = undisturbed_fork(forked, arguments(tmp_path / "whole"))
@@ -172,11 +172,11 @@ def test_sweep(forked, tmp_path):
     old = config.read_bytes()
 
     def arguments(out):
-        return ["sweep", "--repo", repo, "--n", 4, "--alphas", "0.9", "--apply", "--out", out]
+        return ["sweep", "--repo", repo, "--n", 4, "--alphas", "0.45", "--apply", "--out", out]
 
     seconds = undisturbed_fork(forked, arguments(whole))
     new = config.read_bytes()
-    assert json.loads(old)["iti_alpha"] != json.loads(new)["iti_alpha"] == 0.9
+    assert json.loads(old)["iti_alpha"] != json.loads(new)["iti_alpha"] == 0.45
     for number, moment in enumerate(moments(seconds, "sweep", imports=0)):
         config.write_bytes(old)
         out = tmp_path / f"out{number}"

@@ -18,15 +18,16 @@ from iti_llama.toolkit.measure.saved_completions import SavedCompletions
 def test_a_grid_is_swept_chosen_from_and_written_with_few_digits(bundled, sandbox):
     model, tokenizer = bundled
     before = (model.iti_alpha, model.iti_top_k, model.iti_scope)
-    tasks, fresh = corpus_set("validation", 8, seed=2), corpus_set("validation", 6, seed=9)
+    tasks, fresh = corpus_set("validation", 10, seed=6), corpus_set("validation", 6, seed=9)
     choice = choose_strength(model, tokenizer, tasks, Grid([0.5, 1.0]), sandbox, confirm=fresh)
-    assert [point.alpha for point in choice.points] == [0, 0.5, 1.0] and choice.best.alpha in (0.5, 1.0)
+    assert [point.alpha for point in choice.points] == [0, 0.5, 1.0] and choice.best.alpha == 0.5
+    assert choice.points[1].perplexity < 1.1 < choice.points[2].perplexity  # where more answers are idiomatic
     assert choice.why == "" and [row.condition for row in choice.confirmed] == ["plain", "steered"]
     assert (model.iti_alpha, model.iti_top_k, model.iti_scope) == before
     found = json.loads(json.dumps(choice.to_dict()))
     assert found["chosen"]["alpha"] == choice.best.alpha
     for point in found["points"]:
-        assert float(f"{point['kl']:.2g}") == point["kl"]
+        assert float(f"{point['kl']:.2g}") == point["kl"] and round(point["perplexity"], 3) == point["perplexity"]
 
 
 def test_a_strength_that_does_nothing_is_not_chosen(bundled, sandbox):

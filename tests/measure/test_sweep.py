@@ -1,6 +1,7 @@
 """Measuring: against independent computations, resumable, and honest about nothing."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -39,8 +40,9 @@ def rates(correct, target):
     return Rates(*(estimate([i < round(n * share) for i in range(n)], range(n)) for share in (correct, target, both)))
 
 
-def point(alpha, correct, target, against=1.0, against_correct=1.0, kl=0.0):
-    return Point(8, alpha, "all", rates(correct, target), rates(1, 0), rates(against_correct, against), kl, kl)
+def point(alpha, correct, target, against=1.0, against_correct=1.0, kl=0.0, perplexity=1.0):
+    own, asked = rates(correct, target), rates(against_correct, against)
+    return Point(8, alpha, "all", own, rates(1, 0), asked, kl, kl, perplexity)
 
 
 def test_the_rule_takes_the_most_correct_answers_in_the_target_then_the_least_divergence():
@@ -54,6 +56,7 @@ def test_the_rule_takes_the_most_correct_answers_in_the_target_then_the_least_di
     assert choose([point(0, 1, 0), point(1, 0.9, 1)]) is None
     assert choose([point(0, 1, 0.5), point(1, 1, 0.2)]) is None
     assert choose([point(0, 1, 0), point(1, 1, 0.8, kl=0.3)], kl_guard=0.1) is None
+    assert choose([point(0, 1, 0), point(1, 1, 0.8, perplexity=1.1), point(2, 1, 1, perplexity=1.11)]).alpha == 1
 
 
 def test_what_minus_alpha_does_decides_nothing():
@@ -134,6 +137,9 @@ def test_a_sweep_of_pairs_has_log_odds_at_every_point_of_both_signs(taught, held
     bare = sweep(taught, tiny_tokenizer(), replace(tasks, asked=None), [6], [1.0], ["all"], sandbox)
     assert all(p.against is None and p.to_dict()["against"] is None for p in bare)
     assert bare[1].at.odds_by_task == pytest.approx(points[3].at.odds_by_task, abs=2e-4)
+    others = measure_divergence(taught, tiny_tokenizer(), tasks.texts["prompts"], [0.0, 1.0, 2.0])
+    assert [p.perplexity for p in points[3:5]] == pytest.approx([math.exp(d.nll_change.mean) for d in others[1:]])
+    assert points[0].perplexity == 1 != points[4].perplexity
     one_way = sweep(taught, tiny_tokenizer(), tasks, [6], [1.0, 2.0], ["all"], sandbox, one_way=True)
     for own, both in zip(one_way, (points[0], *points[3:5]), strict=True):
         assert own.at.odds_by_task == pytest.approx(both.at.odds_by_task, abs=2e-4)

@@ -1,6 +1,7 @@
 """What the page draws: nothing of an answer is taken for markup, differences and strengths are those that are so."""
 
 import json
+import math
 import re
 
 import torch
@@ -45,7 +46,9 @@ def test_safe_strengths_end_before_the_first_loss_beyond_the_guard():
     beyond = {
         point["alpha"]
         for point in points
-        if plain - point["at"]["correct"]["mean"] > sweep["guard"] + 1e-9 or point["kl"] > sweep["kl_guard"]
+        if plain - point["at"]["correct"]["mean"] > sweep["guard"] + 1e-9
+        or point["kl"] > (sweep["kl_guard"] or math.inf)
+        or point.get("perplexity", 1.0) > 1.1
     }
     alphas = sorted(point["alpha"] for point in points)
     assert state.config.iti_alpha in found and found == [a for a in alphas if a <= max(found)]

@@ -187,11 +187,11 @@ def confirmed_table(rows, tasks) -> Table:
 
 def sweep_table(choice, tasks) -> Table:
     """The points of a sweep, narrow enough for 80 columns; all numbers are in sweep.json."""
-    title = f"{escape(tasks.target)}; n = {len(tasks)}; -a: at minus alpha"
+    title = f"{escape(tasks.target)}; n = {len(tasks)}; -a: at minus alpha; ppl: perplexity, times plain's"
     table = Table(title=title, title_justify="left", padding=(0, 0))
     sound = [tasks.sound] if tasks.sound else []
     odds = ["log-odds"] if choice.points[0].at.odds else []
-    for title in ("K", "scope", "alpha", *sound, "target", *odds, "KL", "target -a", "KL -a"):
+    for title in ("K", "scope", "alpha", *sound, "target", *odds, "KL", "ppl", "target -a", "KL -a"):
         table.add_column(title, justify="right", overflow="fold")
     if tasks.asked is not None:
         table.add_column("asked -a", justify="right", overflow="fold")
@@ -199,7 +199,7 @@ def sweep_table(choice, tasks) -> Table:
         cells = [str(point.top_k), point.scope, f"{point.alpha:g}"]
         cells += [f"{100 * point.at.correct.mean:.1f}"] if tasks.sound else []
         cells += [f"{100 * point.at.target.mean:.1f}", *([f"{point.at.odds.mean:+.1f}"] if odds else [])]
-        cells += [f"{point.kl:.3f}"]
+        cells += [f"{point.kl:.3f}", f"{point.perplexity:.2f}"]
         cells += [f"{100 * point.minus.target.mean:.1f}", f"{point.kl_minus:.3f}"]
         cells += [f"{100 * point.against.target.mean:.1f}"] if point.against is not None else []
         table.add_row(*cells, style="bold" if point is choice.best and not choice.why else "")

@@ -67,6 +67,7 @@ class Choice:
         }
         for point in (*found["points"], *([chosen] if chosen else [])):
             point["kl"], point["kl_minus"] = float(f"{point['kl']:.2g}"), float(f"{point['kl_minus']:.2g}")
+            point["perplexity"] = round(point["perplexity"], 3)
         return found | {
             "chosen": chosen,
             "why": self.why,

@@ -2,10 +2,11 @@
 
 A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
 in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
-of intact answers) at alpha is at most `guard` below alpha 0's, whose KL from the plain model is at most `kl_guard`
-(where one is given), and whose share of answers that are correct and in the target is above alpha 0's, the one with
-the largest such share; of several, the one that diverges least from the plain model, then the smallest alpha, then the
-fewest heads. What minus alpha does is told, and decides nothing.
+of intact answers) at alpha is at most `guard` below alpha 0's, whose perplexity of texts that say nothing of the
+behaviour is at most `PERPLEXITY_GUARD` times the plain model's (both as the gate of utility asks), whose KL from the
+plain model is at most `kl_guard` (where one is given), and whose share of answers that are correct and in the target
+is above alpha 0's, the one with the largest such share; of several, the one that diverges least from the plain model,
+then the smallest alpha, then the fewest heads. What minus alpha does is told, and decides nothing.
 
 Of labelled pairs the share is replaced by the mean log-odds of label 1 against label 0, which also moves where no
 preference tips over, and is compared pair by pair.
@@ -15,6 +16,7 @@ chosen.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,7 +30,7 @@ from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition, random_directions, under
-from .divergence import Text, measure_divergence
+from .divergence import PERPLEXITY_GUARD, Text, measure_divergence
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
 from .saved_completions import SavedCompletions
@@ -61,7 +63,8 @@ class Rates:
 class Point:
     """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
     for the target, at minus alpha, if there are such. kl, kl_minus: mean KL from the plain model at alpha and minus
-    alpha, on held-out texts. minus, against and kl_minus are None where the sweep went one way."""
+    alpha, on held-out texts. minus, against and kl_minus are None where the sweep went one way. perplexity: of texts
+    that say nothing of the behaviour, at alpha, as a multiple of the plain model's."""
 
     top_k: int
     alpha: float
@@ -71,6 +74,7 @@ class Point:
     against: Rates | None
     kl: float
     kl_minus: float | None
+    perplexity: float = 1.0
 
     def to_dict(self) -> dict:
         """As JSON types."""
@@ -137,7 +141,7 @@ def sweep(
     is answered at minus alpha. The model's own K and scope are put back. told: is called with the points of each K and
     scope as soon as they are known."""
     before = (model.iti_top_k, model.iti_scope)
-    texts = next(iter(task_set.texts.values()))
+    texts = list(task_set.texts.values())
     points: list[Point] = []
     try:
         for k, scope in [(k, scope) for scope in scopes for k in top_ks]:
@@ -149,11 +153,12 @@ def sweep(
             name = f"{k} heads, scope {scope}"
             rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
             signed = strengths if one_way else both_signs(strengths)
-            kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, signed)]
+            kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts[0], signed)]
+            others = [d.nll_change.mean for d in measure_divergence(model, tokenizer, texts[-1], strengths)]
             each = len(signed) // len(strengths)
             for i, alpha in enumerate(strengths):
                 own, kl = rates[len(tries) * i : len(tries) * (i + 1)], kls[each * i : each * (i + 1)]
-                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2]))
+                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2], math.exp(others[i])))
             told(points[-len(strengths) :])
     finally:
         model.iti_top_k, model.iti_scope = before
@@ -170,7 +175,7 @@ def choose(points: Sequence[Point], guard: float = 0.05, kl_guard: float | None 
 
     def inside(point: Point) -> bool:
         kept = point.at.correct.mean >= plain.at.correct.mean - guard
-        mild = kl_guard is None or point.kl <= kl_guard
+        mild = point.perplexity <= PERPLEXITY_GUARD and (kl_guard is None or point.kl <= kl_guard)
         return kept and mild and point.at.value > plain.at.value
 
     return min((point for point in points if point.alpha != 0 and inside(point)), key=worse, default=None)

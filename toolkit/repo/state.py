@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from iti_llama import ITIDirections, ITILlamaConfig
 
 from ..foundation.hashing import fingerprint_of
+from ..measure.divergence import PERPLEXITY_GUARD
 from ..measure.parts import FILE, read_part
 from .licence import base_license
 
@@ -92,6 +93,21 @@ def state_of(folder: Path, base: str | None = None) -> State:
         *(_json(folder / name) for name in ("iti_report.json", "sweep.json", "evaluation.json")),
         prompts=_prompts(folder),
     )
+
+
+def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
+    """Strengths of a `sweep.json`, with these heads and this scope, in their order, up to the first at which more was
+    lost than its guards allow (see `choose`); [] without a sweep."""
+    points, found = sweep.get("points", ()), []
+    plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
+    own = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
+    for point in sorted(own, key=lambda point: abs(point["alpha"])):
+        lost = plain - point["at"]["correct"]["mean"]
+        diverged = sweep.get("kl_guard") is not None and point["kl"] > sweep["kl_guard"]
+        if lost > sweep.get("guard", 0.0) + 1e-9 or diverged or point.get("perplexity", 1.0) > PERPLEXITY_GUARD:
+            break
+        found.append(point["alpha"])
+    return found
 
 
 def _json(path: Path) -> dict:

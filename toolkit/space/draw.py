@@ -6,7 +6,7 @@ from html import escape
 
 import torch
 
-from ..repo.state import State
+from ..repo.state import State, strengths_inside
 from .steered import Answer
 
 
@@ -52,20 +52,8 @@ def answer_html(
 
 
 def safe_strengths(state: State) -> list[float]:
-    """Strengths of the repo's sweep at which, with the shipped heads and scope, no more answers were lost, and the
-    divergence was no larger, than its guards allow; [] where there was no sweep."""
-    sweep = state.sweep
-    shipped = (state.heads, state.config.iti_scope)
-    points = [p for p in sweep.get("points", ()) if (p["top_k"], p["scope"]) == shipped and p["alpha"]]
-    plain = next((p["at"]["correct"]["mean"] for p in sweep.get("points", ()) if p["alpha"] == 0), 1.0)
-    inside = []
-    for point in sorted(points, key=lambda point: abs(point["alpha"])):
-        lost = plain - point["at"]["correct"]["mean"]
-        diverged = sweep.get("kl_guard") is not None and point["kl"] > sweep["kl_guard"]
-        if lost > sweep.get("guard", 0.0) + 1e-9 or diverged:
-            break
-        inside.append(point["alpha"])
-    return inside
+    """`strengths_inside` of the repo's own sweep, with the shipped heads and scope; [] where there was none."""
+    return strengths_inside(state.sweep, state.heads, state.config.iti_scope)
 
 
 def scale_html(state: State, largest: float) -> str:
