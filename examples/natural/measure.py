@@ -69,7 +69,7 @@ class Plan:
     texts: int = 60
     free: int = 200
     top_ks: tuple[int, ...] = (12, 36)
-    alphas: tuple[float, ...] = (1.0, 2.0, 4.0, 6.0)
+    alphas: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
     guard: float = 0.05
     seed: int = 0
 
@@ -81,10 +81,17 @@ class Variant:
     method: str = "mean-difference"
     policy: str = "fraction 0"
     scope: str = "all"
+    site: str = "head"
 
     def __str__(self) -> str:
         where = {"fraction 0": "last prompt token", "completion-mean": "mean of the completion"}[self.policy]
-        return f"{self.method}, {where}, scope {self.scope}"
+        site = "" if self.site == "head" else ", after the output projection"
+        return f"{self.method}, {where}, scope {self.scope}{site}"
+
+    @property
+    def read(self) -> tuple[str, str, str]:
+        """What its directions depend on."""
+        return self.policy, self.site, self.method
 
 
 VARIANTS = (
@@ -92,8 +99,10 @@ VARIANTS = (
     Variant(scope="generated"),
     Variant(method="probe-weights"),
     Variant(policy="completion-mean"),
+    Variant(site="residual"),
 )
-"""The paper's own choices, one changed at a time: positions that are shifted, probe directions, where it is read."""
+"""The paper's own choices, one changed at a time: positions that are shifted, probe directions, where it is read, and
+whether a head's output is shifted or its slice of the attention output, after W_O, as older code did."""
 
 
 def balanced(rows: Sequence[Example], n: int, seed: int) -> list[Example]:
@@ -228,48 +237,62 @@ class Bench:
         return {"code": [Text("", source.text[:900], f"{source.package}/{source.name}") for source in drawn]}
 
     def tasks(self, behaviour: Behaviour, part: str, n: int) -> TaskSet:
-        rows = balanced(self.rows(behaviour, part), n // 2, self.plan.seed)
-        return task_set(behaviour, part, rows, self.texts(part))
+        """`n` prompts in an order by chance, half of each label; where there are fewer of one, more of the other."""
+        rows, seed = self.rows(behaviour, part), self.plan.seed
+        fewer = min(sum(row.label == label for row in rows) for label in (0, 1))
+        found = balanced(rows, max(n // 2, n - fewer), seed)
+        return task_set(behaviour, part, random.Random(seed).sample(found, len(found)), self.texts(part))
 
 
 def fitted_variants(
     bench: Bench, behaviour: Behaviour
-) -> tuple[dict[tuple[str, str], ITIDirections], dict[str, object]]:
-    """({(method, policy): directions of all heads, best first}, what is read where)."""
+) -> tuple[dict[tuple[str, str, str], ITIDirections], dict[str, object]]:
+    """({`Variant.read`: directions of all heads, best first}, what is read where)."""
     plan, model, tokenizer = bench.plan, bench.model, bench.tokenizer
     whole, longest = Policy.parse("completion-mean"), model.config.max_position_embeddings
     drawn = balanced(bench.rows(behaviour, "train"), plan.rows, plan.seed)
     rows = [row for row in drawn if fits(row, whole, tokenizer, longest)]
     held_out = balanced(bench.rows(behaviour, "test"), plan.read, plan.seed)
     heads, found, said = model.config.num_hidden_layers * model.config.num_attention_heads, {}, {}
-    for policy in dict.fromkeys(variant.policy for variant in VARIANTS):
-        read = Policy.parse(policy)
-        activations = capture(model, tokenizer, rows, read)
-        for method in dict.fromkeys(variant.method for variant in VARIANTS if variant.policy == policy):
-            settings = FitSettings(method=method, top_k=heads, permutations=0, seed=plan.seed)
-            one = fit(activations, rows, read, settings)
-            own = to_directions(one, activations, rows, read, "natural", behaviour.name)
-            found[method, policy] = replace(own, provenance=own.provenance | {"behaviour": behaviour.phrase})
-            if not said:
-                new = capture(model, tokenizer, held_out, read)
-                said = {
-                    "rows": len(rows),
-                    "best head": divmod(int(one.ranking[0]), model.config.num_attention_heads),
-                    "out-of-fold AUC": float(one.out_of_fold_auc[one.ranking[0]]),
-                    "words, out-of-fold AUC": one.text_auc,
-                    "held out": reading(rows, activations, int(one.ranking[0]), held_out, new, settings),
-                }
+    captured = {
+        policy: capture(model, tokenizer, rows, Policy.parse(policy)) for policy in {v.policy for v in VARIANTS}
+    }
+    for policy, site, method in dict.fromkeys(variant.read for variant in VARIANTS):
+        read, activations = Policy.parse(policy), captured[policy]
+        if site == "residual":
+            activations = replace(activations, heads=after_projection(model, activations.heads))
+        settings = FitSettings(method=method, top_k=heads, permutations=0, seed=plan.seed)
+        one = fit(activations, rows, read, settings)
+        own = to_directions(one, activations, rows, read, "natural", behaviour.name)
+        own = replace(own, site=site, provenance=own.provenance | {"behaviour": behaviour.phrase})
+        found[policy, site, method] = own
+        if not said:
+            new = capture(model, tokenizer, held_out, read)
+            said = {
+                "rows": len(rows),
+                "best head": divmod(int(one.ranking[0]), model.config.num_attention_heads),
+                "out-of-fold AUC": float(one.out_of_fold_auc[one.ranking[0]]),
+                "words, out-of-fold AUC": one.text_auc,
+                "held out": reading(rows, activations, int(one.ranking[0]), held_out, new, settings),
+            }
     return found, said
 
 
+def after_projection(model: ITILlamaForCausalLM, heads: torch.Tensor) -> torch.Tensor:
+    """What the output projections make of the heads' outputs, cut into slices as if they were heads': both
+    [rows, layers, heads, head_dim]."""
+    weights = torch.stack([layer.self_attn.o_proj.weight.detach() for layer in model.model.layers]).to(heads)
+    return torch.einsum("rlw,low->rlo", heads.flatten(2), weights).unflatten(2, heads.shape[2:])
+
+
 def chosen_point(
-    bench: Bench, behaviour: Behaviour, directions: dict[tuple[str, str], ITIDirections]
+    bench: Bench, behaviour: Behaviour, directions: dict[tuple[str, str, str], ITIDirections]
 ) -> tuple[Variant | None, Point | None, list[dict]]:
     """(variant, point, curve): the best by the rule of `sweep` over all variants, on the validation packages."""
     plan, model, curve, best = bench.plan, bench.model, [], []
     tasks = bench.tasks(behaviour, "validation", plan.validation)
     for variant in VARIANTS:
-        own = directions[variant.method, variant.policy]
+        own = directions[variant.read]
         model.set_iti_directions(own)
         store = SavedCompletions(
             bench.out / f"{behaviour.name}-{fingerprint_of(own)[:8]}-{variant.scope}.jsonl",
@@ -304,7 +327,7 @@ def measured(bench: Bench, behaviour: Behaviour) -> dict:
     if point is None:
         return found
     found["chosen"] = {"variant": str(variant), "alpha": point.alpha, "top_k": point.top_k, "scope": point.scope}
-    own = directions[variant.method, variant.policy].top(point.top_k)
+    own = directions[variant.read].top(point.top_k)
     own.save(bench.out / f"{behaviour.name}.safetensors")
     model.set_iti_directions(own)
     model.iti_alpha, model.iti_scope, model.iti_top_k = point.alpha, point.scope, None

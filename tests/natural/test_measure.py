@@ -4,6 +4,7 @@ small, on a model that knows nothing."""
 import json
 import random
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,21 @@ from sklearn.metrics import roc_auc_score
 
 from iti_llama.examples.natural.behaviours import BEHAVIOURS
 from iti_llama.examples.natural.corpus import Source
-from iti_llama.examples.natural.measure import Bench, Plan, auc_of, balanced, measured, parses, perplexity
+from iti_llama.examples.natural.measure import (
+    Bench,
+    Plan,
+    after_projection,
+    auc_of,
+    balanced,
+    measured,
+    parses,
+    perplexity,
+)
 from iti_llama.examples.natural.ngrams import NGrams
 from iti_llama.examples.natural.show import show
 from iti_llama.examples.natural.train import Recipe, train, windows
+from iti_llama.toolkit.fit.positions import Policy
+from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.repo.make import load_base
 
 
@@ -64,6 +76,31 @@ def test_prompts_are_of_both_labels_and_leave_room_for_an_answer(bench):
         assert {row.group.split("/")[0] for row in rows} == {"rich"}
         longest = max(len(bench.tokenizer(row.prompt)["input_ids"]) for row in rows)
         assert longest + behaviour.max_new_tokens <= 512
+
+
+def test_where_one_label_is_short_there_are_more_of_the_other(bench):
+    (behaviour,) = (one for one in BEHAVIOURS if one.name == "docstring")
+    whole = bench.rows(behaviour, "test")
+    few = [row for row in whole if row.label][:2] + [row for row in whole if not row.label]
+    bench = replace(bench)
+    bench.rows = lambda behaviour, part: few
+    tasks = bench.tasks(behaviour, "test", 12)
+    prompts = {row.prompt: row.label for row in few}
+    assert sorted(prompts[task.prompt] for task in tasks.tasks) == [0] * 10 + [1] * 2
+
+
+def test_slices_after_the_projection_are_what_the_attention_gives(bench):
+    rows = balanced(bench.rows(BEHAVIOURS[0], "test"), 3, seed=0)
+    found = after_projection(bench.model, capture(bench.model, bench.tokenizer, rows, Policy("last")).heads)
+    ids = bench.tokenizer(rows[0].prompt)["input_ids"]
+    ids += bench.tokenizer(rows[0].completion, add_special_tokens=False)["input_ids"]
+    with torch.no_grad(), ExitStack() as hooks:
+        seen = []
+        for block in bench.model.model.layers:
+            own = block.self_attn.o_proj.register_forward_hook(lambda module, given, made: seen.append(made[0, -1]))
+            hooks.callback(own.remove)
+        bench.model(input_ids=torch.tensor([ids]))
+    assert torch.allclose(found[0].flatten(1), torch.stack(seen), atol=1e-5)
 
 
 def test_perplexity_is_that_of_plain_transformers_and_of_the_n_grams(bench, found):
@@ -124,7 +161,7 @@ def test_a_behaviour_is_measured_from_rows_to_tables(bench, tmp_path):
     for name, one in results["behaviours"].items():
         assert 0.4 < one["reading"]["held out"]["words"]["mean"] <= 1
         assert {row["variant"] for row in one["curve"]} >= {"mean-difference, last prompt token, scope all"}
-        assert len(one["curve"]) == 4 * 2 and name in text
+        assert len(one["curve"]) == 5 * 2 and name in text
         if one["chosen"]:
             assert (bench.out / f"{name}.safetensors").exists()
             assert [row["alpha"] for row in one["greedy"]["conditions"]][:2] == [0.0, one["chosen"]["alpha"]]
