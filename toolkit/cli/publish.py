@@ -50,7 +50,19 @@ def convert(
     with progress_bar() as advance:
         advance("converting")
         found = convert_source(
-            source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map, about
+            source,
+            base,
+            out,
+            site,
+            alpha,
+            scope,
+            revision,
+            base_revision,
+            overwrite,
+            dtype,
+            device_map,
+            about,
+            advance,
         )
     if json_:
         told = {

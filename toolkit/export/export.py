@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from iti_llama import ITILlamaForCausalLM
 from ..foundation.files import write_text
 from ..foundation.package import __version__
 from ..repo.folder import new_folder
-from ..repo.state import state_of
+from ..repo.state import state_of, strengths_inside
 from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card
@@ -72,9 +71,11 @@ def export(
             patch_gguf(source.folder, into, patched, used.iti_alpha, used.iti_top_k, "all", alone)
         elif to == "gguf":
             base = source.base_name.split("/")[-1]
-            said += export_gguf(source, folder / f"{base}-{source.kind}-{quantisation}.gguf", quantisation)
+            said += export_gguf(source, folder / f"{base}-{source.kind}-{quantisation}.gguf", quantisation, progress)
+        elif to == "llama":
+            export_llama(source, folder, progress)
         else:
-            {"llama": export_llama, "peft": export_peft, "vllm": export_vllm}[to](source, folder)
+            {"peft": export_peft, "vllm": export_vllm}[to](source, folder)
         if to in ADAPTERS and source.config.base_model_name_or_path is None:
             said.append(
                 f"the base is inside {source.repo}: `iti-llama export {source.repo} --alpha 0 --out BASE` writes it "
@@ -118,7 +119,7 @@ def _said_of(source: Source, to: str) -> dict:
     """`iti_export.json`: what was exported, and the strengths that were measured for it."""
     heads, state = len(source.directions.top(source.config.iti_top_k)), state_of(source.folder)
     swept = state.sweep if state.config.iti_directions_file == source.config.iti_directions_file else {}
-    most = max(abs(source.config.iti_alpha), _inside_the_guard(swept, heads))
+    most = max([abs(source.config.iti_alpha), *strengths_inside(swept, heads, "all")])
     return {
         "form": to,
         "alpha": source.config.iti_alpha,
@@ -126,20 +127,6 @@ def _said_of(source: Source, to: str) -> dict:
         "range": [-most, most],
         "tool": f"iti-llama {__version__}",
     }
-
-
-def _inside_the_guard(sweep: dict, heads: int) -> float:
-    """The largest strength of a sweep, of so many heads at every position, up to which none lost more than its guards
-    allow."""
-    points = sweep.get("points", ())
-    plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 0.0)
-    inside, outside = [0.0], [math.inf]
-    for point in points:
-        if (point["top_k"], point["scope"]) == (heads, "all"):
-            kept = point["at"]["correct"]["mean"] >= plain - sweep["guard"]
-            mild = sweep["kl_guard"] is None or point["kl"] <= sweep["kl_guard"]
-            (inside if kept and mild else outside).append(abs(point["alpha"]))
-    return max(strength for strength in inside if strength < min(outside))
 
 
 def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto", dtype: str = "auto") -> Canary:

@@ -6,7 +6,7 @@ frequencies as a tensor.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +72,11 @@ def _theta(fields: dict) -> float:
     return float((fields.get("rope_parameters") or {}).get("rope_theta") or fields.get("rope_theta") or 10000.0)
 
 
-def export_gguf(source: Source, out: Path, quantisation: str = "f32") -> list[str]:
+def export_gguf(
+    source: Source, out: Path, quantisation: str = "f32", progress: Callable[[str], None] = lambda step: None
+) -> list[str]:
     """Write the steered model. `quantisation`: f32, f16, bf16 or q8_0, of the matrices; biases and norms stay float32.
-    Returns what a reader of the file has to know.
+    Returns what a reader of the file has to know. progress: told "tensor I of N" as each is read.
 
     Raises:
         ExportError: for a tokenizer or rotary scaling that is not known here; llama.cpp's own converter, on what
@@ -121,7 +123,9 @@ def export_gguf(source: Source, out: Path, quantisation: str = "f32") -> list[st
         divisors = rotary_divisors(source.base_config, head_dim)
         if divisors is not None:
             writer.add_tensor("rope_freqs.weight", divisors)
-        for name, array in _arrays(source, shifts):
+        many = sum(map(len, source.shards.values()))
+        for number, (name, array) in enumerate(_arrays(source, shifts), 1):
+            progress(f"tensor {min(number, many)} of {many}")
             own = kind if array.ndim == 2 and array.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
             if own == gguf.GGMLQuantizationType.F32:
                 writer.add_tensor(name, array)

@@ -3,6 +3,7 @@ reads."""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,13 +37,13 @@ def plain_config(source: Source) -> dict:
     }
 
 
-def export_llama(source: Source, folder: Path) -> None:
+def export_llama(source: Source, folder: Path, progress: Callable[[str], None] = lambda step: None) -> None:
     """Write the checkpoint: shard by shard, in the memory of one. The biases are alpha * shift, computed in float32
     and rounded once to the projection's dtype; those of q, k and v are zero, for engines that switch all four at once.
-    """
+    progress: told "shard I of N" as each is written."""
     folder.mkdir(parents=True, exist_ok=True)
     shifts, weight_map, total = source.shifts(), {}, 0
-    for shard in source.shards:
+    for number, shard in enumerate(source.shards, 1):
         tensors = dict(source.tensors(shard))
         for name in list(tensors):
             module, _, part = name.rpartition(".")
@@ -53,6 +54,7 @@ def export_llama(source: Source, folder: Path) -> None:
                 bias = tensors[o_proj(layer, "bias")]
                 tensors[o_proj(layer, "bias")] = (bias.float() + source.config.iti_alpha * shift).to(bias.dtype)
         save_file(tensors, folder / shard, metadata={"format": "pt"})
+        progress(f"shard {number} of {len(source.shards)}")
         weight_map |= dict.fromkeys(tensors, shard)
         total += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if len(source.shards) > 1:

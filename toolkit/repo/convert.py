@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -263,9 +264,11 @@ def convert(
     dtype: str = "auto",
     device_map: str = "cpu",
     about: dict[str, str] | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Conversion:
     """Write a steered repo, in adapter form on `base`, from a folder, file or Hub repo of older code or a baked
-    checkpoint. `about` is what the card says besides, see `fit_repo`.
+    checkpoint. `about` is what the card says besides, see `fit_repo`. progress: told "step I of 3" as each is done:
+    read, base loaded, written.
 
     Raises:
         FileNotFoundError: if source or base is a path where nothing is.
@@ -287,6 +290,7 @@ def convert(
         if where.is_dir() and (where / "intervenable_config.json").is_file():
             raise LegacyError(f"{source}: pyvene's interventions are stored as torch pickles, which are not read")
         found = convert_legacy(read_legacy(where), shape, name, site, alpha, scope)
+    progress("step 1 of 3")
     if about:
         directions = replace(found.directions, provenance=found.directions.provenance | about)
         found = replace(found, directions=directions)
@@ -301,8 +305,10 @@ def convert(
         device_map=device_map,
         **hub,
     )
+    progress("step 2 of 3")
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)
         copy_tokenizer(base, folder, **hub)
         write_card(folder, None if is_dir else base, converted_origin(found.said, source))
+    progress("step 3 of 3")
     return found
