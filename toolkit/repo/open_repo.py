@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, hf_hub_download
 
 from ..foundation.files import folder_of
+from ..foundation.package import ROOT
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class OpenRepo:
     listed: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
-        """Every file, with `/` between folders; links too, and what is in hidden folders, but for .git."""
+        """Every file, with `/` between folders; links too, and what is in hidden folders, but for .git. Of a checkout
+        of this project what stands at its top: a repo holds no more."""
         if self.commit is not None:
             return self.listed
         root = Path(self.repo)
-        found = (path.relative_to(root) for path in root.rglob("*") if path.is_file() or path.is_symlink())
+        paths = root.iterdir() if root.resolve() == ROOT else root.rglob("*")
+        found = (path.relative_to(root) for path in paths if path.is_file() or path.is_symlink())
         return tuple(sorted(path.as_posix() for path in found if path.parts[0] != ".git"))
 
     def get(self, name: str) -> Path:

@@ -72,8 +72,6 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     """
     opened = open_repo(repo, revision)
     names, get, commit = list(opened.names()), opened.get, opened.commit
-    if opened.commit is None and Path(repo).resolve() == ROOT:  # a checkout of the project: only what a repo holds
-        names = [name for name in names if "/" not in name]
     root = Path(repo).resolve() if opened.commit is None else None
     links = [name for name in names if root is not None and _leads_out(root, name)]
     problems, notes = [f"{name} is a link to somewhere else" for name in links], []
