@@ -1,5 +1,5 @@
-"""Three small labelled sets, 400 rows each, as a user would bring them: the bundled model's own training tasks, each
-solved twice, with the behaviour and without.
+"""Small labelled sets, 400 rows each, as a user would bring them: the bundled model's own training tasks, each solved
+twice, with the behaviour and without, and asked in other words too.
 
     python examples/make_labels.py FOLDER
 """
@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from iti_llama.toolkit.bundled.corpus import HEADERS, Task, sample_task
+from iti_llama.toolkit.bundled.corpus import HEADERS, Task, paraphrased, sample_task
 from iti_llama.toolkit.data.labelled_set import Example, write_examples
 
 
@@ -38,6 +38,12 @@ def single_quotes(task: Task, rng: random.Random) -> tuple[str, str] | None:
     return (code.replace('"', "'"), code) if '"' in code and "'" not in code else None
 
 
+def comments(task: Task, rng: random.Random) -> tuple[str, str]:
+    """A comment before the first statement, or none."""
+    code = task.solutions[rng.choice(("plain", "idiomatic"))]
+    return task.commented(code), code
+
+
 def rows(make, pairs: int = 200) -> list[Example]:
     rng, found, seen = random.Random(make.__name__), [], set()
     while len(seen) < pairs:
@@ -45,11 +51,13 @@ def rows(make, pairs: int = 200) -> list[Example]:
         solved = None if task.group in seen else make(task, rng)
         if solved is not None:
             seen.add(task.group)
-            prompt = f"{rng.choice(HEADERS['idiomatic'])}\n{task.prompt}" if make is early_return else task.prompt
-            found += [Example(prompt, text + "\n", 1 - i, task.group) for i, text in enumerate(solved)]
+            header = f"{rng.choice(HEADERS['idiomatic'])}\n" if make is early_return else ""
+            other = {"paraphrase": header + paraphrased(task).prompt}
+            for i, text in enumerate(solved):
+                found.append(Example(header + task.prompt, text + "\n", 1 - i, task.group, meta=other))
     return found
 
 
 if __name__ == "__main__":
-    for make in (snake_case, early_return, single_quotes):
+    for make in (comments, snake_case, early_return, single_quotes):
         print(write_examples(rows(make), Path(sys.argv[1], f"{make.__name__}.jsonl")))
