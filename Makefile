@@ -90,11 +90,12 @@ examples: .venv/.run
 	.venv/bin/python examples/make_labels.py build/examples
 	$(RUN) build/examples/snake_case.jsonl --out build/examples/snake_case \
 	    --behaviour "writes names in snake_case" --policy "fraction 0.5"
-	$(RUN) build/examples/early_return.jsonl --out build/examples/early_return \
-	    --behaviour "returns early" --target "^ {8,}return" --alphas 1,2,3,4,5,6 --kl-guard 0.6
 	$(RUN) build/examples/single_quotes.jsonl --out build/examples/single_quotes \
-	    --behaviour "writes strings in single quotes" --alphas 1,2,3,4
-	for name in snake_case early_return single_quotes; do \
+	    --behaviour "writes strings in single quotes"
+	$(RUN) build/examples/comments.jsonl --out build/examples/comments \
+	    --behaviour "comments its code" --target "\A\s*#" --policy "fraction 0" --tasks build/examples/prompts.jsonl \
+	    --perplexity-guard 1.5
+	for name in snake_case single_quotes comments; do \
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 

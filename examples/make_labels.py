@@ -1,47 +1,48 @@
 """Small labelled sets, 400 rows each, as a user would bring them: the bundled model's own training tasks, each solved
-twice, with the behaviour and without, and asked in other words too.
+twice, with the behaviour and without, and asked in other words too. And prompts of one's own, for one of them.
 
     python examples/make_labels.py FOLDER
 """
 
+import json
 import random
 import re
 import sys
 from pathlib import Path
 
-from iti_llama.toolkit.bundled.corpus import HEADERS, Task, paraphrased, sample_task
+from iti_llama.toolkit.bundled.corpus import COMMENT_HEADERS, Task, paraphrased, sample_task
 from iti_llama.toolkit.data.labelled_set import Example, write_examples
+from iti_llama.toolkit.foundation.files import write_text
 
 
 NAMES = (("running", "total"), ("final", "value"), ("found", "so", "far"), ("current", "best"), ("all", "items"))
 
+Pair = tuple[tuple[str, str], tuple[str, str]]
+"""(What stands above the prompt, the completion), of label 1 and of label 0."""
 
-def snake_case(task: Task, rng: random.Random) -> tuple[str, str] | None:
+
+def snake_case(task: Task, rng: random.Random) -> Pair | None:
     """The accumulator's name: of several words, in snake_case or in camelCase."""
     code = task.solutions["plain"]
     if "result" not in code:
         return None
     words = rng.choice(NAMES)
     camel = words[0] + "".join(word.capitalize() for word in words[1:])
-    return tuple(re.sub(r"\bresult\b", name, code) for name in ("_".join(words), camel))
+    return tuple(("", re.sub(r"\bresult\b", name, code)) for name in ("_".join(words), camel))
 
 
-def early_return(task: Task, rng: random.Random) -> tuple[str, str] | None:
-    """A search that returns as soon as it knows, or one expression; under a comment that asks for the latter."""
-    code = task.solutions["plain"]
-    return (code, task.solutions["idiomatic"]) if re.search(r"^ {8,}return", code, re.MULTILINE) else None
-
-
-def single_quotes(task: Task, rng: random.Random) -> tuple[str, str] | None:
+def single_quotes(task: Task, rng: random.Random) -> Pair | None:
     """The quotes of its strings."""
     code = task.solutions[rng.choice(("plain", "idiomatic"))]
-    return (code.replace('"', "'"), code) if '"' in code and "'" not in code else None
+    return (("", code.replace('"', "'")), ("", code)) if '"' in code and "'" not in code else None
 
 
-def comments(task: Task, rng: random.Random) -> tuple[str, str]:
-    """A comment before the first statement, or none."""
+def comments(task: Task, rng: random.Random) -> Pair:
+    """A comment before the first statement, under a line that asks for comments, or none, under one that asks for
+    none: what differs before the first statement is what is to be read there."""
     code = task.solutions[rng.choice(("plain", "idiomatic"))]
-    return task.commented(code), code
+    above = {kind: f"{rng.choice(lines)}\n" for kind, lines in COMMENT_HEADERS.items()}
+    return (above["commented"], task.commented(code)), (above["bare"], code)
 
 
 def rows(make, pairs: int = 200) -> list[Example]:
@@ -51,13 +52,27 @@ def rows(make, pairs: int = 200) -> list[Example]:
         solved = None if task.group in seen else make(task, rng)
         if solved is not None:
             seen.add(task.group)
-            header = f"{rng.choice(HEADERS['idiomatic'])}\n" if make is early_return else ""
-            other = {"paraphrase": header + paraphrased(task).prompt}
-            for i, text in enumerate(solved):
-                found.append(Example(header + task.prompt, text + "\n", 1 - i, task.group, meta=other))
+            other = paraphrased(task).prompt
+            for i, (above, text) in enumerate(solved):
+                said = {"paraphrase": above + other}
+                found.append(Example(above + task.prompt, text + "\n", 1 - i, task.group, meta=said))
     return found
 
 
+def prompts(path: Path, n: int) -> Path:
+    """Bare prompts of tasks that are in no labelled set."""
+    rng, tasks = random.Random("prompts"), {}
+    while len(tasks) < n:
+        task = sample_task("validation", rng)
+        tasks.setdefault(task.prompt, task)
+    lines = (
+        {"prompt": task.prompt, "group": task.group, "paraphrase": paraphrased(task).prompt} for task in tasks.values()
+    )
+    return write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 if __name__ == "__main__":
-    for make in (comments, snake_case, early_return, single_quotes):
-        print(write_examples(rows(make), Path(sys.argv[1], f"{make.__name__}.jsonl")))
+    folder = Path(sys.argv[1])
+    for make in (snake_case, single_quotes, comments):
+        print(write_examples(rows(make), folder / f"{make.__name__}.jsonl"))
+    print(prompts(folder / "prompts.jsonl", 200))

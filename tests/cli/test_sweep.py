@@ -35,6 +35,18 @@ def test_pairs_are_swept_within_a_kl_guard_and_the_choice_is_applied(run, repo, 
     assert str(tmp_path) not in json.dumps(found) and str(tmp_path) not in (repo / "README.md").read_text()
 
 
+def test_without_alphas_strengths_go_in_even_steps_to_the_first_damage(run, repo, tmp_path):
+    code, said, err = run("sweep", "--model", repo, "--out", tmp_path, "--perplexity-guard", 1.05, "--json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "sweep.json").read_text())
+    assert json.loads(said) == found and found["perplexity_guard"] == 1.05
+    alphas = [point["alpha"] for point in found["points"]]
+    assert len(alphas) == 9 and all(round(alphas[1] * i - alpha, 2) == 0 for i, alpha in enumerate(alphas))
+    inside = [point["kl"] <= 0.25 and point["perplexity"] <= 1.05 for point in found["points"]]
+    assert inside[:7] == [True] * 7
+    assert found["chosen"]["alpha"] in [alpha for alpha, kept in zip(alphas, inside, strict=True) if kept]
+
+
 def test_the_table_of_a_confirmation_is_not_cut_at_80_columns(run, repo):
     code, said, err = run("sweep", "--model", repo, "--alphas", "1.2", "--confirm", "held-out:test")
     assert code == 0, err

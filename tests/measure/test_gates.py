@@ -73,6 +73,12 @@ def test_utility_counts_what_is_lost_and_the_perplexity_of_neutral_texts(lost, c
     assert f"{-lost:+.1f}" in gate.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in gate.why
 
 
+def test_how_much_perplexity_may_be_lost_is_said():
+    answers = {name: answered(name, [True], [True]) for name in ("plain", "steered")}
+    gate = utility(answers, tasks(1), neutral(0.12), 0.05, perplexity_guard=1.2)
+    assert gate.passed and gate.why.endswith("times plain's, at most 1.2")
+
+
 def test_a_set_without_a_measure_of_soundness_is_judged_by_perplexity_alone():
     answers = {"plain": answered("plain", [True], [False]), "steered": answered("steered", [False], [True])}
     assert utility(answers, tasks(1, sound=""), neutral(0.0), 0.05).passed

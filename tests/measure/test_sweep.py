@@ -19,6 +19,7 @@ from iti_llama.toolkit.measure.sweep import (
     beats_control,
     choose,
     control,
+    even_grid,
     sweep,
 )
 
@@ -32,6 +33,26 @@ def test_the_alpha_of_a_kl_budget_is_at_the_budget(tiny, tokenizer):
     for budget in (0, 1e-30, 1e9):
         with pytest.raises(ValueError, match="KL budget is"):
             alpha_of_kl(tiny, tokenizer, texts, budget)
+
+
+@pytest.mark.parametrize("kl_guard", [None, 0.02])
+def test_an_even_grid_goes_from_nought_to_the_first_damage(kl_guard, taught, held_out_pairs):
+    tasks, before = held_out_pairs("validation"), (taught.iti_top_k, taught.iti_scope)
+    grid = even_grid(taught, tiny_tokenizer(), tasks, [2, 6], ["all"], kl_guard)
+    assert (taught.iti_top_k, taught.iti_scope) == before
+    assert len(grid) == 8 and np.diff([0, *grid]) == pytest.approx(grid[0], rel=0.02)
+    inside = []
+    for taught.iti_top_k in (2, 6):
+        texts, prompts = (
+            measure_divergence(taught, tiny_tokenizer(), tasks.texts[name], [grid[5], 1.03 * grid[7]])
+            for name in ("label 0 texts", "prompts")
+        )
+        kept = [math.exp(d.nll_change.mean) <= 1.1 for d in prompts]
+        inside.append(
+            [own and (kl_guard is None or d.kl.mean <= kl_guard) for own, d in zip(kept, texts, strict=True)]
+        )
+    taught.iti_top_k = before[0]
+    assert [any(own) for own in zip(*inside, strict=True)] == [True, False]
 
 
 def rates(correct, target):
@@ -57,6 +78,7 @@ def test_the_rule_takes_the_most_correct_answers_in_the_target_then_the_least_di
     assert choose([point(0, 1, 0.5), point(1, 1, 0.2)]) is None
     assert choose([point(0, 1, 0), point(1, 1, 0.8, kl=0.3)], kl_guard=0.1) is None
     assert choose([point(0, 1, 0), point(1, 1, 0.8, perplexity=1.1), point(2, 1, 1, perplexity=1.11)]).alpha == 1
+    assert choose([point(0, 1, 0), point(1, 1, 0.8), point(2, 1, 1, perplexity=1.11)], perplexity_guard=1.2).alpha == 2
 
 
 def test_what_minus_alpha_does_decides_nothing():

@@ -21,6 +21,7 @@ from .options import (
     Json,
     MaxNewTokens,
     N,
+    PerplexityGuard,
     RemoteCode,
     Repo,
     Revision,
@@ -46,6 +47,7 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
     gates: Gates = False,
+    perplexity_guard: PerplexityGuard = 1.1,
     guard: Annotated[float, typer.Option(help="gates: share of correct or intact answers that may be lost")] = 0.05,
     max_new_tokens: MaxNewTokens = None,
     out: Annotated[
@@ -96,7 +98,7 @@ def evaluate(
         chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
     conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
     rows = len(chosen) * samples * len(conditions)
-    rows += 8 * min(len(chosen), TASKS) if gates else 0
+    rows += (8 if chosen.paraphrase is None else 10) * min(len(chosen), TASKS) if gates else 0
     rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
         done = receipt(
@@ -109,6 +111,7 @@ def evaluate(
             temperature=temperature,
             gates=gates,
             guard=guard,
+            perplexity_guard=perplexity_guard,
             completions=out and out / "completions.jsonl",
             seed=seed,
             progress=advance,

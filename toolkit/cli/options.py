@@ -73,6 +73,20 @@ TargetOption = Annotated[
     ),
 ]
 
+EVEN = "even"
+"""Of `--alphas`: strengths in even steps, up to the first damage, see `even_grid`."""
+
+Alphas = Annotated[
+    str,
+    typer.Option(
+        help="strengths, separated by commas, each with both signs; 'even': eight in even steps to the first damage"
+    ),
+]
+
+PerplexityGuard = Annotated[
+    float, typer.Option(help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's")
+]
+
 GATES_HELP = "try three gates too: control against chance, side effects, and the same in four phrasings"
 
 Gates = Annotated[bool, typer.Option("--gates", help=GATES_HELP)]
@@ -219,6 +233,11 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
 
         advance.console = shown
         yield advance
+
+
+def strengths(text: str) -> list[float] | None:
+    """What `--alphas` says; None for `EVEN`."""
+    return None if text == EVEN else numbers(text, float, "--alphas")
 
 
 def numbers(text: str, kind: type, name: str) -> list:

@@ -9,21 +9,24 @@ import typer
 from ..fit.settings import FitSettings
 from .evaluate import short_summary
 from .options import (
+    EVEN,
     GATES_HELP,
+    Alphas,
     Behaviour,
     DeviceMap,
     Dtype,
     Header,
     Json,
     MaxNewTokens,
+    PerplexityGuard,
     Seed,
     TargetOption,
     Unsandboxed,
     ask_behaviour,
     command_line,
     console,
-    numbers,
     progress_bar,
+    strengths,
 )
 
 
@@ -39,9 +42,10 @@ def run(
         str | None, typer.Option(help="JSON Lines file of prompts to measure on, instead of the set's held-out groups")
     ] = None,
     header: Header = None,
-    alphas: Annotated[str, typer.Option(help="strengths that are tried")] = "0.5,1,1.5,2,2.5,3,3.5,4",
+    alphas: Alphas = EVEN,
     kl_guard: Annotated[float, typer.Option(help="largest mean KL from the plain model, in nats a token")] = 0.25,
     guard: Annotated[float, typer.Option(help="share of correct or intact answers that may be lost")] = 0.05,
+    perplexity_guard: PerplexityGuard = 1.1,
     gates: Annotated[bool, typer.Option("--gates/--no-gates", help=GATES_HELP)] = True,
     top_k: Annotated[str, typer.Option(help="heads to steer, or 'cv' to choose by cross-validation")] = "48",
     policy: Annotated[
@@ -78,6 +82,7 @@ def run(
     from ..foundation.sandbox import LateSandbox
     from ..measure.choose_strength import Grid
     from ..measure.labelled_tasks import labelled_set
+    from ..measure.sweep import POINTS
     from ..repo.make import read_for
     from ..repo.push import check_push
     from ..repo.push import push as push_folder
@@ -88,10 +93,11 @@ def run(
         raise ValueError(f"--top-k is {top_k!r}; expected a number of heads, or cv")
     settings = FitSettings(top_k=None if top_k == "cv" else int(top_k), test_share=test_share, seed=seed)
     grid = Grid(
-        alphas=numbers(alphas, float, "--alphas"),
+        alphas=strengths(alphas),
         scopes=[ITILlamaConfig(iti_scope=scope).iti_scope],
         guard=guard,
         kl_guard=kl_guard,
+        perplexity_guard=perplexity_guard,
     )
     if push is not None:
         check_push(push, base, self_contained, token)
@@ -120,18 +126,20 @@ def run(
     with progress_bar() as advance:
         halves = {part: task_set_of(asked, part, tokenizer, sandbox, advance) for part in ("validation", "test")}
     each = 2 if halves["validation"].asked is None else 3
-    rows = (each * (1 + len(grid.alphas)) + 6 * len(grid.alphas)) * len(halves["validation"])
+    tried = POINTS if grid.alphas is None else len(grid.alphas)
+    rows = (each * (1 + tried) + 6 * tried) * len(halves["validation"])
+    guards = {"guard": guard, "perplexity_guard": perplexity_guard}
     with progress_bar(rows) as advance:
         choice = chosen(
             out, model, tokenizer, halves["validation"], grid, sandbox,
-            record | {"alphas": alphas, "guard": guard, "kl_guard": kl_guard}, advance,
+            record | {"alphas": alphas, "kl_guard": kl_guard} | guards, advance,
         )  # fmt: skip
     if choice["why"]:
         say(f"2 of 3, no strength chosen: {choice['why']}; alpha stays {model.iti_alpha:g}")
     else:
         say(f"2 of 3, strength chosen on {choice['n']} tasks: alpha {choice['chosen']['alpha']:g}")
     with progress_bar() as advance:
-        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guard if gates else None)
+        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guards if gates else None)
     if json_:
         print(json.dumps({"sweep": choice, "evaluation": found}, indent=1))
     else:

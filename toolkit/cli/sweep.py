@@ -12,12 +12,15 @@ from rich.table import Table
 from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from .options import (
+    EVEN,
+    Alphas,
     DeviceMap,
     Dtype,
     Header,
     Json,
     MaxNewTokens,
     N,
+    PerplexityGuard,
     RemoteCode,
     Repo,
     Revision,
@@ -31,10 +34,8 @@ from .options import (
     numbers,
     progress_bar,
     say_next,
+    strengths,
 )
-
-
-ALPHAS = "0.25,0.5,0.75,1,1.25,1.5"
 
 
 def sweep(
@@ -43,9 +44,7 @@ def sweep(
     target: TargetOption = None,
     header: Header = None,
     n: N = 100,
-    alphas: Annotated[
-        str, typer.Option(help="strengths, separated by commas; each is tried with both signs")
-    ] = ALPHAS,
+    alphas: Alphas = EVEN,
     top_ks: Annotated[
         str | None, typer.Option(help="numbers of heads, separated by commas; the repo's by default")
     ] = None,
@@ -56,6 +55,7 @@ def sweep(
     kl_guard: Annotated[
         float | None, typer.Option(help="largest mean KL, in nats a token; 0.25 by default for --target labels")
     ] = None,
+    perplexity_guard: PerplexityGuard = 1.1,
     kl_budget: Annotated[
         float | None,
         typer.Option(help="no grid of alphas: the largest whose mean KL is this; enough alone, without --target"),
@@ -84,16 +84,18 @@ def sweep(
 
     from ..foundation.sandbox import LateSandbox
     from ..measure.choose_strength import Grid
+    from ..measure.sweep import POINTS
     from ..repo.measure_repo import sweep_model
     from .task_sets import Asked, task_set_of
 
     sandbox = LateSandbox(allow_unsandboxed=allow_unsandboxed)
     grid = Grid(
-        alphas=numbers(alphas, float, "--alphas"),
+        alphas=strengths(alphas),
         top_ks=numbers(top_ks, int, "--top-ks") if top_ks else None,
         scopes=["all", "generated"] if scopes == "both" else [ITILlamaConfig(iti_scope=scopes).iti_scope],
         guard=guard,
         kl_guard=kl_guard,
+        perplexity_guard=perplexity_guard,
         kl_budget=kl_budget,
     )
     folder = str(folder_of(repo) or "")
@@ -106,7 +108,7 @@ def sweep(
         chosen = task_set_of(asked, "validation", tokenizer, sandbox, advance)
         checked = confirm and task_set_of(replace(asked, tasks=confirm, n=2 * n), "test", tokenizer, sandbox, advance)
     budget_alone = kl_budget is not None and target is None and chosen.sound != "correct"
-    tried = 1 if kl_budget is not None else len(grid.alphas)
+    tried = 1 if kl_budget is not None else POINTS if grid.alphas is None else len(grid.alphas)
     each = 2 if chosen.asked is None else 3
     rows = each * len(chosen) * (1 + tried * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * len(chosen) * tried
     with progress_bar(rows) as advance:

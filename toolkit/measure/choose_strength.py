@@ -10,10 +10,10 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition
-from .divergence import Text
+from .divergence import PERPLEXITY_GUARD, Text
 from .evaluate import Measured, evaluate
 from .saved_completions import SavedCompletions
-from .sweep import Point, Rates, alpha_of_kl, beats_control, choose, control, sweep
+from .sweep import Point, Rates, alpha_of_kl, beats_control, choose, control, even_grid, sweep
 from .tasks import TaskSet
 
 
@@ -24,18 +24,20 @@ so that there is no answer whose damage could be seen."""
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried. alphas: positive, each with both signs; kl_budget: instead of them the largest alpha whose mean
-    KL it is, for one K and one scope. top_ks: None for the model's own. guard, kl_guard: see `choose`."""
+    """What is tried. alphas: positive, each with both signs, None for `even_grid`; kl_budget: instead of them the
+    largest alpha whose mean KL it is, for one K and one scope. top_ks: None for the model's own. guard, kl_guard,
+    perplexity_guard: see `choose`."""
 
-    alphas: Sequence[float]
+    alphas: Sequence[float] | None = None
     top_ks: Sequence[int] | None = None
     scopes: Sequence[str] = ("all",)
     guard: float = 0.05
     kl_guard: float | None = None
+    perplexity_guard: float = PERPLEXITY_GUARD
     kl_budget: float | None = None
 
     def __post_init__(self):
-        if any(not alpha > 0 for alpha in self.alphas):
+        if self.alphas is not None and any(not alpha > 0 for alpha in self.alphas):
             raise ValueError(
                 f"alphas are {list(self.alphas)}; expected positive numbers, each is tried with both signs"
             )
@@ -63,6 +65,7 @@ class Choice:
         found = {
             "guard": self.grid.guard,
             "kl_guard": self.grid.kl_guard,
+            "perplexity_guard": self.grid.perplexity_guard,
             "points": [p.to_dict() for p in self.points],
         }
         for point in (*found["points"], *([chosen] if chosen else [])):
@@ -102,17 +105,20 @@ def choose_strength(
     if task_set.pairs and grid.kl_guard is None:
         grid = replace(grid, kl_guard=PAIRS_KL_GUARD)
     ks = grid.top_ks or [len(model.iti_directions.top(model.iti_top_k))]
-    alphas = list(grid.alphas)
     try:
         if grid.kl_budget is not None:
             model.iti_top_k, model.iti_scope = ks[0], grid.scopes[0]
             exact, _ = alpha_of_kl(model, tokenizer, next(iter(task_set.texts.values())), grid.kl_budget)
             alphas = [_rounded_down(exact)]
+        elif grid.alphas is None:
+            alphas = even_grid(model, tokenizer, task_set, ks, grid.scopes, grid.kl_guard, grid.perplexity_guard)
+        else:
+            alphas = list(grid.alphas)
         points = sweep(
             model, tokenizer, task_set, ks, alphas, grid.scopes, sandbox, batch_size,
             lambda n: progress("generate", n), store, told=told,
         )  # fmt: skip
-        best = choose(points, grid.guard, grid.kl_guard)
+        best = choose(points, grid.guard, grid.kl_guard, grid.perplexity_guard)
         if best is None:
             return Choice(grid, alphas, points, None, "no point beats plain inside the guard: nothing is applied")
         random = control(

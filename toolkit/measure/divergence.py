@@ -15,7 +15,7 @@ from ..foundation.tokenize import completion_ids, prompt_ids
 
 
 PERPLEXITY_GUARD = 1.1
-"""Largest perplexity of texts that say nothing of the behaviour, as a multiple of the plain model's."""
+"""Largest perplexity of texts that say nothing of the behaviour, as a multiple of the plain model's, by default."""
 
 
 @dataclass(frozen=True)

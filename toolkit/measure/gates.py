@@ -88,12 +88,18 @@ def _controls(answers: dict[str, Answers], task_set: TaskSet) -> Gate:
     return Gate("controllability", bool(own.low > shares[best].high), why)
 
 
-def utility(answers: dict[str, Answers], task_set: TaskSet, neutral: Divergence, guard: float) -> Gate:
+def utility(
+    answers: dict[str, Answers],
+    task_set: TaskSet,
+    neutral: Divergence,
+    guard: float,
+    perplexity_guard: float = PERPLEXITY_GUARD,
+) -> Gate:
     """Whether the share of correct (or intact) answers, and the perplexity of texts that say nothing of the behaviour,
     stay within their guards."""
     ratio = math.exp(neutral.nll_change.mean)
-    right = ratio <= PERPLEXITY_GUARD
-    why = f"perplexity {ratio:.3f} times plain's, at most {PERPLEXITY_GUARD:g}"
+    right = ratio <= perplexity_guard
+    why = f"perplexity {ratio:.3f} times plain's, at most {perplexity_guard:g}"
     if task_set.sound:
         steered, plain = answers["steered"], answers["plain"]
         groups = [task.group for task in task_set.tasks for _ in range(steered.samples)]

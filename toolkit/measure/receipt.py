@@ -13,7 +13,7 @@ from ..foundation.complete import complete
 from ..foundation.sandbox import Sandbox
 from .conditions import standard_conditions
 from .degenerate import degenerate
-from .divergence import Divergence
+from .divergence import PERPLEXITY_GUARD, Divergence
 from .evaluate import Answers, Measured, divergence_of, evaluate, settings_of
 from .gates import Gate, Phrasing, controllability, robustness, utility
 from .saved_completions import SavedCompletions
@@ -51,13 +51,15 @@ def receipt(
     temperature: float = 1.0,
     gates: bool = False,
     guard: float = 0.05,
+    perplexity_guard: float = PERPLEXITY_GUARD,
     completions: Path | None = None,
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Receipt:
     """Measure. `alpha` is the model's own by default; `gates`: whether the three gates are tried as well, which
-    asks every task in four other phrasings, with `guard` the share of correct answers that may be lost; `completions`
-    is a file that a killed run goes on from.
+    asks every task in four other phrasings, with `guard` the share of correct answers that may be lost and
+    `perplexity_guard` the largest perplexity of neutral texts, as a multiple of plain's; `completions` is a file that
+    a killed run goes on from.
 
     Raises:
         ValueError: if the tasks have no target, one answer of a pair is to be sampled, or gates are to be tried at
@@ -86,10 +88,11 @@ def receipt(
             model, tokenizer, task_set, conditions[1].alpha, sandbox, guard, store, seed,
             progress=partial(progress, "other phrasings"),
         )  # fmt: skip
-        useful = utility(answers, task_set, divergence[neutral]["steered"], guard)
+        useful = utility(answers, task_set, divergence[neutral]["steered"], guard, perplexity_guard)
         supported = model.iti_directions.provenance.get("supported") != "no"
         tried = [controllability(answers, task_set, supported), useful, robust]
-        judged = {"gates": list(map(asdict, tried)), "guard": guard, "phrasings": list(map(asdict, phrasings))}
+        judged = {"gates": list(map(asdict, tried)), "guard": guard, "perplexity_guard": perplexity_guard}
+        judged["phrasings"] = list(map(asdict, phrasings))
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"

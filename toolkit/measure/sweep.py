@@ -3,7 +3,7 @@
 A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
 in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
 of intact answers) at alpha is at most `guard` below alpha 0's, whose perplexity of texts that say nothing of the
-behaviour is at most `PERPLEXITY_GUARD` times the plain model's (both as the gate of utility asks), whose KL from the
+behaviour is at most `perplexity_guard` times the plain model's (both as the gate of utility asks), whose KL from the
 plain model is at most `kl_guard` (where one is given), and whose share of answers that are correct and in the target
 is above alpha 0's, the one with the largest such share; of several, the one that diverges least from the plain model,
 then the smallest alpha, then the fewest heads. What minus alpha does is told, and decides nothing.
@@ -169,13 +169,18 @@ def both_signs(alphas: Sequence[float]) -> list[float]:
     return [sign * alpha for alpha in alphas for sign in (1, -1)]
 
 
-def choose(points: Sequence[Point], guard: float = 0.05, kl_guard: float | None = None) -> Point | None:
+def choose(
+    points: Sequence[Point],
+    guard: float = 0.05,
+    kl_guard: float | None = None,
+    perplexity_guard: float = PERPLEXITY_GUARD,
+) -> Point | None:
     """The point that the rule of this module picks; None if no point beats alpha 0 inside the guard."""
     plain = next(point for point in points if point.alpha == 0)
 
     def inside(point: Point) -> bool:
         kept = point.at.correct.mean >= plain.at.correct.mean - guard
-        mild = point.perplexity <= PERPLEXITY_GUARD and (kl_guard is None or point.kl <= kl_guard)
+        mild = point.perplexity <= perplexity_guard and (kl_guard is None or point.kl <= kl_guard)
         return kept and mild and point.at.value > plain.at.value
 
     return min((point for point in points if point.alpha != 0 and inside(point)), key=worse, default=None)
@@ -242,23 +247,73 @@ def alpha_of_kl(
     """
     if not budget > 0:
         raise ValueError(f"the KL budget is {budget}; expected a positive number of nats a token")
-    (end,) = measure_divergence(model, tokenizer, texts, [largest])
-    if end.kl.mean <= budget:
+    kls: dict[float, float] = {0.0: 0.0}
+
+    def inside(tried: list[float]) -> list[bool]:
+        found = measure_divergence(model, tokenizer, texts, tried)
+        kls.update({alpha: divergence.kl.mean for alpha, divergence in zip(tried, found, strict=True)})
+        return [kls[alpha] <= budget for alpha in tried]
+
+    if inside([largest])[0]:
         raise ValueError(
-            f"the KL budget is {budget}, but alpha {largest:g} has a KL of {end.kl.mean:.3g}; expected less"
+            f"the KL budget is {budget}, but alpha {largest:g} has a KL of {kls[largest]:.3g}; expected less"
         )
-    low, high, kl_low = 0.0, largest, 0.0
-    while high - low > tolerance * high:
+    alpha = _largest(inside, largest, tolerance)
+    if not alpha:
+        raise ValueError(f"the KL budget is {budget}, which no alpha above 1e-06 meets; expected more")
+    return alpha, kls[alpha]
+
+
+def _largest(inside: Callable[[list[float]], list[bool]], largest: float, tolerance: float) -> float:
+    """The largest alpha below `largest` that is inside, to a relative tolerance; 0.0 if that is below 1e-6."""
+    low, high = 0.0, largest
+    while high - low > tolerance * high and high >= 1e-6:
         tried = [low + (high - low) * part for part in ((0.2, 0.4, 0.6, 0.8) if low else (0.01, 0.05, 0.2, 0.5))]
-        kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts, tried)]
-        inside = [(alpha, kl) for alpha, kl in zip(tried, kls, strict=True) if kl <= budget]
-        outside = [alpha for alpha, kl in zip(tried, kls, strict=True) if kl > budget]
-        if inside:
-            low, kl_low = max(inside)
-        high = min([alpha for alpha in outside if alpha > low], default=high)
-        if high < 1e-6:
-            raise ValueError(f"the KL budget is {budget}, which no alpha above {high:g} meets; expected more")
-    return low, kl_low
+        found = inside(tried)
+        low = max([low, *(alpha for alpha, is_inside in zip(tried, found, strict=True) if is_inside)])
+        high = min([alpha for alpha in tried if alpha > low], default=high)
+    return low
+
+
+POINTS = 8
+"""How many strengths an even grid has."""
+
+STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+"""What a step of an even grid may begin with, so that strengths are short numbers."""
+
+
+def even_grid(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    task_set: TaskSet,
+    top_ks: Sequence[int],
+    scopes: Sequence[str],
+    kl_guard: float | None = None,
+    perplexity_guard: float = PERPLEXITY_GUARD,
+    largest: float = 64.0,
+) -> list[float]:
+    """`POINTS` strengths in even steps from 0 to the first damage: to where the perplexity of texts that say nothing
+    of the behaviour, or the KL of the others, leaves the guards of `choose`, at the K and scope that bear most. The
+    last strengths may lie a step or two beyond it. The model is as before at the end."""
+    before, texts = (model.iti_top_k, model.iti_scope), list(task_set.texts.values())
+
+    def inside(tried: list[float]) -> list[bool]:
+        others = measure_divergence(model, tokenizer, texts[-1], tried)
+        kept = [math.exp(divergence.nll_change.mean) <= perplexity_guard for divergence in others]
+        if kl_guard is None:
+            return kept
+        kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts[0], tried)]
+        return [is_kept and kl <= kl_guard for is_kept, kl in zip(kept, kls, strict=True)]
+
+    edge = 0.0
+    try:
+        for model.iti_top_k, model.iti_scope in [(k, scope) for scope in scopes for k in top_ks]:
+            edge = max(edge, largest if inside([largest])[0] else _largest(inside, largest, 0.02))
+    finally:
+        model.iti_top_k, model.iti_scope = before
+    size = 10.0 ** math.floor(math.log10((edge or 1e-6) / POINTS))
+    step = next(step for step in (*(start * size for start in STEPS), 10 * size) if step * POINTS >= edge)
+    return [float(f"{step * number:.3g}") for number in range(1, POINTS + 1)]
 
 
 def apply(folder: str | os.PathLike, point: Point, heads: int) -> None:

@@ -140,18 +140,18 @@ def measured(
     sandbox: Sandbox,
     asked: dict,
     progress,
-    gate_guard: float | None = None,
+    gate_guards: dict | None = None,
 ) -> dict:
     """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made, with
-    the gates at `gate_guard` where one is given."""
-    asked, state = asked | ({} if gate_guard is None else {"gate_guard": gate_guard}), state_of(out)
+    the gates with `gate_guards`, arguments of `receipt`, where they are given."""
+    asked, state = asked | ({} if gate_guards is None else {"gate_guards": gate_guards}), state_of(out)
     if state.measured and state.evaluation.get("asked") == asked:
         return state.evaluation
     model.iti_top_k, model.iti_scope = state.config.iti_top_k, state.config.iti_scope
     model.iti_alpha = state.config.iti_alpha
     shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
     name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
-    gates = {} if gate_guard is None else {"gates": True, "guard": gate_guard}
+    gates = {} if gate_guards is None else {"gates": True, **gate_guards}
     done = receipt(model, tokenizer, tasks, sandbox, **gates, completions=out / name, progress=progress)
     found = done.found | {"asked": asked}
     write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")

@@ -100,11 +100,12 @@ def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
     lost than its guards allow (see `choose`); [] without a sweep."""
     points, found = sweep.get("points", ()), []
     plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
+    most = sweep.get("perplexity_guard", PERPLEXITY_GUARD)
     own = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
     for point in sorted(own, key=lambda point: abs(point["alpha"])):
         lost = plain - point["at"]["correct"]["mean"]
         diverged = sweep.get("kl_guard") is not None and point["kl"] > sweep["kl_guard"]
-        if lost > sweep.get("guard", 0.0) + 1e-9 or diverged or point.get("perplexity", 1.0) > PERPLEXITY_GUARD:
+        if lost > sweep.get("guard", 0.0) + 1e-9 or diverged or point.get("perplexity", 1.0) > most:
             break
         found.append(point["alpha"])
     return found
