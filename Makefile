@@ -80,7 +80,7 @@ two: .venv/.run
 	    --policy "fraction 0" --top-k 32 --permutations 0 --behaviour "comments its code" --out build/commented --overwrite
 	rm -rf build/commented-sweep
 	.venv/bin/iti-llama sweep --repo build/commented --tasks corpus:validation --target '\A\s*#' --n 100 --top-ks 8,16 \
-	    --alphas 0.2,0.4,0.6,0.8,1 --guard 0.03 --out build/commented-sweep
+	    --alphas 0.2,0.4,0.6,0.8,1 --guard 0.03 --perplexity-guard 2 --out build/commented-sweep
 	.venv/bin/python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown docs/methods.md
 
 # Three behaviours of one's own on the bundled model, each from 400 labelled rows to a card: what docs/your-behaviour.md shows.

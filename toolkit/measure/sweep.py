@@ -153,12 +153,13 @@ def sweep(
             name = f"{k} heads, scope {scope}"
             rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
             signed = strengths if one_way else both_signs(strengths)
-            kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts[0], signed)]
-            others = [d.nll_change.mean for d in measure_divergence(model, tokenizer, texts[-1], strengths)]
-            each = len(signed) // len(strengths)
+            told_of = measure_divergence(model, tokenizer, texts[0], signed)
+            kls, each = [divergence.kl.mean for divergence in told_of], len(signed) // len(strengths)
+            others = told_of[::each] if len(texts) == 1 else measure_divergence(model, tokenizer, texts[-1], strengths)
+            perplexities = [math.exp(divergence.nll_change.mean) for divergence in others]
             for i, alpha in enumerate(strengths):
                 own, kl = rates[len(tries) * i : len(tries) * (i + 1)], kls[each * i : each * (i + 1)]
-                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2], math.exp(others[i])))
+                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2], perplexities[i]))
             told(points[-len(strengths) :])
     finally:
         model.iti_top_k, model.iti_scope = before
@@ -302,8 +303,9 @@ def even_grid(
         kept = [math.exp(divergence.nll_change.mean) <= perplexity_guard for divergence in others]
         if kl_guard is None:
             return kept
-        kls = [divergence.kl.mean for divergence in measure_divergence(model, tokenizer, texts[0], tried)]
-        return [is_kept and kl <= kl_guard for is_kept, kl in zip(kept, kls, strict=True)]
+        told_of = others if len(texts) == 1 else measure_divergence(model, tokenizer, texts[0], tried)
+        mild = [divergence.kl.mean <= kl_guard for divergence in told_of]
+        return [all(both) for both in zip(kept, mild, strict=True)]
 
     edge = 0.0
     try:
