@@ -94,6 +94,21 @@ def chosen_table(results: dict) -> str:
     return table(["behaviour", "directions", "heads", "alpha", "answers steered the wrong way"], rows)
 
 
+def variants_table(results: dict) -> str:
+    """Of each variant the point of its curve with the largest share, whatever it costs, on the validation packages."""
+    rows = []
+    for name, one in results["behaviours"].items():
+        for variant in dict.fromkeys(point["variant"] for point in one["curve"]):
+            own = [point for point in one["curve"] if point["variant"] == variant and point["alpha"] != 0]
+            best = max(own, key=lambda point: point["at"]["both"]["mean"])
+            where = f"{best['top_k']} heads, alpha {best['alpha']:g}"
+            rates = [percent(best["at"]["both"]), percent(best["at"]["correct"]), f"{best['perplexity']:.3f}"]
+            rows.append([name, variant, where, *rates])
+            name = ""
+    heads = ["behaviour", "directions", "most at", "parses and does it", "parses"]
+    return table([*heads, "perplexity of code, times plain's"], rows)
+
+
 def short_table(results: dict) -> str:
     """One row a behaviour: what greedy answers do, on the held-out packages."""
     rows = []
@@ -120,6 +135,7 @@ def show(results: dict, readme: Path | None = None, figure: Path | None = None, 
     }
     parts = [base_table(results), "Who knows the label before it is written (AUC):", reading_table(results)]
     parts += [f"Chosen on {plan['validation']} prompts of the validation packages:", chosen_table(results)]
+    parts += ["What each kind of directions does at most, there, whatever it costs:", variants_table(results)]
     told = ", ".join(f"{name} {greedy} and {sampled}" for name, (greedy, sampled) in sizes.items())
     parts += [f"Greedily, once, on the held-out packages (answers, greedily and sampled: {told}):"]
     parts += [steering_table(results, "greedy"), "Sampled at temperature 0.8:", steering_table(results, "sampled")]
