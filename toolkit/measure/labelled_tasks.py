@@ -46,9 +46,8 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     tasks = []
     for (prompt, group), own in by_prompt.items():
         meta = (own[0] + own[1])[0].meta
-        task = LabelledTask(
-            prompt, group, meta.get("shown", ""), None, meta.get("shown_at", 0), meta.get("paraphrase", "")
-        )
+        about = {key: meta[key] for key in ("shown", "shown_at", "paraphrase") if key in meta}
+        task = LabelledTask(prompt, group, **about)
         if not pairs:
             tasks.append(task)
             continue
