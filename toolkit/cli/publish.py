@@ -50,20 +50,9 @@ def convert(
     with progress_bar() as advance:
         advance("converting")
         found = convert_source(
-            source,
-            base,
-            out,
-            site,
-            alpha,
-            scope,
-            revision,
-            base_revision,
-            overwrite,
-            dtype,
-            device_map,
-            about,
-            advance,
-        )
+            source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map,
+            about=about, progress=advance,
+        )  # fmt: skip
     if json_:
         told = {
             "heads": len(found.directions),
