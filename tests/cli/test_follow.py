@@ -107,7 +107,9 @@ def test_the_plot_of_a_sweep_shows_each_points_share():
         return Estimate(mean, max(0, mean - 0.1), min(1, mean + 0.1), 20, 20)
 
     points = [
-        Point(12, alpha, "all", Rates(rate(1 - share / 10), rate(share), rate(share)), None, None, share / 100, None)
+        Point(
+            12, alpha, "all", Rates(rate(1 - share / 10), rate(share), rate(share)), None, None, share / 100, None, 1.0
+        )
         for alpha, share in ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0))
     ]
     printed = Console(width=80, record=True, file=io.StringIO())

@@ -57,7 +57,7 @@ def test_the_table_of_a_confirmation_is_not_cut_at_80_columns(run, repo):
 def test_the_tables_show_a_pattern_as_it_was_given(target):
     share = estimate([0, 1], ["a", "b"])
     rates = Rates(share, share, share)
-    points = [Point(1, alpha, "all", rates, rates, None, 0.1, 0.1) for alpha in (0.0, 1.0)]
+    points = [Point(1, alpha, "all", rates, rates, None, 0.1, 0.1, 1.0) for alpha in (0.0, 1.0)]
     tasks = TaskSet("t[a]", "ab", target, None, None, {}, sound="intact")
     rows = [SimpleNamespace(condition=c, alpha=1, correct=share, target=share, target_change=share) for c in "ab"]
     printed = Console(width=200, file=io.StringIO())

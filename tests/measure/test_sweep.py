@@ -102,7 +102,7 @@ def test_the_control_is_measured_at_both_signs(bundled, sandbox):
 
 def test_a_choice_is_written_into_the_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"iti_alpha": 1.0, "iti_scope": "all", "other": 5}))
-    chosen = Point(4, 0.8, "generated", *[rates(1, 1)] * 3, 0.0, 0.0)
+    chosen = Point(4, 0.8, "generated", *[rates(1, 1)] * 3, 0.0, 0.0, 1.0)
     apply(tmp_path, chosen, heads=8)
     fields = json.loads((tmp_path / "config.json").read_text())
     assert fields == {"iti_alpha": 0.8, "iti_scope": "generated", "iti_top_k": 4, "other": 5}
@@ -116,7 +116,7 @@ def odd_rates(odds):
 
 
 def odd_point(alpha, odds, kl=0.0, against=None):
-    return Point(8, alpha, "all", odd_rates(odds), odd_rates(odds), against and odd_rates(against), kl, kl)
+    return Point(8, alpha, "all", odd_rates(odds), odd_rates(odds), against and odd_rates(against), kl, kl, 1.0)
 
 
 def test_of_pairs_the_largest_log_odds_inside_the_kl_guard_are_chosen():

@@ -24,7 +24,7 @@ def rates(correct: float, target: float) -> Rates:
 
 
 def point(alpha: float, target: float, kl: float = 0.0, top_k: int = 8, minus: float = 0.0, scope="all") -> Point:
-    return Point(top_k, alpha, scope, rates(1, target), rates(1, minus), rates(1, 1), kl, kl)
+    return Point(top_k, alpha, scope, rates(1, target), rates(1, minus), rates(1, 1), kl, kl, 1.0)
 
 
 POINTS = [point(0, 0.1), point(0.5, 0.4, 0.1), point(1.0, 0.9, 0.3)]

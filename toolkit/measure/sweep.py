@@ -74,7 +74,7 @@ class Point:
     against: Rates | None
     kl: float
     kl_minus: float | None
-    perplexity: float = 1.0
+    perplexity: float
 
     def to_dict(self) -> dict:
         """As JSON types."""
