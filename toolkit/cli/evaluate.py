@@ -78,7 +78,7 @@ def evaluate(
 
     from ..foundation.sandbox import LateSandbox
     from ..measure.conditions import standard_conditions
-    from ..measure.gates import TASKS
+    from ..measure.gates import phrased
     from ..measure.receipt import receipt
     from ..measure.summary import Summary, gates_table, summary_table
     from ..measure.tables import divergence_table, evaluation_table
@@ -98,7 +98,7 @@ def evaluate(
         chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
     conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
     rows = len(chosen) * samples * len(conditions)
-    rows += (8 if chosen.paraphrase is None else 10) * min(len(chosen), TASKS) if gates else 0
+    rows += sum(2 * len(own) for _, own in phrased(chosen)) if gates else 0
     rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
         done = receipt(

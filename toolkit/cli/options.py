@@ -84,10 +84,13 @@ Alphas = Annotated[
 ]
 
 PerplexityGuard = Annotated[
-    float, typer.Option(help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's")
+    float,
+    typer.Option(
+        min=1, help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's"
+    ),
 ]
 
-GATES_HELP = "try three gates too: control against chance, side effects, and the same in four phrasings"
+GATES_HELP = "try three gates too: control against chance, side effects, and the same in other phrasings"
 
 Gates = Annotated[bool, typer.Option("--gates", help=GATES_HELP)]
 
@@ -237,11 +240,11 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
 
 def strengths(text: str) -> list[float] | None:
     """What `--alphas` says; None for `EVEN`."""
-    return None if text == EVEN else numbers(text, float, "--alphas")
+    return None if text == EVEN else numbers(text, float, "--alphas", f"numbers separated by commas, or {EVEN}")
 
 
-def numbers(text: str, kind: type, name: str) -> list:
+def numbers(text: str, kind: type, name: str, wanted: str = "numbers separated by commas") -> list:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{name} is {text!r}; expected numbers separated by commas") from None
+        raise ValueError(f"{name} is {text!r}; expected {wanted}") from None
