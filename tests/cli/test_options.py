@@ -118,6 +118,11 @@ def test_the_demo_is_of_any_steered_model(run, fitted_dir, sandbox):
     assert row["alpha"] == 1.0 and row["steered"]["program"].startswith(row["prompt"])
 
 
+def test_the_demo_cuts_no_program_short(run, sandbox):
+    code, out, err = run("demo")  # of the three programs one has a long name
+    assert code == 0 and "nonzero_mod_total_numbers" in out and "…" not in out, err
+
+
 @pytest.mark.parametrize(
     "words,kept",
     [

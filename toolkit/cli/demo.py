@@ -76,7 +76,7 @@ def demo(
         for name, alpha in (("plain", 0.0), ("steered", row["alpha"])):
             answer = row[name]
             passed = "[green]passes its tests[/green]" if answer["correct"] else "[red]fails its tests[/red]"
-            table.add_column(f"{name}, alpha {alpha:g}: {answer['style']}, {passed}", ratio=1)
+            table.add_column(f"{name}, alpha {alpha:g}: {answer['style']}, {passed}", ratio=1, overflow="fold")
             cells.append(Syntax(answer["program"], "python", word_wrap=True, background_color="default"))
         table.add_row(*cells)
         console.print(table)
