@@ -86,7 +86,9 @@ Alphas = Annotated[
 PerplexityGuard = Annotated[
     float,
     typer.Option(
-        min=1, help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's"
+        min=1,
+        metavar="R",
+        help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's",
     ),
 ]
 
