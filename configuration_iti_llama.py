@@ -11,6 +11,8 @@ from .iti_directions import write_whole
 
 
 SCOPES = ("all", "generated")
+UNFINISHED = "iti_save_unfinished"
+"""In a config.json while what lies beside it is written anew."""
 ITI_FIELDS = ("iti_alpha", "iti_top_k", "iti_scope", "iti_directions_file", "iti_behaviours")
 
 LLAMA_FIELDS = (
@@ -121,6 +123,10 @@ class ITILlamaConfig(LlamaConfig):
         name = kwargs.get("name_or_path")
         where = f"{name}/config.json" if name else "config.json"
         check_harmless(config_dict, where)
+        if config_dict.get(UNFINISHED):
+            raise ValueError(
+                f"{where}: {UNFINISHED}: a save was cut off, its directions may be old or new: save again"
+            )
         if (found := config_dict.get("model_type")) != cls.model_type:
             advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
             raise ValueError(f"config.json has model_type {found!r}; expected 'iti_llama': {advice}")

@@ -2,8 +2,10 @@
 """Loading, checking and saving a steered Llama: adapter form (weights from a base model) and self-contained form."""
 
 import copy
+import json
 import math
 import os
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +15,8 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
-from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig, check_harmless
-from .iti_directions import ITIDirections
+from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, UNFINISHED, ITILlamaConfig, check_harmless
+from .iti_directions import ITIDirections, write_whole
 
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
@@ -137,6 +139,7 @@ class ITILlamaLoadingMixin:
         self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
         (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
         if self.iti_directions is not None and is_main_process:
+            _mark_unfinished(folder / "config.json")
             self.iti_directions.save(folder / self.config.iti_directions_file)
             for behaviour, directions in self.base_model._iti_others.items():
                 directions.save(folder / self.config.iti_behaviours[behaviour]["file"])
@@ -205,6 +208,13 @@ def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
         if (found := theirs.get(field)) != (said := ours.get(field)):
             advice = f"config.json says {said!r}: to quantise while loading, pass quantization_config="
             raise ValueError(f"base model {name!r} is stored with quantisation {field}={found!r}, but {advice}")
+
+
+def _mark_unfinished(path: Path) -> None:
+    """Until it is written anew, a config.json that is there says that what lies beside it may not be its own."""
+    with suppress(FileNotFoundError, ValueError, TypeError):  # none, or none that anything would load
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        write_whole(path, json.dumps(fields | {UNFINISHED: True}, indent=2).encode())
 
 
 def _samples(model, exactly: bool) -> dict[str, tuple]:

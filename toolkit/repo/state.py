@@ -1,6 +1,7 @@
 """What a steered repo on disk says of itself, in its files: all that a card is written from."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,6 @@ from huggingface_hub import ModelCard
 from iti_llama import ITIDirections, ITILlamaConfig
 
 from ..foundation.hashing import fingerprint_of
-from ..measure.divergence import PERPLEXITY_GUARD
 from ..measure.parts import FILE, read_part
 from .licence import base_license
 
@@ -100,7 +100,7 @@ def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
     lost than its guards allow (see `choose`); [] without a sweep."""
     points, found = sweep.get("points", ()), []
     plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
-    most = sweep.get("perplexity_guard", PERPLEXITY_GUARD)
+    most = sweep.get("perplexity_guard", math.inf)
     own = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
     for point in sorted(own, key=lambda point: abs(point["alpha"])):
         lost = plain - point["at"]["correct"]["mean"]
