@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from apart import run_apart
 from hub import SETUP, TOKEN, Hub, Repo
 from reference import some_directions, tiny_llama, tiny_tokenizer
 from taught import taught_llama, two_ways
@@ -116,11 +115,10 @@ def client(hub, tmp_path):
     def run(
         script: str, *arguments, token: str | None = TOKEN, cache: str = "one", offline: bool = False, fails=False
     ):
-        environment = os.environ | hub.environment(tmp_path / cache)
+        environment = hub.environment(tmp_path / cache)
         environment |= {"HF_TOKEN": token} if token else {}
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
-        command = [sys.executable, "-c", textwrap.dedent(SETUP) + textwrap.dedent(script), *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        result = run_apart(SETUP + textwrap.dedent(script), *arguments, environment=environment)
         assert (result.returncode != 0) == fails, result.stderr
         return result.stderr
 

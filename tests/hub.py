@@ -258,13 +258,12 @@ LOAD = """
 """
 
 SETUP = """
-    import atexit, gc, sys, torch
-    atexit.register(gc.freeze)  # processes end at once
-    sys.modules["iti_llama"] = None  # nothing of ours is installed
-    from transformers import AutoModelForCausalLM
-    ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
+import sys, torch
+sys.modules["iti_llama"] = None  # nothing of ours is installed
+from transformers import AutoModelForCausalLM
+ids = torch.randint(3, 97, (3, 11), generator=torch.Generator().manual_seed(1))
 
-    def save(model, out):
-        with torch.no_grad():
-            torch.save(model(ids).logits, out)
+def save(model, out):
+    with torch.no_grad():
+        torch.save(model(ids).logits, out)
 """

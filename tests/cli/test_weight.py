@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from apart import run_apart
 
 from iti_llama.toolkit.foundation.package import ROOT
 
@@ -52,5 +53,5 @@ def test_push_imports_neither_scikit_learn_nor_matplotlib():
 )
 def test_the_auto_classes_know_iti_llama_in_any_order_of_imports(imports):
     program = f"{imports}\nmodel = AutoModelForCausalLM.from_pretrained({str(ROOT)!r})\nprint(type(model).__module__)"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    run = run_apart(program)
     assert run.stdout.strip() == "iti_llama.modeling_iti_llama", run.stderr

@@ -1,12 +1,9 @@
 """Two processes on CPU (gloo): tensor parallel, FSDP2, pipeline; of the steered repo and of its plain checkpoint."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import transformers
+from apart import run_in_two
 from reference import assert_close, hooks
 from steered import steered_repo
 from transformers import AutoModelForCausalLM
@@ -42,14 +39,8 @@ torch.distributed.barrier()
 def test_two_processes_steer_as_one(form, kind, ids, tmp_path):
     repo = steered_repo(tmp_path)
     export_llama(open_source(repo), tmp_path / "plain")
-    (tmp_path / "script.py").write_text(SCRIPT)
     torch.save(ids, tmp_path / "ids.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run = subprocess.run(
-        [*command, str(tmp_path / "script.py"), str(tmp_path / form), str(tmp_path), kind],
-        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
+    run_in_two(SCRIPT, tmp_path / form, tmp_path, kind)
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
     with torch.no_grad(), hooks(base, ITIDirections.load(repo / "iti_directions.safetensors"), 1.5):
         want = base(ids).logits

@@ -6,14 +6,12 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from apart import run_apart
 from hub import TOKEN
 from reference import tiny_llama, tiny_tokenizer
 from safetensors.torch import load_file
@@ -26,8 +24,6 @@ from iti_llama.toolkit.foundation.package import ROOT
 MOMENTS = int(os.environ.get("FAULTS", "2"))
 DISKS = (1500, 700, 3000)[: MOMENTS // 2]
 """Bytes of a file that a full disk takes."""
-
-COMMAND = [sys.executable, "-m", "iti_llama.toolkit.cli"]
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -55,29 +51,9 @@ def data(tmp_path_factory):
     return write_examples(rows, tmp_path_factory.mktemp("data") / "data.jsonl")
 
 
-def run(arguments, environment=None, kill_after=None, **kwargs) -> subprocess.CompletedProcess | None:
-    """Run to the end, or kill -9 after some seconds."""
-    arguments = [*COMMAND, *map(str, arguments)] if isinstance(arguments, list) else [sys.executable, "-c", arguments]
-    process = subprocess.Popen(
-        arguments,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
-        **kwargs,
-    )
-    try:
-        out, err = process.communicate(timeout=kill_after)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-
 @pytest.fixture
 def forked(monkeypatch):
-    """As `run`, in a fork of a process that has done the imports, so that every moment lies in the work: the exit
+    """A command in a fork of a process that has done the imports, so that every moment lies in the work: its exit
     code, or None after kill -9. `disk`: bytes that a file may have at most, as on a disk that is full then."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
@@ -143,11 +119,11 @@ def test_fit(forked, base_folder, data, tmp_path):
 
 def test_evaluate(forked, tmp_path):
     tasks = tmp_path / "tasks.jsonl"
-    rows = [{"prompt": f"def f{n}(n):\n", "tests": [{"call": f"f{n}(2)", "value": 2}]} for n in range(6)]
+    rows = [{"prompt": f"def f{n}(n):\n", "tests": [{"call": f"f{n}(2)", "value": 2}]} for n in range(3)]
     tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def arguments(out):
-        options = ["--n", 6, "--samples", 2, "--max-new-tokens", 32]
+        options = ["--n", 3, "--samples", 1, "--max-new-tokens", 16]
         return ["evaluate", "--repo", ROOT, "--tasks", tasks, *options, "--out", out]
 
     seconds = undisturbed_fork(forked, arguments(tmp_path / "whole"))
@@ -172,7 +148,7 @@ def test_sweep(forked, tmp_path):
     old = config.read_bytes()
 
     def arguments(out):
-        return ["sweep", "--repo", repo, "--n", 4, "--alphas", "0.45", "--apply", "--out", out]
+        return ["sweep", "--repo", repo, "--n", 4, "--alphas", "0.45", "--max-new-tokens", 40, "--apply", "--out", out]
 
     seconds = undisturbed_fork(forked, arguments(whole))
     new = config.read_bytes()
@@ -225,7 +201,7 @@ def test_saving_leaves_an_old_directions_file_or_a_new_one(base_folder, directio
     script = f"from iti_llama import ITIDirections\nfound = ITIDirections.load({str(file)!r})\n"
     script += f"while True:\n    found.save({str(file)!r})\n"
     for _ in range(MOMENTS):
-        assert run(script, kill_after=4 + random.random()) is None
+        assert run_apart(script, seconds=4 + random.random()).returncode == -signal.SIGKILL
         assert len(ITILlamaForCausalLM.from_pretrained(folder).iti_directions) == 4
 
 
@@ -278,7 +254,7 @@ def killed_saves(base_folder, directions, tmp_path_factory):
     its calls that open, write or move a file, in turn: `killed/1` and so on; `again` is that after one more save."""
     folder = tmp_path_factory.mktemp("saves")
     file = directions.save(folder / "directions.safetensors")
-    found = run(SAVE.format(arguments=[str(base_folder), str(file), str(folder)], forms=FORMS))
+    found = run_apart(SAVE.format(arguments=[str(base_folder), str(file), str(folder)], forms=FORMS))
     assert found.returncode == 0, found.stderr
     return folder
 
@@ -317,23 +293,31 @@ def test_a_disk_that_takes_no_more_leaves_nothing_half_written(base_folder, data
     assert sums(out) == sums(whole) and (out / "config.json").is_file()
 
 
+def pushed(hub, folder, name: str, kill_after: float = 300.0, disk: int | None = None) -> int:
+    """`iti-llama push`: its exit code. `disk` as for `forked`."""
+    script = f"""
+        import resource, sys
+        sys.dont_write_bytecode = True
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({disk or -1}, {disk or -1}))
+        sys.argv = ["iti-llama", "push", {str(folder / "repo")!r}, {name!r}]
+        from iti_llama.toolkit.cli import main
+        main()
+    """
+    environment = hub.environment(folder / "home") | {"HF_TOKEN": TOKEN}
+    return run_apart(script, environment=environment, seconds=kill_after).returncode
+
+
 def test_a_push_from_a_full_disk_leaves_no_commit(hub, base_dir, directions, tmp_path):
     """The tokenizer, which comes from the base, finds no room."""
     model = ITILlamaForCausalLM.from_base(base_dir, directions)
     model.config.base_model_name_or_path = "meta/base"
     model.save_pretrained(tmp_path / "repo")
-    arguments = ["push", tmp_path / "repo", "me/steered"]
-    environment = hub.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
-
-    assert run(arguments, environment, preexec_fn=small_files).returncode != 0
+    assert pushed(hub, tmp_path, "me/steered", disk=1024) != 0
     assert "me/steered" not in hub.repos
-    assert run(arguments, environment).returncode == 0
+    assert pushed(hub, tmp_path, "me/steered") == 0
     after = hub.repos.pop("me/steered").at("main")[1]
     if MOMENTS > 2:
-        assert run(arguments, environment).returncode == 0
+        assert pushed(hub, tmp_path, "me/steered") == 0
         assert hub.repos["me/steered"].at("main")[1] == after
     assert {"tokenizer.json", "config.json", "SHA256SUMS"} <= after.keys()
 
@@ -343,16 +327,14 @@ def test_a_killed_push_leaves_no_commit(hub, base_folder, directions, tmp_path):
     model.config.base_model_name_or_path = None
     model.save_pretrained(tmp_path / "repo")
     tiny_tokenizer().save_pretrained(tmp_path / "repo")
-    arguments = ["push", tmp_path / "repo", "me/steered"]
-    environment = hub.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN}
     started = time.monotonic()
-    assert run(["push", tmp_path / "repo", "me/first"], environment).returncode == 0
+    assert pushed(hub, tmp_path, "me/first") == 0
     seconds = time.monotonic() - started
     expected = set(hub.repos["me/first"].at("main")[1])
     for moment in moments(seconds, "push"):
-        run(arguments, environment, kill_after=moment)
+        pushed(hub, tmp_path, "me/steered", kill_after=moment)
         held = hub.repos.get("me/steered")
         if held is not None and held.commits and (commit := held.at("main")) is not None:
             assert set(commit[1]) in ({".gitattributes"}, set(), expected)
-    assert run(arguments, environment).returncode == 0
+    assert pushed(hub, tmp_path, "me/steered") == 0
     assert set(hub.repos["me/steered"].at("main")[1]) == expected

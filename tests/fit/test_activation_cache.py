@@ -1,12 +1,10 @@
 """Capture, against plain forward passes one text at a time."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from apart import run_in_two
 from reference import tiny_llama
 
 from iti_llama.toolkit.data.labelled_set import read_examples, write_examples
@@ -58,26 +56,21 @@ def test_two_processes_share_the_work_and_agree_with_one(model, tokenizer, examp
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     data = write_examples(examples, tmp_path / "data.jsonl")
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from iti_llama.toolkit.repo.make import load_base\n"
-        "from iti_llama.toolkit.fit.activation_cache import processes\n"
-        "from iti_llama.toolkit.fit.positions import Policy\n"
-        "from iti_llama.toolkit.fit.record_activations import capture\n"
-        "from iti_llama.toolkit.data.labelled_set import read_examples\n"
-        "folder = sys.argv[1]\n"
-        "model, tokenizer = load_base(folder + '/model')\n"
-        "found = capture(model, tokenizer, read_examples(folder + '/data.jsonl'), Policy('last'), 4, folder + "
-        "'/cache')\n"
-        "torch.save(found.heads, f'{folder}/{processes().process_index}.pt')\n"
-        "assert processes().num_processes == 2\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert run.returncode == 0, run.stderr[-4000:]
+    script = """
+        import sys, torch
+        from iti_llama.toolkit.repo.make import load_base
+        from iti_llama.toolkit.fit.activation_cache import processes
+        from iti_llama.toolkit.fit.positions import Policy
+        from iti_llama.toolkit.fit.record_activations import capture
+        from iti_llama.toolkit.data.labelled_set import read_examples
+        folder = sys.argv[1]
+        model, tokenizer = load_base(folder + "/model")
+        rows = read_examples(folder + "/data.jsonl")
+        found = capture(model, tokenizer, rows, Policy("last"), 4, folder + "/cache")
+        torch.save(found.heads, f"{folder}/{processes().process_index}.pt")
+        assert processes().num_processes == 2
+    """
+    run_in_two(script, tmp_path)
     expected = capture(model, tokenizer, read_examples(data), Policy("last"), 4)
     for process in (0, 1):
         found = torch.load(tmp_path / f"{process}.pt")

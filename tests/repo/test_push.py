@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from apart import run_apart
 from hub import LOAD, SETUP, TOKEN, Hub, Repo
 from huggingface_hub import ModelCard
 from reference import some_directions, tiny_tokenizer
@@ -233,9 +231,8 @@ def run_against(tmp_path_factory):
     """As `client`, for a server that several tests look at."""
 
     def run(server: Hub, script: str, *arguments) -> str:
-        environment = os.environ | server.environment(tmp_path_factory.mktemp("home")) | {"HF_TOKEN": TOKEN}
-        command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        environment = server.environment(tmp_path_factory.mktemp("home")) | {"HF_TOKEN": TOKEN}
+        result = run_apart(script, *arguments, environment=environment)
         assert result.returncode == 0, result.stderr
         return result.stderr
 
@@ -265,7 +262,7 @@ def from_memory(run_against, fitted_dir, taught_dir, measured_dir, tmp_path_fact
         server.repos["meta/base"] = Repo()
         server.repos["meta/base"].commit({path.name: path.read_bytes() for path in taught_dir.iterdir()})
         saved = tmp_path_factory.mktemp("saved") / "repo"
-        script = textwrap.dedent(SETUP) + textwrap.dedent(FROM_MEMORY)
+        script = SETUP + textwrap.dedent(FROM_MEMORY)
         said = run_against(server, script, fitted_dir, saved, measured_dir)
         return {name: repo.at("main")[1] for name, repo in server.repos.items()}, said, saved
 

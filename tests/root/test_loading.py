@@ -1,15 +1,14 @@
 """Loading and saving, both storage forms, with and without the package; and every way in which loading must fail."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
+from apart import run_apart, run_in_two
 from conftest import ROOT
 from reference import assert_close, hooks, some_directions, tiny_config, tiny_llama
 from steered import logits
@@ -250,26 +249,17 @@ def test_torchao(ids, tmp_path):
 
 
 def test_tensor_parallel_processes_compute_the_same_shift(base_dir, base, directions, adapter_dir, ids, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from iti_llama import ITILlamaForCausalLM\n"
-        "model = ITILlamaForCausalLM.from_pretrained(sys.argv[1], tp_plan='auto')\n"
-        "assert hasattr(model.model.layers[0].self_attn.o_proj.weight, 'full_tensor')\n"
-        "logits = model(torch.load(sys.argv[2] + '/ids.pt')).logits.detach()\n"
-        "logits = logits.full_tensor() if hasattr(logits, 'full_tensor') else logits\n"
-        "torch.save(logits, f'{sys.argv[2]}/{torch.distributed.get_rank()}.pt')\n"
-    )
+    script = """
+        import sys, torch
+        from iti_llama import ITILlamaForCausalLM
+        model = ITILlamaForCausalLM.from_pretrained(sys.argv[1], tp_plan="auto")
+        assert hasattr(model.model.layers[0].self_attn.o_proj.weight, "full_tensor")
+        logits = model(torch.load(sys.argv[2] + "/ids.pt")).logits.detach()
+        logits = logits.full_tensor() if hasattr(logits, "full_tensor") else logits
+        torch.save(logits, f"{sys.argv[2]}/{torch.distributed.get_rank()}.pt")
+    """
     torch.save(ids, tmp_path / "ids.pt")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    run = subprocess.run(
-        [*command, str(adapter_dir), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    run_in_two(script, adapter_dir, tmp_path)
     with hooks(base, directions, 1.5):
         reference = logits(base, ids)
     for rank in (0, 1):
@@ -279,13 +269,11 @@ def test_tensor_parallel_processes_compute_the_same_shift(base_dir, base, direct
 # Without the package -------------------------------------------------------------------------------------------------
 
 
-def run_apart(script: str, *arguments) -> str:
-    """A script in a process of its own, where `iti_llama` cannot be imported."""
-    guard = "import sys\nsys.modules['iti_llama'] = None\n"
-    command = [sys.executable, "-W", "error::UserWarning", "-c", guard + textwrap.dedent(script), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def run_without_the_package(script: str, *arguments) -> None:
+    """A script in a process of its own, where `iti_llama` cannot be imported, and where a warning is an error."""
+    guard = "import sys, warnings\nsys.modules['iti_llama'] = None\nwarnings.simplefilter('error', UserWarning)\n"
+    result = run_apart(guard + textwrap.dedent(script), *arguments)
     assert result.returncode == 0, result.stderr
-    return result.stdout + result.stderr
 
 
 REMOTE = """
@@ -313,7 +301,7 @@ def test_saved_folders_load_with_remote_code_and_nothing_installed(form, steered
     if form == "self-contained":
         steered.config.base_model_name_or_path = None
     steered.save_pretrained(tmp_path / "model")
-    run_apart(REMOTE, tmp_path / "model", tmp_path / "logits.pt")
+    run_without_the_package(REMOTE, tmp_path / "model", tmp_path / "logits.pt")
     assert_close(torch.load(tmp_path / "logits.pt"), expected(1.5))
     saved = {path.name for path in (tmp_path / "logits.pt.saved").iterdir()}
     assert saved == {path.name for path in (tmp_path / "model").iterdir()}
@@ -334,7 +322,7 @@ def test_no_code_of_the_base_repo_is_run(base_dir, directions, tmp_path):
         from transformers import AutoModelForCausalLM
         AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
     """
-    run_apart(script, tmp_path / "model")
+    run_without_the_package(script, tmp_path / "model")
     assert not (tmp_path / "ran").exists()
 
 

@@ -6,10 +6,10 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import textwrap
 
 import pytest
+from apart import run_apart
 from reference import tiny_llama, tiny_tokenizer
 
 from iti_llama.toolkit.data.labelled_set import Example
@@ -21,11 +21,8 @@ from iti_llama.toolkit.repo.make import fit_repo
 
 def run_without_the_package(code: str, folder) -> subprocess.CompletedProcess:
     terminal, other_end = pty.openpty()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    found = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.modules['iti_llama'] = None\n" + code],
-        cwd=folder, stdin=other_end, capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
+    code = "import sys; sys.modules['iti_llama'] = None\n" + code
+    found = run_apart(code, environment={"HF_HUB_OFFLINE": "1"}, cwd=folder, stdin=os.ttyname(other_end))
     os.close(terminal), os.close(other_end)
     return found
 
