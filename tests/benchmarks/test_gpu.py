@@ -1,23 +1,25 @@
 """`make gpu` without the card: the same command at a tiny shape on the CPU, so that only the card is missing."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from apart import run_apart
 
 from iti_llama.toolkit.foundation.package import ROOT
 
 
-COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
+COMMAND = """
+import runpy
+runpy.run_path("gpu.py", run_name="__main__")
+"""
 TINY = ["--shape", "tiny", "--device", "cpu", "--rounds", "2", "--batch", "1", "2", "--prompt", "8", "--rows", "6"]
 
 
 def test_parts_run_and_are_written_down(tmp_path):
     out, parts = tmp_path / "gpu.md", ["speed", "capture", "forms"]
     arguments = [*TINY, "--attention", "sdpa", "--no-compile", "--parts", ",".join(parts), "--out", str(out)]
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    done = run_apart(COMMAND, *arguments, cwd=ROOT / "benchmarks")
     written = out.read_text()
     assert done.returncode == 0, done.stderr + written
     assert re.findall(r"^## (\w+)", written, re.MULTILINE) == parts and "failed" not in written
@@ -30,9 +32,9 @@ def test_parts_run_and_are_written_down(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_without_a_card_it_says_so_and_unknown_parts_are_refused():
-    done = subprocess.run([*COMMAND], capture_output=True, text=True)
+    done = run_apart(COMMAND, cwd=ROOT / "benchmarks")
     assert done.returncode == 2 and "no CUDA device" in done.stderr
-    done = subprocess.run([*COMMAND, "--parts", "decoding,everything"], capture_output=True, text=True)
+    done = run_apart(COMMAND, "--parts", "decoding,everything", cwd=ROOT / "benchmarks")
     assert done.returncode == 2 and "everything; there are demo" in done.stderr
 
 
@@ -47,5 +49,5 @@ assert prefill > 0 and decode > 0
 
 
 def test_a_compiled_step_is_timed():
-    done = subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT / "benchmarks", capture_output=True, text=True)
+    done = run_apart(COMPILED, cwd=ROOT / "benchmarks")
     assert done.returncode == 0, done.stderr
