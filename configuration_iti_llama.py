@@ -7,12 +7,10 @@ from difflib import get_close_matches
 
 from transformers import LlamaConfig
 
-from .iti_directions import write_whole
+from .iti_directions import CUT_OFF, UNFINISHED, write_whole
 
 
 SCOPES = ("all", "generated")
-UNFINISHED = "iti_save_unfinished"
-"""In a config.json while what lies beside it is written anew."""
 ITI_FIELDS = ("iti_alpha", "iti_top_k", "iti_scope", "iti_directions_file", "iti_behaviours")
 
 LLAMA_FIELDS = (
@@ -124,9 +122,7 @@ class ITILlamaConfig(LlamaConfig):
         where = f"{name}/config.json" if name else "config.json"
         check_harmless(config_dict, where)
         if config_dict.get(UNFINISHED):
-            raise ValueError(
-                f"{where}: {UNFINISHED}: a save was cut off, its directions may be old or new: save again"
-            )
+            raise ValueError(f"{where}: {CUT_OFF}")
         if (found := config_dict.get("model_type")) != cls.model_type:
             advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
             raise ValueError(f"config.json has model_type {found!r}; expected 'iti_llama': {advice}")
@@ -150,6 +146,8 @@ class ITILlamaConfig(LlamaConfig):
 
 def _check_known(fields: dict) -> None:
     for name in fields:
+        if name == UNFINISHED:
+            raise ValueError(CUT_OFF)
         if name.startswith("iti_") and name not in ITI_FIELDS:
             nearest = get_close_matches(name, ITI_FIELDS, n=1, cutoff=0)[0]
             raise ValueError(f"{name} is no field that this version knows; did you mean {nearest}?")

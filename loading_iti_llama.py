@@ -5,7 +5,8 @@ import copy
 import json
 import math
 import os
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,8 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
-from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, UNFINISHED, ITILlamaConfig, check_harmless
-from .iti_directions import ITIDirections, write_whole
+from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig, check_harmless
+from .iti_directions import UNFINISHED, ITIDirections, write_whole
 
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
@@ -138,23 +139,26 @@ class ITILlamaLoadingMixin:
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
         self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
         (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
+        files = {}
         if self.iti_directions is not None and is_main_process:
-            _mark_unfinished(folder / "config.json")
-            self.iti_directions.save(folder / self.config.iti_directions_file)
-            for behaviour, directions in self.base_model._iti_others.items():
-                directions.save(folder / self.config.iti_behaviours[behaviour]["file"])
-        if base is None:
-            super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
-        elif is_main_process:
-            config = copy.deepcopy(self.config)
-            config.architectures, config.dtype = [type(self).__name__], str(self.dtype).removeprefix("torch.")
-            config.__dict__.pop("quantization_config", None)  # how the base is stored, not how it was loaded here
-            if quantisation is not None:
-                config.quantization_config = quantisation
-            custom_object_save(self, folder, config=config)
-            config.save_pretrained(folder)
-            if self.can_generate():
-                self.generation_config.save_pretrained(folder)
+            files[folder / self.config.iti_directions_file] = self.iti_directions
+            others = self.base_model._iti_others.items()
+            files |= {folder / self.config.iti_behaviours[behaviour]["file"]: own for behaviour, own in others}
+        with _unfinished(folder / "config.json", files):
+            for path, directions in files.items():
+                directions.save(path)
+            if base is None:
+                super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
+            elif is_main_process:
+                config = copy.deepcopy(self.config)
+                config.architectures, config.dtype = [type(self).__name__], str(self.dtype).removeprefix("torch.")
+                config.__dict__.pop("quantization_config", None)  # how the base is stored, not how it was loaded here
+                if quantisation is not None:
+                    config.quantization_config = quantisation
+                custom_object_save(self, folder, config=config)
+                config.save_pretrained(folder)
+                if self.can_generate():
+                    self.generation_config.save_pretrained(folder)
         if is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama"):
             import_module("iti_llama").renew_card(folder)
 
@@ -210,11 +214,28 @@ def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
             raise ValueError(f"base model {name!r} is stored with quantisation {field}={found!r}, but {advice}")
 
 
-def _mark_unfinished(path: Path) -> None:
-    """Until it is written anew, a config.json that is there says that what lies beside it may not be its own."""
+@contextmanager
+def _unfinished(config: Path, files: Collection[Path]) -> Iterator[None]:
+    """While these files are written anew, the config.json that is there says so and is refused by whoever loads it. It
+    is as before where the save fails and none of them has changed."""
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in files if path.is_file()}
+
+    before, said, marked = contents(), None, None
     with suppress(FileNotFoundError, ValueError, TypeError):  # none, or none that anything would load
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        write_whole(path, json.dumps(fields | {UNFINISHED: True}, indent=2).encode())
+        said = config.read_bytes()
+        marked = json.dumps(json.loads(said) | {UNFINISHED: True}, indent=2).encode()
+    if marked is None or not files:
+        yield
+        return
+    write_whole(config, marked)
+    try:
+        yield
+    except BaseException:
+        if contents() == before and config.read_bytes() == marked:
+            write_whole(config, said)
+        raise
 
 
 def _samples(model, exactly: bool) -> dict[str, tuple]:

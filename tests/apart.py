@@ -70,13 +70,8 @@ def _server() -> subprocess.Popen:
 
 def _run(script: str, arguments, environments: list[dict], cwd=".", stdin=os.devnull, seconds=300.0) -> list:
     with tempfile.TemporaryDirectory() as out:
-        job = {
-            "script": textwrap.dedent(script),
-            "arguments": list(map(str, arguments)),
-            "out": out,
-            "seconds": seconds,
-        }
-        job |= {"environments": environments, "cwd": os.path.abspath(cwd), "stdin": stdin}
+        job = {"script": textwrap.dedent(script), "arguments": list(map(str, arguments)), "seconds": seconds}
+        job |= {"environments": environments, "cwd": os.path.abspath(cwd), "stdin": stdin, "out": out}
         print(json.dumps(job), file=_server().stdin, flush=True)
         found = []
         for number, code in enumerate(json.loads(_server().stdout.readline())):

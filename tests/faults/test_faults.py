@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example, write_examples
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.repo.info import inspect
+from iti_llama.toolkit.repo.verify import verify
 
 
 MOMENTS = int(os.environ.get("FAULTS", "2"))
@@ -278,6 +280,27 @@ def test_the_save_after_a_killed_one_gives_the_bytes_of_an_undisturbed_one(kille
     assert ("model.safetensors" in expected) == (form == "self-contained")
     for folder in (killed_saves / form / "again").iterdir():
         assert visible(folder) == expected
+
+
+@pytest.mark.parametrize("cut_off", [False, True], ids=["before anything changed", "after the directions"])
+def test_a_save_that_fails_leaves_the_old_repo_or_a_refusal(base_folder, directions, tmp_path, monkeypatch, cut_off):
+    model = ITILlamaForCausalLM.from_base(base_folder, directions)
+    model.save_pretrained(tmp_path)
+    model.set_iti_directions(directions.top(2))
+
+    def full(*_, **__):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="no space left"):
+        disk.setattr(*((ITILlamaConfig, "save_pretrained") if cut_off else (ITIDirections, "save")), full)
+        model.save_pretrained(tmp_path)
+    if cut_off:
+        for load in (ITILlamaForCausalLM.from_pretrained, inspect):
+            with pytest.raises(ValueError, match=r"config\.json: iti_save_unfinished: a save was cut off"):
+                load(tmp_path)
+        assert any("a save was cut off" in problem for problem in verify(str(tmp_path)).problems)
+        model.save_pretrained(tmp_path)
+    assert len(ITILlamaForCausalLM.from_pretrained(tmp_path).iti_directions) == (2 if cut_off else 4)
 
 
 @pytest.mark.parametrize("command", ["fit", "convert"])

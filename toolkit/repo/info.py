@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iti_llama.iti_directions import ITIDirections
+from iti_llama.iti_directions import CUT_OFF, UNFINISHED, ITIDirections
 
 from .open_repo import open_repo
 
@@ -91,6 +91,8 @@ def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
     fields = opened.config()
     if fields.get("model_type") != "iti_llama":
         raise ValueError(f"{repo}: config.json has model_type {fields.get('model_type')!r}; expected 'iti_llama'")
+    if fields.get(UNFINISHED):
+        raise ValueError(f"{repo}/config.json: {CUT_OFF}")
     name = fields.get("iti_directions_file", "iti_directions.safetensors")
     if name is None:
         raise ValueError(f"{repo}: iti_directions_file is null, so this model is not steered")
