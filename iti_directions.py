@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 FORMAT, FORMAT_VERSIONS = "iti_directions", ("1", "1.1")
 SITES = ("head", "residual")
+UNFINISHED = "iti_save_unfinished"
+"""A field of config.json while the directions beside it are written anew."""
+CUT_OFF = f"{UNFINISHED}: a save was cut off, its directions may be old or new: save again"
 _REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
 _OPTIONAL = {"scores": "float32"}
 _WEIGHTS = {"weights": "float32"}
 _GATE = {"gate_heads": "int64", "gate_weights": "float32", "gate_bias": "float32", "gate_threshold": "float32"}
 _GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
-UNFINISHED = "iti_save_unfinished"
-"""A field of config.json while the directions beside it are written anew."""
-CUT_OFF = f"{UNFINISHED}: a save was cut off, its directions may be old or new: save again"
 _METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
 
 
