@@ -239,11 +239,11 @@ def test_a_baked_checkpoint_becomes_directions_that_give_its_logits(base_dir, ba
         convert(str(base_dir), str(base_dir), tmp_path / "no")
 
 
-def test_a_source_of_the_real_width_converts_and_steers(tmp_path):
-    """The layout of `iti_config.json` with `iti_components.pkl`: 48 heads of 128, 32 a layer, on a base of that
-    width; 8 layers of 32 are enough to see the steering."""
+def test_a_source_of_the_real_size_converts_and_steers(tmp_path):
+    """The layout of `iti_config.json` with `iti_components.pkl`: 48 of 32 x 32 heads of 128, on a base of as many
+    layers, heads and that width."""
     config = tiny_config(
-        hidden_size=4096, intermediate_size=64, num_hidden_layers=8, num_attention_heads=32, head_dim=128
+        hidden_size=4096, intermediate_size=64, num_hidden_layers=32, num_attention_heads=32, head_dim=128
     )
     config.num_key_value_heads = 8
     torch.manual_seed(0)
@@ -254,7 +254,7 @@ def test_a_source_of_the_real_width_converts_and_steers(tmp_path):
         torch.set_default_dtype(torch.float32)
     base.save_pretrained(tmp_path / "base")
     rng = np.random.default_rng(1)
-    pairs = [(int(i) // 32, int(i) % 32) for i in rng.permutation(8 * 32)[:48]]
+    pairs = [(int(i) // 32, int(i) % 32) for i in rng.permutation(32 * 32)[:48]]
     vectors = {pair: rng.normal(size=128) for pair in pairs}
     vectors = {pair: (v / np.linalg.norm(v)).astype(np.float16) for pair, v in vectors.items()}
     top = [{"layer": layer, "head": head, "accuracy": 0.6, "auc": 0.7} for layer, head in pairs]
@@ -266,7 +266,7 @@ def test_a_source_of_the_real_width_converts_and_steers(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "new", dtype=torch.bfloat16).eval()
     directions = model.iti_directions
     assert [tuple(pair) for pair in directions.heads.tolist()] == pairs
-    assert (directions.num_hidden_layers, directions.head_dim, model.iti_alpha) == (8, 128, 0.4)
+    assert (directions.num_hidden_layers, directions.head_dim, model.iti_alpha) == (32, 128, 0.4)
     ids = torch.tensor([[1, 5, 9]])
     with torch.no_grad():
         steered = model(ids).logits
