@@ -263,15 +263,21 @@ def killed_saves(base_folder, directions, tmp_path_factory):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_save_killed_after_any_of_its_calls_leaves_the_old_directions_the_new_ones_or_a_refusal(killed_saves, form):
+    whole = [killed_saves / form / age for age in ("old", "new")]
+    directions = [(folder / "iti_directions.safetensors").read_bytes() for folder in whole]
+    configs = [(folder / "config.json").read_bytes() for folder in whole]
     refused, found = 0, []
     for folder in (killed_saves / form / "killed").iterdir():
-        held = ITIDirections.load(folder / "iti_directions.safetensors")
+        file = folder / "iti_directions.safetensors"
+        assert file.read_bytes() in directions
+        held = ITIDirections.load(file)
         try:
             found.append((ITILlamaConfig.from_pretrained(folder).iti_alpha, len(held)))
+            assert (folder / "config.json").read_bytes() in configs
         except ValueError as error:
             assert "config.json: iti_save_unfinished: a save was cut off" in str(error)
             refused += 1
-    assert set(found) == {(1.0, 4), (2.5, 2)} and refused > 10
+    assert set(found) == {(1.0, 4), (2.5, 2)} and refused > 10 and len(found) + refused > 20
 
 
 @pytest.mark.parametrize("form", FORMS)
