@@ -15,7 +15,7 @@ if importlib.util.find_spec("iti_llama") is None:  # not installed: this folder 
     spec.loader.exec_module(module)
 
 from iti_llama.toolkit.cli.options import load  # noqa: E402
-from iti_llama.toolkit.space.make import page_of  # noqa: E402
+from iti_llama.toolkit.space.build_page import page_of  # noqa: E402
 from iti_llama.toolkit.space.page import Limits  # noqa: E402
 
 

@@ -17,7 +17,7 @@ from iti_llama.toolkit.fit.fit_directions import fit
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.repo.make import load_base
+from iti_llama.toolkit.repo.fit_repo import load_base
 
 
 def main() -> None:

@@ -282,7 +282,7 @@ def fit_iti_llama(folder: Path, texts: list[str], labels: list[int], heads: int,
     from iti_llama.toolkit.fit.positions import Policy
     from iti_llama.toolkit.fit.record_activations import capture
     from iti_llama.toolkit.fit.settings import FitSettings
-    from iti_llama.toolkit.repo.make import load_base
+    from iti_llama.toolkit.repo.fit_repo import load_base
 
     model, tokenizer = load_base(folder / "plain", dtype="float32")
     pairs = enumerate(zip(texts, labels, strict=True))

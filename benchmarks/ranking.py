@@ -38,7 +38,7 @@ from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.measure.sweep import rates_of
 from iti_llama.toolkit.measure.tasks import TaskSet
 from iti_llama.toolkit.repo.card import replace_section
-from iti_llama.toolkit.repo.make import load_base
+from iti_llama.toolkit.repo.fit_repo import load_base
 
 
 ROOT = Path(__file__).parent.parent

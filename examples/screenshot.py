@@ -7,7 +7,7 @@ from playwright.sync_api import sync_playwright
 
 from iti_llama.toolkit.cli.options import load
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.space.make import page_of
+from iti_llama.toolkit.space.build_page import page_of
 
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -17,7 +17,7 @@ from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.sandbox import Sandbox, SandboxError
-from iti_llama.toolkit.repo.make import fit_repo
+from iti_llama.toolkit.repo.fit_repo import fit_repo
 
 
 logging.disable_progress_bar()

@@ -41,11 +41,11 @@ from iti_llama.toolkit.foundation.sandbox import LateSandbox
 from iti_llama.toolkit.foundation.tokenize import prompt_ids
 from iti_llama.toolkit.measure.divergence import Text
 from iti_llama.toolkit.measure.evaluate import sweep_settings_of
-from iti_llama.toolkit.measure.receipt import receipt
+from iti_llama.toolkit.measure.measure_steering import receipt
 from iti_llama.toolkit.measure.saved_completions import SavedCompletions
 from iti_llama.toolkit.measure.sweep import Point, choose, sweep, worse
 from iti_llama.toolkit.measure.tasks import TaskSet
-from iti_llama.toolkit.repo.make import load_base
+from iti_llama.toolkit.repo.fit_repo import load_base
 
 from .behaviours import BEHAVIOURS, Behaviour, rows_of, task_set
 from .corpus import Source, differences, sources

@@ -10,7 +10,7 @@ from taught import TEMPLATE
 from iti_llama.toolkit.cli.task_sets import Asked, task_set_of
 from iti_llama.toolkit.data.labelled_set import write_examples
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.measure.parts import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_part
 
 
 @pytest.fixture

@@ -30,7 +30,11 @@ DISKS = (1500, 700, 3000)[: MOMENTS // 2]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [f"iti_llama.toolkit.{name}" for name in ("cli.task_sets", "measure.choose_strength", "measure.sweep_figure")]
-    + ["iti_llama.toolkit.measure.receipt", "iti_llama.toolkit.repo.make", "iti_llama.toolkit.repo.convert"]
+    + [
+        "iti_llama.toolkit.measure.measure_steering",
+        "iti_llama.toolkit.repo.fit_repo",
+        "iti_llama.toolkit.convert.convert",
+    ]
     + ["iti_llama.modeling_iti_llama"]
 )
 

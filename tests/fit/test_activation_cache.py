@@ -58,7 +58,7 @@ def test_two_processes_share_the_work_and_agree_with_one(model, tokenizer, examp
     data = write_examples(examples, tmp_path / "data.jsonl")
     script = """
         import sys, torch
-        from iti_llama.toolkit.repo.make import load_base
+        from iti_llama.toolkit.repo.fit_repo import load_base
         from iti_llama.toolkit.fit.activation_cache import processes
         from iti_llama.toolkit.fit.positions import Policy
         from iti_llama.toolkit.fit.record_activations import capture

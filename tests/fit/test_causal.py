@@ -25,7 +25,7 @@ from iti_llama.toolkit.fit.fit_directions import fit
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.repo.make import fit_repo
+from iti_llama.toolkit.repo.fit_repo import fit_repo
 
 
 LAYERS, HEADS, DIM = 3, 4, 24

@@ -18,7 +18,7 @@ from iti_llama.toolkit.fit.gate import C, fit_gate
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.repo.make import Gating, fit_repo
+from iti_llama.toolkit.repo.fit_repo import Gating, fit_repo
 
 
 def prompts(n: int = 60) -> list[Example]:

@@ -21,9 +21,9 @@ from transformers import AutoConfig, LlamaConfig
 
 from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig
 from iti_llama.configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS
+from iti_llama.toolkit.convert.legacy_files import read_legacy
+from iti_llama.toolkit.convert.unpickle import LegacyError
 from iti_llama.toolkit.data.labelled_set import read_examples
-from iti_llama.toolkit.repo.legacy_files import read_legacy
-from iti_llama.toolkit.repo.unpickle import LegacyError
 
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
@@ -227,7 +227,7 @@ from pathlib import Path
 import safetensors.torch, torch
 from iti_llama import ITIDirections
 from iti_llama.toolkit.data.labelled_set import read_examples
-from iti_llama.toolkit.repo.legacy_files import read_legacy
+from iti_llama.toolkit.convert.legacy_files import read_legacy
 
 READERS = {".safetensors": ITIDirections.load, ".jsonl": read_examples, ".pkl": read_legacy}
 

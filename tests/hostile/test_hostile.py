@@ -16,7 +16,7 @@ from steered import logits
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM
-from iti_llama.toolkit.repo.unpickle import LegacyError, read_pickle
+from iti_llama.toolkit.convert.unpickle import LegacyError, read_pickle
 from iti_llama.toolkit.repo.verify import verify
 
 

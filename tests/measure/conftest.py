@@ -5,8 +5,8 @@ from reference import some_directions, tiny_llama, tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.keep_labelled_set import read_part
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.parts import read_part
 
 
 @pytest.fixture(scope="module")

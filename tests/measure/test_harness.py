@@ -12,7 +12,7 @@ pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
 
 from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.measure.harness import ITILlamaLM, evaluate_at
-from iti_llama.toolkit.measure.multiple_choice import Question, multiple_choice
+from iti_llama.toolkit.truthfulqa.multiple_choice import Question, multiple_choice
 
 
 QUESTIONS = [

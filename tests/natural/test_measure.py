@@ -29,7 +29,7 @@ from iti_llama.examples.natural.show import show
 from iti_llama.examples.natural.train import Recipe, train, windows
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
-from iti_llama.toolkit.repo.make import load_base
+from iti_llama.toolkit.repo.fit_repo import load_base
 
 
 RECIPE = Recipe(

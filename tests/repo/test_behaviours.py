@@ -23,8 +23,8 @@ from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
+from iti_llama.toolkit.repo.fit_repo import fit_repo
 from iti_llama.toolkit.repo.info import inspect, overlap
-from iti_llama.toolkit.repo.make import fit_repo
 from iti_llama.toolkit.repo.push import files_to_push
 from iti_llama.toolkit.repo.verify import verify
 

@@ -13,11 +13,11 @@ from taught import two_ways
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.measure.keep_labelled_set import read_part
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.parts import read_part
-from iti_llama.toolkit.measure.receipt import receipt
+from iti_llama.toolkit.measure.measure_steering import receipt
 from iti_llama.toolkit.repo.card import name_repo, renew_card, write_card
-from iti_llama.toolkit.repo.make import fit_repo
+from iti_llama.toolkit.repo.fit_repo import fit_repo
 
 
 def test_the_quick_start_names_the_repo():

@@ -15,9 +15,9 @@ from reference import some_directions, tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.keep_labelled_set import read_part
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.parts import read_part
-from iti_llama.toolkit.measure.receipt import receipt
+from iti_llama.toolkit.measure.measure_steering import receipt
 from iti_llama.toolkit.repo.card import renew_card
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.push import _saved, files_to_push

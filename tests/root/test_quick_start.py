@@ -16,7 +16,7 @@ from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.repo.make import fit_repo
+from iti_llama.toolkit.repo.fit_repo import fit_repo
 
 
 def run_without_the_package(code: str, folder) -> subprocess.CompletedProcess:

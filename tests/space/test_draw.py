@@ -7,7 +7,7 @@ import re
 import torch
 
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.repo.state import state_of
+from iti_llama.toolkit.repo.steered_repo import state_of
 from iti_llama.toolkit.space.draw import answer_html, differing, heads_css, safe_strengths, scale_html
 from iti_llama.toolkit.space.steered import Answer
 

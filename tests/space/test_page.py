@@ -20,7 +20,7 @@ from iti_llama.toolkit.foundation.package import ROOT
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed: make test-space")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-space")
 
-from iti_llama.toolkit.space.make import page_of  # noqa: E402
+from iti_llama.toolkit.space.build_page import page_of  # noqa: E402
 from iti_llama.toolkit.space.page import Limits  # noqa: E402
 from iti_llama.toolkit.space.steered import Asked  # noqa: E402
 

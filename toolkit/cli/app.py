@@ -19,9 +19,9 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import canary, export, serve
 from .fit import fit
-from .follow import followed
 from .generate import generate
 from .info import info
+from .interrupt import followed
 from .lm_eval import lm_eval
 from .publish import convert, push, verify
 from .reproduce import reproduce

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..data.neocoder import REPOSITORY
+from ..neocoder.problems import REPOSITORY
 from .options import DeviceMap, Dtype, Json, Seed, Unsandboxed, console, progress_bar, say_next
 
 
@@ -66,13 +66,13 @@ def neocoder(
     """Novel and ordinary solutions of NeoCoder's problems, from its human solutions or from a model's samples."""
     from transformers import AutoTokenizer
 
-    from ..data.label_neocoder import build_from_humans, build_from_samples
     from ..data.labelled_set import write_examples
-    from ..data.neocoder import Problem
-    from ..data.neocoder import load as load_neocoder
-    from ..data.sample_solutions import prompt_for
     from ..foundation.files import read_rows
     from ..foundation.sandbox import Limits, Sandbox
+    from ..neocoder.label_solutions import build_from_humans, build_from_samples
+    from ..neocoder.problems import Problem
+    from ..neocoder.problems import load as load_neocoder
+    from ..neocoder.sample_solutions import prompt_for
 
     problems = load_neocoder(neocoder_folder(source, download_to, sha256))
     if prompt not in ("statement", "title"):
@@ -132,9 +132,9 @@ def generate_samples(
     """Sample a model's own solutions to NeoCoder's problems."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ..data.neocoder import load as load_neocoder
-    from ..data.sample_solutions import draw
     from ..foundation.files import read_rows
+    from ..neocoder.problems import load as load_neocoder
+    from ..neocoder.sample_solutions import draw
 
     chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
@@ -158,8 +158,8 @@ def neocoder_humans(
     json_: Json = False,
 ) -> None:
     """NeoGauge's human rows, from the techniques that NeoCoder's own files give, beside the published ones."""
-    from ..data.neocoder import load as load_neocoder
-    from ..measure.neocoder_tasks import human_convergent, human_divergent
+    from ..neocoder.neocoder_tasks import human_convergent, human_divergent
+    from ..neocoder.problems import load as load_neocoder
 
     problems = load_neocoder(neocoder_folder(source, download_to, None))
     rows, divergent = human_convergent(problems), human_divergent(problems)
@@ -176,7 +176,7 @@ def neocoder_humans(
 
 def neocoder_folder(source: str, download_to: Path, sha256: list[str] | None) -> Path:
     """The folder of NeoCoder's files, downloaded first if `source` is an address."""
-    from ..data.neocoder import FILES, fetch
+    from ..neocoder.problems import FILES, fetch
 
     if "://" not in source:
         return Path(source)

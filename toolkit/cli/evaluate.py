@@ -77,9 +77,9 @@ def evaluate(
     from iti_llama.configuration_iti_llama import check_alpha
 
     from ..foundation.sandbox import LateSandbox
+    from ..measure.checks import phrased
     from ..measure.conditions import standard_conditions
-    from ..measure.gates import phrased
-    from ..measure.receipt import receipt
+    from ..measure.measure_steering import receipt
     from ..measure.summary import Summary, gates_table, summary_table
     from ..measure.tables import divergence_table, evaluation_table
     from ..repo.card import renew_card, replace_section, write_results
@@ -183,7 +183,7 @@ def short_summary(found: dict) -> Table:
 
 def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | None, json_: bool) -> None:
     """MC1 and MC2 of a TruthfulQA CSV at alpha 0, alpha and minus alpha."""
-    from ..measure.multiple_choice import multiple_choice, read_questions
+    from ..truthfulqa.multiple_choice import multiple_choice, read_questions
 
     questions = read_questions(path)[:n]
     text = read_text(primer, "a text") if primer else ""

@@ -80,7 +80,7 @@ def fit(
     from ..fit.positions import Policy
     from ..fit.report_table import gate_line, report_table
     from ..repo.card import replace_section
-    from ..repo.make import Gating, fit_repo, read_for, readable
+    from ..repo.fit_repo import Gating, fit_repo, read_for, readable
 
     if top_k != "cv" and not top_k.isdecimal():
         raise ValueError(f"--top-k is {top_k!r}; expected a number of heads, or cv")

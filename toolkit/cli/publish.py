@@ -43,7 +43,7 @@ def convert(
     json_: Json = False,
 ) -> None:
     """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
-    from ..repo.convert import convert as convert_source
+    from ..convert.convert import convert as convert_source
 
     about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}
     about = {key: value for key, value in about.items() if value}

@@ -49,10 +49,10 @@ def truthfulqa(
     """Li et al. (2023) on TruthfulQA: 2 folds by question, MC1, MC2, CE and KL beside the paper's."""
     from iti_llama.configuration_iti_llama import check_alpha
 
-    from ..measure.multiple_choice import read_questions
-    from ..repo.make import load_base
-    from ..repo.truthfulqa import comparison, read_texts
-    from ..repo.truthfulqa import reproduce as again
+    from ..repo.fit_repo import load_base
+    from ..truthfulqa.multiple_choice import read_questions
+    from ..truthfulqa.reproduce_truthfulqa import comparison, read_texts
+    from ..truthfulqa.reproduce_truthfulqa import reproduce as again
 
     check_alpha(alpha)
     questions = read_questions(data)[:n]

@@ -83,10 +83,10 @@ def run(
     from ..measure.choose_strength import Grid
     from ..measure.labelled_tasks import labelled_set
     from ..measure.sweep import POINTS
-    from ..repo.make import read_for
+    from ..repo.fit_repo import read_for
     from ..repo.push import check_push
     from ..repo.push import push as push_folder
-    from ..repo.run_all import Fitted, chosen, fitted, load_fitted, measured
+    from ..repo.run_pipeline import Fitted, chosen, fitted, load_fitted, measured
     from .task_sets import Asked, task_set_of
 
     if top_k != "cv" and not top_k.isdecimal():

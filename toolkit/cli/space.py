@@ -25,7 +25,7 @@ def space(
     except ImportError:
         raise ValueError("the page needs gradio: pip install 'iti-llama[space]'") from None
 
-    from ..space.make import page_of
+    from ..space.build_page import page_of
     from ..space.page import Limits
 
     model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)

@@ -85,7 +85,7 @@ def sweep(
     from ..foundation.sandbox import LateSandbox
     from ..measure.choose_strength import Grid
     from ..measure.sweep import POINTS
-    from ..repo.measure_repo import sweep_model
+    from ..repo.sweep_repo import sweep_model
     from .task_sets import Asked, task_set_of
 
     sandbox = LateSandbox(allow_unsandboxed=allow_unsandboxed)

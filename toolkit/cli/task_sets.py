@@ -9,16 +9,16 @@ from safetensors import SafetensorError, safe_open
 
 from ..bundled.tasks import corpus_set
 from ..data.labelled_set import read_examples
-from ..data.neocoder import load as load_neocoder
 from ..data.splits import halves
 from ..foundation.package import BUNDLED
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import chat_prompt
+from ..measure.keep_labelled_set import FILE, read_part
 from ..measure.labelled_tasks import labelled_set
-from ..measure.neocoder_tasks import calibrated, neocoder_set, strengthened
-from ..measure.parts import FILE, read_part
 from ..measure.target import matches, predicate, probe, with_target
 from ..measure.tasks import TaskSet, asks, file_set
+from ..neocoder.neocoder_tasks import calibrated, neocoder_set, strengthened
+from ..neocoder.problems import load as load_neocoder
 
 
 NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .jsonl file"

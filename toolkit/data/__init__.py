@@ -1,5 +1,5 @@
-"""Labelled sets: their format, NeoCoder, what the texts alone say, a model's own solutions.
+"""Labelled sets: their format, their splits, what the texts alone say, and programs taken out of answers.
 
-In: JSON Lines, NeoCoder's files, a model to sample. Out: lists of `Example`, problems, techniques.
+In: JSON Lines. Out: lists of `Example`, outcomes of programs.
 May import `foundation`.
 """

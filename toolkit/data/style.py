@@ -2,7 +2,7 @@
 
 import ast
 
-from .techniques import parse
+from .run_programs import parse
 
 
 def style_of(program: str) -> str:

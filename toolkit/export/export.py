@@ -13,7 +13,7 @@ from iti_llama import ITILlamaForCausalLM
 from ..foundation.files import write_text
 from ..foundation.package import __version__
 from ..repo.folder import new_folder
-from ..repo.state import state_of, strengths_inside
+from ..repo.steered_repo import state_of, strengths_inside
 from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card

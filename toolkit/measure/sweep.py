@@ -15,18 +15,14 @@ The control: random directions of equal norm on the same heads. A point that doe
 chosen.
 """
 
-import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition, random_directions, under
@@ -316,12 +312,3 @@ def even_grid(
     size = 10.0 ** math.floor(math.log10((edge or 1e-6) / POINTS))
     step = next(step for step in (*(start * size for start in STEPS), 10 * size) if step * POINTS >= edge)
     return [float(f"{step * number:.3g}") for number in range(1, POINTS + 1)]
-
-
-def apply(folder: str | os.PathLike, point: Point, heads: int) -> None:
-    """Write the point into the config.json of a repo on disk. `heads` are those in its directions file."""
-    path = Path(folder) / "config.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["iti_alpha"], fields["iti_scope"] = point.alpha, point.scope
-    fields["iti_top_k"] = None if point.top_k == heads else point.top_k
-    write_text(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")

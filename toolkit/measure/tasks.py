@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from ..data.run_solutions import extract_code, run_samples
+from ..data.run_programs import extract_code, run_samples
 from ..data.style import style_of
 from ..foundation.complete import function_body
 from ..foundation.files import read_text

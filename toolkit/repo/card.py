@@ -19,7 +19,7 @@ from ..foundation.files import write_text
 from ..foundation.intervals import Estimate
 from ..measure.summary import Summary, gates_table, summary_table
 from .licence import base_license, link_of
-from .state import State, state_of
+from .steered_repo import State, state_of
 
 
 if TYPE_CHECKING:

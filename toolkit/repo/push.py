@@ -25,10 +25,10 @@ from iti_llama import ITIDirections, ITILlamaConfig
 from iti_llama.loading_iti_llama import _first_change, _samples
 
 from ..foundation.files import write_text
-from ..measure.parts import FILE
+from ..measure.keep_labelled_set import FILE
 from .card import name_repo, new_card, renewed_card, with_base
 from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
-from .state import state_of
+from .steered_repo import state_of
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from html import escape
 
 import torch
 
-from ..repo.state import State, strengths_inside
+from ..repo.steered_repo import State, strengths_inside
 from .steered import Answer
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from ..foundation.complete import function_body
 from ..foundation.sandbox import Sandbox
 from ..measure.grade import grade
-from ..repo.state import State
+from ..repo.steered_repo import State
 from .draw import CSS, answer_html, heads_css, safe_strengths, scale_html
 from .steered import SIGNS, Asked, Steered
 

@@ -1,0 +1,38 @@
+"""A page of a repo: its model, what its files say of it, prompts to start from."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..bundled.tasks import demo_tasks
+from ..foundation.files import folder_of
+from ..foundation.package import ROOT
+from ..foundation.sandbox import Sandbox, SandboxError
+from ..repo.steered_repo import state_of
+from .page import Limits, Page
+from .steered import Steered
+
+
+EXAMPLES = 6
+
+
+def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | None = None) -> Page:
+    """The page of a folder or Hub repo. The bundled model's prompts have tests, which are run where the sandbox proves
+    itself; nothing is ever run without one."""
+    folder = folder_of(repo)
+    if folder is None:
+        kept = ["*.json", "iti_directions*.safetensors", "README.md"]
+        commit = model.config._commit_hash  # that the model came from
+        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=kept))
+    state, tasks, sandbox = state_of(folder), {}, None
+    examples = [shown for shown, _ in state.prompts[:EXAMPLES]]
+    if folder.resolve() == ROOT:
+        tasks = {task.prompt: task for _, task in demo_tasks(EXAMPLES)}
+        examples = list(tasks)
+        try:
+            sandbox = Sandbox()
+        except SandboxError:
+            sandbox = None
+    return Page(Steered(model, tokenizer), state, examples, tasks, sandbox, limits)
