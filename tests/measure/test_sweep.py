@@ -15,7 +15,6 @@ from iti_llama.toolkit.measure.sweep import (
     Point,
     Rates,
     alpha_of_kl,
-    apply,
     beats_control,
     choose,
     control,
@@ -98,16 +97,6 @@ def test_the_control_is_measured_at_both_signs(bundled, sandbox):
     found = control(model, tokenizer, corpus_set("validation", 4, 0), 5, "generated", [0.5, 1.0], sandbox, draws=2)
     assert [len(draw) for draw in found] == [4, 4]
     assert (model.iti_top_k, model.iti_scope) == (None, "all")
-
-
-def test_a_choice_is_written_into_the_config(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"iti_alpha": 1.0, "iti_scope": "all", "other": 5}))
-    chosen = Point(4, 0.8, "generated", *[rates(1, 1)] * 3, 0.0, 0.0, 1.0)
-    apply(tmp_path, chosen, heads=8)
-    fields = json.loads((tmp_path / "config.json").read_text())
-    assert fields == {"iti_alpha": 0.8, "iti_scope": "generated", "iti_top_k": 4, "other": 5}
-    apply(tmp_path, chosen, heads=4)
-    assert json.loads((tmp_path / "config.json").read_text())["iti_top_k"] is None
 
 
 def odd_rates(odds):

@@ -7,13 +7,16 @@ import pytest
 from reference import tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.foundation.intervals import estimate
 from iti_llama.toolkit.measure.choose_strength import Grid
 from iti_llama.toolkit.measure.keep_labelled_set import read_part
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.repo.sweep_repo import sweep_model
+from iti_llama.toolkit.measure.sweep import Point, Rates
+from iti_llama.toolkit.repo.sweep_repo import sweep_model, write_choice
 
 
 GRID = Grid([0.6, 1.2], kl_guard=0.25)
+ALL_RIGHT = Rates(*[estimate([1.0, 1.0], [0, 1])] * 3)
 
 
 @pytest.fixture
@@ -93,3 +96,13 @@ def test_a_killed_sweep_of_a_repo_goes_on_and_applies_the_same(swept, fitted, tm
     assert not (tmp_path / "out" / "sweep.json").exists() and not (fitted / "sweep.json").exists()
     found, _ = swept()
     assert found == whole and config(fitted)["iti_alpha"] == 1.2
+
+
+def test_a_choice_is_written_into_the_config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"iti_alpha": 1.0, "iti_scope": "all", "other": 5}))
+    chosen = Point(4, 0.8, "generated", *[ALL_RIGHT] * 3, 0.0, 0.0, 1.0)
+    write_choice(tmp_path, chosen, heads=8)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    assert fields == {"iti_alpha": 0.8, "iti_scope": "generated", "iti_top_k": 4, "other": 5}
+    write_choice(tmp_path, chosen, heads=4)
+    assert json.loads((tmp_path / "config.json").read_text())["iti_top_k"] is None

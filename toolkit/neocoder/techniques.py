@@ -11,6 +11,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..data.run_programs import parse
+
 
 NEOCODER = (
     "for loop",
