@@ -11,6 +11,7 @@ from apart import run_apart
 from hub import SETUP, TOKEN, Hub, Repo
 from reference import some_directions, tiny_llama, tiny_tokenizer
 from taught import taught_llama, two_ways
+from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from iti_llama import ITILlamaForCausalLM
@@ -94,6 +95,28 @@ def fitted_dir(taught_dir, tmp_path_factory) -> Path:
 def fitted(fitted_dir, tmp_path) -> Path:
     """A copy of `fitted_dir`."""
     return Path(shutil.copytree(fitted_dir, tmp_path / "fitted"))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return tiny_llama()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture(params=["all", "generated"])
+def tiny(request, plain, tmp_path):
+    plain.save_pretrained(tmp_path / "base")
+    directions = some_directions(plain.config)
+    return ITILlamaForCausalLM.from_base(tmp_path / "base", directions, alpha=0.7, scope=request.param).eval()
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
 
 
 @pytest.fixture
