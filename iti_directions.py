@@ -314,16 +314,15 @@ def read_behaviours(
     directions = {}
     for name, behaviour in behaviours_of(check_fields(fields)).items():
         path, file = file_of(behaviour.file), f"{where}/{behaviour.file}"
-        if behaviour.sha256 not in (None, digest := file_sha256(path)):
-            default = behaviour.file == fields.get("iti_directions_file", behaviour.file)
-            label = "iti_directions_sha256" if default else f"iti_behaviours[{name!r}]: sha256"
-            advice = f"was it swapped, or a save cut off? To accept it as it is, set {label} to null"
-            raise ITIDirectionsError(
-                f"{file}: SHA-256 is {digest}; expected {behaviour.sha256}, as {label} says: {advice}"
-            )
         directions[name] = ITIDirections.load(path, framework)
         directions[name].check_geometry(geometry, file)
         directions[name].top(behaviour.top_k)
+        if behaviour.sha256 not in (None, digest := file_sha256(path)):
+            default = behaviour.file == fields.get("iti_directions_file", behaviour.file)
+            label = "iti_directions_sha256" if default else f"iti_behaviours[{name!r}]: sha256"
+            wanted = f"{behaviour.sha256}, as {label} says"
+            advice = f"was the file swapped, or a save cut off? To accept it as it is, set {label} to null"
+            raise ITIDirectionsError(f"{file}: SHA-256 is {digest}; expected {wanted}: {advice}")
     return directions
 
 

@@ -217,19 +217,28 @@ def check_base(config: PretrainedConfig, base_fields: dict) -> None:
 
 
 def _versions(model) -> dict[str, tuple]:
-    """Which tensor each weight is, and how often it was written to, as torch counts. Quantised and offloaded weights
-    are replaced at every pass by those who keep them: they count by their names."""
-
-    def version(weight: torch.Tensor) -> tuple:
-        if weight.is_meta or not (type(weight.data) is torch.Tensor or hasattr(weight, "full_tensor")):
-            return ()
-        return id(weight), None if weight.is_inference() else weight._version
-
-    return {name: version(weight) for name, weight in model.named_parameters()}
+    """Which tensor each weight is, how often it was written to, as torch counts, and some 64 of its values, since torch
+    does not count what is written through `weight.data`. Quantised and offloaded weights are replaced at every pass by
+    those who keep them: they count by their names."""
+    versions = {}
+    for name, weight in model.named_parameters():
+        data, versions[name] = getattr(weight.detach(), "_local_tensor", weight.detach()), ()
+        if type(data) is torch.Tensor and data.is_floating_point() and not data.is_meta:
+            sample = data.flatten()[:: max(1, data.numel() // 64)].clone()
+            versions[name] = id(weight), None if weight.is_inference() else weight._version, sample
+    return versions
 
 
 def weights_changed(model) -> str | None:
-    """The first weight that came, went, or was written to since the model was loaded; None if all are as they were.
-    Torch does not count what is written through `weight.data`."""
+    """The first weight that came, went, or was written to since the model was loaded; None if all are as they were. A
+    write through `weight.data` is seen where it changes one of the values that are sampled."""
     before, now = getattr(model, "_iti_weights", None) or {}, _versions(model)
-    return next((name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)), None)
+    for name in sorted(before.keys() | now.keys()):
+        (*was, old), (*is_now, new) = before.get(name) or (None, None), now.get(name) or (None, None)
+        if (
+            (name in before) != (name in now)
+            or was != is_now
+            or (old is not None and not torch.equal(old.to(new), new))
+        ):
+            return name
+    return None
