@@ -70,7 +70,7 @@ sweep: .venv/.run
 # What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep
 	rm -rf build/evaluation
-	.venv/bin/iti-llama evaluate --gates --out build/evaluation --card README.md --tables docs/evaluation.md
+	.venv/bin/iti-llama evaluate --checks --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
 
 # A second behaviour of the bundled model, its strength chosen on validation tasks, and both together: what docs/methods.md shows.

@@ -3,7 +3,7 @@
 A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
 in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
 of intact answers) at alpha is at most `guard` below alpha 0's, whose perplexity of texts that say nothing of the
-behaviour is at most `perplexity_guard` times the plain model's (both as the gate of utility asks), whose KL from the
+behaviour is at most `perplexity_guard` times the plain model's (both as the check of utility asks), whose KL from the
 plain model is at most `kl_guard` (where one is given), and whose share of answers that are correct and in the target
 is above alpha 0's, the one with the largest such share; of several, the one that diverges least from the plain model,
 then the smallest alpha, then the fewest heads. What minus alpha does is told, and decides nothing.
