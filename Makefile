@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate two examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base refit sweep evaluate two examples bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -70,7 +70,7 @@ sweep: .venv/.run
 # What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep
 	rm -rf build/evaluation
-	.venv/bin/iti-llama evaluate --gates --out build/evaluation --card README.md --tables docs/evaluation.md
+	.venv/bin/iti-llama evaluate --checks --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
 
 # A second behaviour of the bundled model, its strength chosen on validation tasks, and both together: what docs/methods.md shows.
@@ -98,15 +98,6 @@ examples: .venv/.run
 	for name in snake_case single_quotes comments; do \
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
-
-# A Llama of code as people write it, from scratch (an hour on two cores), and what ITI does to it: examples/natural/README.md.
-train-natural: .venv/.test
-	.venv/bin/python -m iti_llama.examples.natural.train --out build/natural
-
-natural: .venv/.test
-	.venv/bin/python -m iti_llama.examples.natural.measure --model examples/natural/model --out build/natural-out \
-	    --readme examples/natural/README.md --figure examples/natural/curves.png --summary README.md
-	cp build/natural-out/*.safetensors examples/natural/
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
 bench: .venv/.test

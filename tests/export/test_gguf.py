@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.export.export import check_base_of, export
 from iti_llama.toolkit.export.gguf_file import export_gguf
-from iti_llama.toolkit.export.gguf_patch import ExportError, patch_gguf
+from iti_llama.toolkit.export.gguf_patch import patch_gguf
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
 from iti_llama.toolkit.foundation.package import ROOT
 

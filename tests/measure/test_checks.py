@@ -1,4 +1,4 @@
-"""The three gates: they pass what works, and fail what does not."""
+"""The three checks: they pass what works, and fail what does not."""
 
 import math
 import random
@@ -20,7 +20,7 @@ from iti_llama.toolkit.measure.evaluate import Answers
 from iti_llama.toolkit.measure.grade import Grade
 from iti_llama.toolkit.measure.keep_labelled_set import read_part
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.measure_steering import receipt
+from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.measure.saved_completions import SavedCompletions
 from iti_llama.toolkit.measure.target import matches, with_target
 from iti_llama.toolkit.measure.tasks import FileTask, TaskSet
@@ -51,8 +51,8 @@ def test_controllability_wants_the_interval_above_plain_s_and_every_random_draw_
     }
     assert controllability(answers, tasks(n)).passed
     answers["random 2"] = answered("random 2", right, [i < 55 for i in range(n)])
-    gate = controllability(answers, tasks(n))
-    assert not gate.passed and "of random 2, the nearest" in gate.why
+    check = controllability(answers, tasks(n))
+    assert not check.passed and "of random 2, the nearest" in check.why
     wrong = answers | {"steered": answered("steered", [False] * n, [i < 60 for i in range(n)])}
     del wrong["random 2"]
     assert not controllability(wrong, tasks(n)).passed  # in the target, and wrong
@@ -68,15 +68,15 @@ def test_utility_counts_what_is_lost_and_the_perplexity_of_neutral_texts(lost, c
         "plain": answered("plain", [True] * n, [False] * n),
         "steered": answered("steered", [i >= lost for i in range(n)], [True] * n),
     }
-    gate = utility(answers, tasks(n), neutral(change), 0.05)
-    assert gate.passed == passed
-    assert f"{-lost:+.1f}" in gate.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in gate.why
+    check = utility(answers, tasks(n), neutral(change), 0.05)
+    assert check.passed == passed
+    assert f"{-lost:+.1f}" in check.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in check.why
 
 
 def test_how_much_perplexity_may_be_lost_is_said():
     answers = {name: answered(name, [True], [True]) for name in ("plain", "steered")}
-    gate = utility(answers, tasks(1), neutral(0.12), 0.05, perplexity_guard=1.2)
-    assert gate.passed and gate.why.endswith("times plain's, at most 1.2")
+    check = utility(answers, tasks(1), neutral(0.12), 0.05, perplexity_guard=1.2)
+    assert check.passed and check.why.endswith("times plain's, at most 1.2")
 
 
 def test_a_set_without_a_measure_of_soundness_is_judged_by_perplexity_alone():
@@ -84,9 +84,9 @@ def test_a_set_without_a_measure_of_soundness_is_judged_by_perplexity_alone():
     assert utility(answers, tasks(1, sound=""), neutral(0.0), 0.05).passed
 
 
-def test_every_gate_passes_where_the_steering_works(taught, held_out_pairs):
-    found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
-    assert [(gate["name"], gate["passed"]) for gate in found.found["gates"]] == [
+def test_every_check_passes_where_the_steering_works(taught, held_out_pairs):
+    found = measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, checks=True)
+    assert [(check["name"], check["passed"]) for check in found.record["checks"]] == [
         ("controllability", True),
         ("utility", True),
         ("robustness", True),
@@ -96,12 +96,12 @@ def test_every_gate_passes_where_the_steering_works(taught, held_out_pairs):
 
 def test_at_alpha_0_there_is_nothing_to_try(taught, held_out_pairs):
     with pytest.raises(ValueError, match="iti_alpha is 0: nothing is steered"):
-        receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.0, gates=True)
+        measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.0, checks=True)
 
 
 def test_a_strength_far_too_large_fails_utility(taught, held_out_pairs):
-    found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=60.0, gates=True)
-    assert "utility" in [gate.name for gate in found.gates if not gate.passed]
+    found = measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=60.0, checks=True)
+    assert "utility" in [check.name for check in found.checks if not check.passed]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -117,9 +117,9 @@ def test_directions_of_shuffled_labels_fail(taught_dir, fitted_dir, held_out_pai
         report = fit_repo(taught_dir, own, tmp_path / name, policy=Policy("last"), settings=settings)
         assert not report["supported"]
         model = ITILlamaForCausalLM.from_pretrained(tmp_path / name).eval()
-        found = receipt(model, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
-        gate = next(gate for gate in found.gates if gate.name == "controllability")
-        assert not gate.passed and gate.why.startswith("no head reads the labels better than shuffled ones")
+        found = measure_steering(model, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, checks=True)
+        check = next(check for check in found.checks if check.name == "controllability")
+        assert not check.passed and check.why.startswith("no head reads the labels better than shuffled ones")
 
 
 def test_phrasings_stand_where_the_writer_s_own_words_begin():
@@ -151,10 +151,10 @@ def test_prompts_in_other_words_are_asked_for_the_same(taught, held_out_pairs):
     own = held_out_pairs("test")
     tasks = [replace(task, paraphrase=f"Tell me: {task.prompt}") for task in own.tasks]
     own = replace(own, tasks=tasks, paraphrase=lambda task: task.paraphrase)
-    gate, found = robustness(taught, tiny_tokenizer(), own, 0.5, None, 0.05)
-    assert [one.name for one in found][4:] == ["in other words"] and "4 phrasings and in other words, of" in gate.why
+    check, found = robustness(taught, tiny_tokenizer(), own, 0.5, None, 0.05)
+    assert [one.name for one in found][4:] == ["in other words"] and "4 phrasings and in other words, of" in check.why
     direct = replace(own, tasks=[replace(task, prompt=task.paraphrase) for task in tasks], paraphrase=None)
-    asked = receipt(taught, tiny_tokenizer(), direct, None, alpha=0.5)
+    asked = measure_steering(taught, tiny_tokenizer(), direct, None, alpha=0.5)
     odds = [grade.measures["log-odds"] for grade in asked.answers["steered"].grades]
     assert found[4].steered.mean == pytest.approx(np.mean(odds), abs=1e-4)
 
@@ -164,9 +164,9 @@ def test_robustness_goes_on_from_saved_answers(taught, held_out_pairs, tmp_path)
     own = with_target(held_out_pairs("test", pairs=False), matches("x"))
     call = (taught, tiny_tokenizer(), own, 0.5, None, 0.05)
     whole = SavedCompletions(tmp_path / "whole.jsonl", {})
-    gate, phrasings = robustness(*call, whole, batch_size=6)
+    check, phrasings = robustness(*call, whole, batch_size=6)
     lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "killed.jsonl").write_text("".join(lines[: len(lines) // 2]))
     again = robustness(*call, SavedCompletions(tmp_path / "killed.jsonl", {}), batch_size=6)
-    assert again == (gate, phrasings)
+    assert again == (check, phrasings)
     assert {one.plain.n for one in phrasings} == {8} and np.isfinite([one.change.low for one in phrasings]).all()

@@ -17,7 +17,7 @@ from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.measure.keep_labelled_set import read_part
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.measure_steering import receipt
+from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.repo.card import renew_card
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.push import _saved, files_to_push
@@ -246,7 +246,7 @@ def measured_dir(fitted_dir, tmp_path_factory):
     shutil.copytree(fitted_dir, folder)
     model = ITILlamaForCausalLM.from_pretrained(folder).eval()
     pairs = labelled_set("held-out:test", read_part(folder, "test"), pairs=True)
-    (folder / "evaluation.json").write_text(json.dumps(receipt(model, tiny_tokenizer(), pairs, None).found))
+    (folder / "evaluation.json").write_text(json.dumps(measure_steering(model, tiny_tokenizer(), pairs, None).record))
     (folder / "LICENSE").write_text("Be kind.")
     card = folder / "README.md"
     licence = "license: other\nlicense_name: license-of-the-base-model"

@@ -11,7 +11,8 @@ from transformers import GenerationConfig
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.iti_directions import ITIGate
-from iti_llama.toolkit.export.gguf_patch import ExportError, patch_gguf
+from iti_llama.toolkit.export.gguf_patch import patch_gguf
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
 
 

@@ -14,13 +14,14 @@ from ..foundation.files import folder_of, read_text, write_text
 from ..foundation.package import ROOT
 from .options import (
     CardFile,
+    Checks,
     DeviceMap,
     Dtype,
-    Gates,
     Header,
     Json,
     MaxNewTokens,
     N,
+    OldGates,
     PerplexityGuard,
     RemoteCode,
     Repo,
@@ -46,9 +47,10 @@ def evaluate(
     samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
-    gates: Gates = False,
+    checks: Checks = False,
+    gates: OldGates = None,
     perplexity_guard: PerplexityGuard = 1.1,
-    guard: Annotated[float, typer.Option(help="gates: share of correct or intact answers that may be lost")] = 0.05,
+    guard: Annotated[float, typer.Option(help="checks: share of correct or intact answers that may be lost")] = 0.05,
     max_new_tokens: MaxNewTokens = None,
     out: Annotated[
         Path | None,
@@ -79,8 +81,8 @@ def evaluate(
     from ..foundation.sandbox import LateSandbox
     from ..measure.checks import phrased
     from ..measure.conditions import standard_conditions
-    from ..measure.measure_steering import receipt
-    from ..measure.summary import Summary, gates_table, summary_table
+    from ..measure.measure_steering import measure_steering
+    from ..measure.summary import Summary, checks_table, summary_table
     from ..measure.tables import divergence_table, evaluation_table
     from ..repo.card import renew_card, replace_section, write_results
     from .task_sets import Asked, task_set_of
@@ -98,10 +100,10 @@ def evaluate(
         chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
     conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
     rows = len(chosen) * samples * len(conditions)
-    rows += sum(2 * len(own) for _, own in phrased(chosen)) if gates else 0
+    rows += sum(2 * len(own) for _, own in phrased(chosen)) if checks else 0
     rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
-        done = receipt(
+        measured = measure_steering(
             model,
             tokenizer,
             chosen,
@@ -109,37 +111,37 @@ def evaluate(
             alpha=alpha,
             samples=samples,
             temperature=temperature,
-            gates=gates,
+            checks=checks,
             guard=guard,
             perplexity_guard=perplexity_guard,
             completions=out and out / "completions.jsonl",
             seed=seed,
             progress=advance,
         )
-    found = done.found | {"command": command_line()}
+    record = measured.record | {"command": command_line()}
     if out is not None:
-        write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
+        write_text(out / "evaluation.json", json.dumps(record, indent=1) + "\n")
         if folder and out.resolve() == Path(folder).resolve():
             renew_card(Path(folder))
     first = next(iter(chosen.texts))
-    summary = summary_table([Summary.from_dict(row) for row in found["summary"]], chosen.target, chosen.sound)
+    summary = summary_table([Summary.from_dict(row) for row in record["summary"]], chosen.target, chosen.sound)
     if card_file is not None:
-        parts = (summary, found["how"], gates_table(found.get("gates", ())))
+        parts = (summary, record["how"], checks_table(record.get("checks", ())))
         replace_section(card_file, "evaluation", "\n\n".join(part for part in parts if part))
-        write_results(card_file, chosen.name, chosen.target, done.rows)
+        write_results(card_file, chosen.name, chosen.target, measured.rows)
     if tables is not None:
-        table = evaluation_table(done.rows, chosen.target, done.divergence[first], chosen.sound)
-        replace_section(tables, "evaluation", f"{table}\n\n{divergence_table(done.divergence)}\n\n{found['how']}")
+        table = evaluation_table(measured.rows, chosen.target, measured.divergence[first], chosen.sound)
+        replace_section(tables, "evaluation", f"{table}\n\n{divergence_table(measured.divergence)}\n\n{record['how']}")
     if json_:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(record, indent=1))
         return
-    console.print(short_table(done, chosen))
-    for line in filter(None, (found["how"], chosen.note)):
+    console.print(short_table(measured, chosen))
+    for line in filter(None, (record["how"], chosen.note)):
         console.print(line, highlight=False, markup=False)
-    for gate in done.gates:
-        verdict = "[green]pass[/green]" if gate.passed else "[red]fail[/red]"
-        console.print(f"{gate.name}: {verdict}: {escape(gate.why)}", highlight=False)
-    for row in done.rows[1:]:
+    for check in measured.checks:
+        verdict = "[green]pass[/green]" if check.passed else "[red]fail[/red]"
+        console.print(f"{check.name}: {verdict}: {escape(check.why)}", highlight=False)
+    for row in measured.rows[1:]:
         wrong = f"{len(row.wrong_way)} out of the target ({len(row.wrong_way) / len(chosen):.1%} the wrong way)"
         moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {wrong}"
         console.print(f"{row.condition}: {moved}, against plain")
@@ -152,14 +154,14 @@ def evaluate(
         say_next(f"iti-llama push {repo} OWNER/NAME" if own else f"the same with --out {repo}: its card says so, too")
 
 
-def short_table(done, tasks) -> Table:
+def short_table(measured, tasks) -> Table:
     """Every condition, narrow enough for 80 columns; all numbers are in evaluation.json."""
     table = Table(padding=(0, 0))
     texts = next(iter(tasks.texts))
     for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "KL", "n"):
         table.add_column(title, overflow="fold")
-    for row in done.rows:
-        own = done.divergence[texts].get(row.condition)
+    for row in measured.rows:
+        own = measured.divergence[texts].get(row.condition)
         cells = [row.condition, f"{row.alpha:g}", *([row.correct.percent()] if tasks.sound else [])]
         table.add_row(*cells, row.target.percent(), f"{own.kl.mean:.3f}" if own else "", str(row.correct.n))
     return table

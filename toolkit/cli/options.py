@@ -92,9 +92,20 @@ PerplexityGuard = Annotated[
     ),
 ]
 
-GATES_HELP = "try three gates too: control against chance, side effects, and the same in other phrasings"
+CHECKS_HELP = "try three checks too: control against chance, side effects, and the same in other phrasings"
 
-Gates = Annotated[bool, typer.Option("--gates", help=GATES_HELP)]
+
+def refuse_gates(value: bool | None) -> None:
+    if value is not None:
+        raise typer.BadParameter("is --checks now, and --no-gates is --no-checks: a gate is a part of the directions")
+
+
+OldGates = Annotated[
+    bool | None, typer.Option("--gates/--no-gates", hidden=True, is_eager=True, callback=refuse_gates)
+]
+"""The former name of `--checks`, refused."""
+
+Checks = Annotated[bool, typer.Option("--checks", help=CHECKS_HELP)]
 
 Header = Annotated[
     str | None, typer.Option(help="a line before the prompt that asks for the behaviour in words; compared with it")

@@ -77,7 +77,7 @@ def push(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
     commit_message: Annotated[str | None, typer.Option()] = None,
     revision: Annotated[str | None, typer.Option(help="branch to push to; made if there is none")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="though the steering failed a gate")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="though the steering failed a check")] = False,
     token: Annotated[
         str | None, typer.Option(envvar="HF_TOKEN", help="one with write access; that of `hf auth login` by default")
     ] = None,

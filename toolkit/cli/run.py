@@ -9,8 +9,8 @@ import typer
 from ..fit.settings import FitSettings
 from .evaluate import short_summary
 from .options import (
+    CHECKS_HELP,
     EVEN,
-    GATES_HELP,
     Alphas,
     Behaviour,
     DeviceMap,
@@ -18,6 +18,7 @@ from .options import (
     Header,
     Json,
     MaxNewTokens,
+    OldGates,
     PerplexityGuard,
     Seed,
     TargetOption,
@@ -46,7 +47,8 @@ def run(
     kl_guard: Annotated[float, typer.Option(help="largest mean KL from the plain model, in nats a token")] = 0.25,
     guard: Annotated[float, typer.Option(help="share of correct or intact answers that may be lost")] = 0.05,
     perplexity_guard: PerplexityGuard = 1.1,
-    gates: Annotated[bool, typer.Option("--gates/--no-gates", help=GATES_HELP)] = True,
+    checks: Annotated[bool, typer.Option("--checks/--no-checks", help=CHECKS_HELP)] = True,
+    gates: OldGates = None,
     top_k: Annotated[str, typer.Option(help="heads to steer, or 'cv' to choose by cross-validation")] = "48",
     policy: Annotated[
         str, typer.Option(help="where activations are read: last, completion-mean or 'fraction F'")
@@ -139,14 +141,14 @@ def run(
     else:
         say(f"2 of 3, strength chosen on {choice['n']} tasks: alpha {choice['chosen']['alpha']:g}")
     with progress_bar() as advance:
-        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guards if gates else None)
+        found = measured(out, model, tokenizer, halves["test"], sandbox, record, advance, guards if checks else None)
     if json_:
         print(json.dumps({"sweep": choice, "evaluation": found}, indent=1))
     else:
         say(f"3 of 3, measured on {found['n']} other tasks:")
         console.print(short_summary(found))
-        for gate in found.get("gates", ()):
-            say(f"{gate['name']}: {'pass' if gate['passed'] else 'FAIL'}: {gate['why']}")
+        for check in found.get("checks", ()):
+            say(f"{check['name']}: {'pass' if check['passed'] else 'FAIL'}: {check['why']}")
         say(f"the repo with its card: {out}")
     if push is not None and choice["why"]:
         raise ValueError(f"not pushed to {push}: no strength was chosen ({choice['why']})")

@@ -152,7 +152,7 @@ def sweep(
     console.print(said, soft_wrap=True, markup=False)
     if choice.confirmed:
         console.print(confirmed_table(choice.confirmed, checked))
-    say_next(f"iti-llama evaluate --repo {repo} --gates --out {repo}" if apply_ else AGAIN)
+    say_next(f"iti-llama evaluate --repo {repo} --checks --out {repo}" if apply_ else AGAIN)
 
 
 AGAIN = "the same command with --apply writes the choice into the repo"

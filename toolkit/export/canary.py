@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from ..foundation.files import write_text
-from .gguf_patch import ExportError
+from .select_behaviours import ExportError
 
 
 FILE = "iti_canary.json"

@@ -1,6 +1,5 @@
 """Make a steered repo from a Llama checkpoint and a labelled set: record activations, fit, write."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, read_examples
 from ..fit.activation_cache import processes
@@ -21,12 +20,13 @@ from ..fit.positions import Policy, fits
 from ..fit.record_activations import capture
 from ..fit.report import report, write_report
 from ..fit.settings import FitSettings
-from ..foundation.files import folder_of, write_text
+from ..foundation.files import folder_of
 from ..foundation.tokenize import chat_prompt
 from ..measure.keep_labelled_set import keep
 from .card import renew_card, write_card
 from .folder import check_out, copy_tokenizer, new_folder
 from .licence import base_license
+from .steered_repo import SteeredRepo
 
 
 def load_base(
@@ -84,40 +84,6 @@ class Gating:
     examples: Sequence[Example]
     dataset: str = ""
     false_fires: float = 0.05
-    ramp: bool = False
-
-
-def _held(out: str | os.PathLike, name: str, overwrite: bool) -> ITILlamaConfig:
-    """The config of the repo that gets a further behaviour. Raises `FileNotFoundError`, `FileExistsError` or
-    `ValueError` where it cannot."""
-    path = Path(out, "config.json")
-    if not path.is_file():
-        raise FileNotFoundError(f"{out}: no config.json; a further behaviour is put beside those of a steered repo")
-    config = ITILlamaConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    if name in config.iti_others and not overwrite:
-        raise FileExistsError(f"{out}: has a behaviour {name!r}; choose another --name, or pass --overwrite")
-    if name in (config.iti_name, "default"):
-        raise ValueError(f"--name is {name!r}, that of the repo's own directions; expected another")
-    entries = config.iti_behaviours | {name: {"file": f"iti_directions.{name}.safetensors"}}
-    ITILlamaConfig(iti_directions_file=config.iti_directions_file, iti_behaviours=entries)  # refuses a wrong name
-    return config
-
-
-def _add(
-    folder: Path, name: str, config: ITILlamaConfig, directions: ITIDirections, alpha: float, found: dict
-) -> None:
-    """Put a behaviour's files into a repo; the config, which names them, last."""
-    own = ITIDirections.load(folder / config.iti_directions_file)
-    if own.base_model != directions.base_model:
-        raise ValueError(f"{folder} steers {own.base_model!r}, not {directions.base_model!r}: pass its base as --base")
-    directions.check_geometry(config, name)
-    directions.save(folder / f"iti_directions.{name}.safetensors")
-    write_report(found, folder / f"iti_report.{name}.json")
-    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    entry = {"file": f"iti_directions.{name}.safetensors", "alpha": alpha, "top_k": None}
-    fields["iti_behaviours"] = (fields.get("iti_behaviours") or {}) | {name: entry}
-    write_text(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    renew_card(folder)
 
 
 def fit_repo(
@@ -156,9 +122,11 @@ def fit_repo(
         ValueError: for a base or data that cannot be used, before anything is written.
         FileExistsError: see `new_folder`.
     """
-    held = None if name is None else _held(out, name, overwrite)
-    if held is None:
+    if name is None:
         check_out(out, overwrite)
+    else:
+        steered = SteeredRepo.open(out)
+        steered.check_addition(name, overwrite)
     base, state = os.fspath(base), processes()
     is_dir = os.path.isdir(base)
     called = base_name or (Path(base).resolve().name if is_dir else base)
@@ -166,7 +134,7 @@ def fit_repo(
     if state.num_processes > 1 and state.device.type == "cpu":
         device_map = "cpu"
     model, tokenizer = load_base(base, revision, dtype, device_map=device_map)
-    if held is None and model.config.base_model_name_or_path is None and not self_contained:
+    if name is None and model.config.base_model_name_or_path is None and not self_contained:
         raise ValueError(f"base {base}: is a steered model, so no adapter can name it; pass --self-contained")
     activations = capture(
         model, tokenizer, examples, policy, batch_size, cache, progress=lambda rows: progress("capture", rows)
@@ -174,10 +142,10 @@ def fit_repo(
     if not state.is_main_process:
         return {}
     found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
-    if settings.rank != "probe":
+    if settings.rank == "causal":
         step = partial(progress, "what the heads do")
         effects = causal_effects(model, tokenizer, examples, found, scope, batch_size, step)
-        found = by_cause(found, effects, examples, settings)
+        found = by_cause(found, effects)
     directions = to_directions(found, activations, examples, policy, called, dataset)
     if about:
         directions = replace(directions, provenance=directions.provenance | about)
@@ -186,14 +154,16 @@ def fit_repo(
     extra |= record or {}
     if gate is not None:
         progress("gate", None)
-        fitted, extra["gate"] = fit_gate(model, tokenizer, gate.examples, gate.false_fires, gate.ramp, settings.seed)
+        fitted, extra["gate"] = fit_gate(model, tokenizer, gate.examples, gate.false_fires, settings.seed)
         told = {"gate_dataset": gate.dataset, "gate_dataset_sha256": extra["gate"]["data_sha256"]}
         directions = replace(directions, gate=fitted, provenance=directions.provenance | told)
     result = report(found, examples, policy, activations, called, extra)
 
     progress("writing", None)
-    if held is not None:
-        _add(Path(out), name, held, directions, alpha, result)
+    if name is not None:
+        steered.add(name, directions, alpha)
+        write_report(result, Path(out, f"iti_report.{name}.json"))
+        renew_card(Path(out))
         return result
     model.set_iti_directions(directions)
     model.iti_alpha, model.iti_scope = alpha, scope

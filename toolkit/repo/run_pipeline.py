@@ -17,11 +17,11 @@ from ..fit.settings import FitSettings
 from ..foundation.files import write_text
 from ..foundation.sandbox import Sandbox
 from ..measure.choose_strength import Grid
-from ..measure.measure_steering import receipt
+from ..measure.measure_steering import measure_steering
 from ..measure.tasks import TaskSet
 from .card import renew_card
 from .fit_repo import fit_repo
-from .steered_repo import state_of
+from .steered_repo import SteeredRepo
 from .sweep_repo import sweep_model
 
 
@@ -140,20 +140,19 @@ def measured(
     sandbox: Sandbox,
     asked: dict,
     progress,
-    gate_guards: dict | None = None,
+    check_guards: dict | None = None,
 ) -> dict:
     """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made, with
-    the gates with `gate_guards`, arguments of `receipt`, where they are given."""
-    asked, state = asked | ({} if gate_guards is None else {"gate_guards": gate_guards}), state_of(out)
-    if state.measured and state.evaluation.get("asked") == asked:
+    the checks with `check_guards`, arguments of `measure_steering`, where they are given."""
+    asked, state = asked | ({} if check_guards is None else {"check_guards": check_guards}), SteeredRepo.open(out)
+    if state.is_measured and state.evaluation.get("asked") == asked:
         return state.evaluation
-    model.iti_top_k, model.iti_scope = state.config.iti_top_k, state.config.iti_scope
-    model.iti_alpha = state.config.iti_alpha
-    shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
+    model.iti_top_k, model.iti_scope, model.iti_alpha = state.default.top_k, state.scope, state.alpha
+    shipped = [*state.shipped, asked]
     name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
-    gates = {} if gate_guards is None else {"gates": True, **gate_guards}
-    done = receipt(model, tokenizer, tasks, sandbox, **gates, completions=out / name, progress=progress)
-    found = done.found | {"asked": asked}
+    checks = {} if check_guards is None else {"checks": True, **check_guards}
+    measured = measure_steering(model, tokenizer, tasks, sandbox, **checks, completions=out / name, progress=progress)
+    found = measured.record | {"asked": asked}
     write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
     renew_card(out)
     return found
