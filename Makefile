@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base refit sweep evaluate two examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -48,7 +48,11 @@ lint: .venv/.test
 	.venv/bin/lint-imports
 
 train-base: .venv/.run
-	.venv/bin/python -m iti_llama.toolkit.bundled.train --out build/base
+	.venv/bin/python -m iti_llama.examples.bundled_model.train --out build/base
+
+# The tasks and labelled pairs that the package keeps of the bundled model's corpus, from its generator.
+freeze: .venv/.run
+	.venv/bin/python -m iti_llama.examples.bundled_model.freeze
 
 # The bundled model's directions again, from its weights: the same heads, and the same numbers within 1e-6.
 BASE ?= .
@@ -56,7 +60,7 @@ refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 16 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
-	.venv/bin/python -m iti_llama.toolkit.bundled.compare_directions \
+	.venv/bin/python -m iti_llama.examples.bundled_model.compare_directions \
 	    build/refit/iti_directions.safetensors iti_directions.safetensors
 
 # Where K and alpha come from: all heads ranked, a grid on validation tasks.
