@@ -1,6 +1,6 @@
 """This model beside other ways to steer a Llama: same weights, offsets and prompts. `make bench`
 
-    python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure figures/benchmarks.png
+    python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure docs/figures/benchmarks.png
 
 Every way runs in a process of its own, interleaved with plain Llama (peers.py); a peer in an environment of its own,
 made here with pinned versions. One that cannot be installed or fails is quoted. Four parts (--parts): cost; which ways
@@ -100,7 +100,7 @@ def environment(name: str, wanted: list[str], folder: Path) -> Path:
     if not (place / ".ready").exists():
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-        frozen = ROOT / "requirements" / "run.txt"
+        frozen = ROOT / ".ci" / "requirements" / "run.txt"
         steps = [[TORCH], wanted]
         if "--no-deps" in wanted:
             steps.insert(1, ["-r", str(frozen)])
