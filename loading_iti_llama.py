@@ -217,9 +217,9 @@ def check_base(config: PretrainedConfig, base_fields: dict) -> None:
 
 
 def _versions(model) -> dict[str, tuple]:
-    """Which tensor each weight is, how often it was written to, as torch counts, and some 64 of its values, since torch
-    does not count what is written through `weight.data`. Quantised and offloaded weights are replaced at every pass by
-    those who keep them: they count by their names."""
+    """Which tensor each weight is, how often it was written to, as torch counts, and some 64 of its values, since
+    torch does not count what is written through `weight.data`. Quantised and offloaded weights are replaced at every
+    pass by those who keep them: they count by their names."""
     versions = {}
     for name, weight in model.named_parameters():
         data, versions[name] = getattr(weight.detach(), "_local_tensor", weight.detach()), ()
