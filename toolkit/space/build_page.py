@@ -9,12 +9,8 @@ from iti_llama import ITILlamaForCausalLM
 from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from ..foundation.sandbox import Sandbox, SandboxError
-<<<<<<< HEAD
-from ..repo.steered_repo import SteeredRepo
-=======
 from ..measure.bundled_tasks import demo_tasks
-from ..repo.steered_repo import state_of
->>>>>>> removals
+from ..repo.steered_repo import SteeredRepo
 from .page import Limits, Page
 from .steered import Steered
 
