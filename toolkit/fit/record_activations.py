@@ -6,13 +6,14 @@ device. A row's activations do not depend on the batch it is in: padding is on t
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from iti_llama.generation_iti_llama import record_heads
 
 from ..data.labelled_set import Example, checksum
 from ..foundation.hashing import fingerprint
@@ -30,38 +31,6 @@ class Activations:
 
     heads: torch.Tensor
     residual: torch.Tensor
-
-
-@contextmanager
-def recording(
-    model: PreTrainedModel, keep: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
-    """Inside the block, a forward pass fills two lists, one entry a layer, with `keep(x)` of the input of o_proj
-    [batch, seq, heads * head_dim] and of the layer's output [batch, seq, hidden_size]."""
-    layers = model.base_model.layers
-    heads, residual = ([torch.empty(0)] * len(layers) for _ in range(2))
-
-    def before_o_proj(index: int):
-        def record(module, arguments):
-            heads[index] = keep(arguments[0])
-
-        return record
-
-    def after_layer(index: int):
-        def record(module, arguments, output):
-            residual[index] = keep(output[0] if isinstance(output, tuple) else output)
-
-        return record
-
-    handles = []
-    for index, layer in enumerate(layers):
-        handles.append(layer.self_attn.o_proj.register_forward_pre_hook(before_o_proj(index)))
-        handles.append(layer.register_forward_hook(after_layer(index)))
-    try:
-        yield heads, residual
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def by_length(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
@@ -86,9 +55,18 @@ def record_batch(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> dict[
 
     device = model.get_input_embeddings().weight.device
     device = model.device if device.type == "meta" else device
-    with recording(model, keep) as (heads, residual):
-        model.base_model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-    return {"heads": torch.stack(heads, 1), "residual": torch.stack(residual, 1)}
+    residual = []
+
+    def after_layer(module, arguments, output) -> None:
+        residual.append(keep(output[0] if isinstance(output, tuple) else output))
+
+    handles = [layer.register_forward_hook(after_layer) for layer in model.base_model.layers]
+    try:
+        heads = record_heads(model.base_model, keep, input_ids=ids.to(device), attention_mask=mask.to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"heads": torch.stack([heads[layer] for layer in sorted(heads)], 1), "residual": torch.stack(residual, 1)}
 
 
 def capture(
