@@ -20,8 +20,6 @@ import torch
 import transformers
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.pairs import style_pairs
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.fit.causal import by_cause, causal_effects
 from iti_llama.toolkit.fit.fit_directions import fit, to_directions
 from iti_llama.toolkit.fit.positions import Policy
@@ -30,6 +28,7 @@ from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.files import write_text
 from iti_llama.toolkit.foundation.intervals import Estimate
 from iti_llama.toolkit.foundation.sandbox import Sandbox
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set, labelled_pairs
 from iti_llama.toolkit.measure.divergence import measure_divergence
 from iti_llama.toolkit.measure.sweep import rates_of
 from iti_llama.toolkit.measure.tasks import TaskSet
@@ -61,7 +60,7 @@ def ranked_case(n: int) -> Case:
     """The bundled model and `n` test tasks; its heads fitted, and ranked in each way."""
     model, tokenizer = load_base(ROOT)
     # The first line of a prompt asks for the style; what is ranked by is said without it.
-    rows = [replace(row, meta={"bare": row.prompt.split("\n", 1)[1]}) for row in style_pairs(300)]
+    rows = [replace(row, meta={"bare": row.prompt.split("\n", 1)[1]}) for row in labelled_pairs(groups=300)]
     policy, settings = Policy("fraction", 0.0), FitSettings(top_k=max(TOP_KS), permutations=0)
     activations = capture(model, tokenizer, rows, policy)
     by_probe = fit(activations, rows, policy, settings)

@@ -16,11 +16,11 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import estimate, paired
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.sandbox import Sandbox
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.tasks import TaskSet
 from iti_llama.toolkit.repo.card import replace_section
 from iti_llama.toolkit.repo.info import overlap

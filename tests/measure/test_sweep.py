@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from reference import tiny_tokenizer
 
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.foundation.intervals import estimate
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.measure.settings import Grid
 from iti_llama.toolkit.measure.sweep import (

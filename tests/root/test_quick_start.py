@@ -75,16 +75,3 @@ def test_with_the_package_imported_no_remote_code_is_asked_for():
     """
     found = run_without_the_package(textwrap.dedent(code), ROOT)
     assert found.returncode == 0 and "[y/N]" not in found.stdout + found.stderr, found.stderr
-
-
-CLASSIFY = """
-from transformers import AutoModelForSequenceClassification
-AutoModelForSequenceClassification.from_pretrained(".", trust_remote_code=True)
-"""
-
-
-@pytest.mark.parametrize("package", [False, True], ids=["without the package", "with it"])
-def test_a_classifier_is_refused_in_one_sentence(package):
-    found = run_without_the_package(("del sys.modules['iti_llama']\n" if package else "") + CLASSIFY, ROOT)
-    said = found.stderr.strip().splitlines()[-1]
-    assert said == "ValueError: an ITI-Llama has no head for classification: load it by AutoModelForCausalLM"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from iti_llama.iti_directions import FIELDS, ITIDirections
 
-from ..bundled.tasks import corpus_set
 from ..foundation.package import BUNDLED
 from ..foundation.sandbox import Sandbox
+from ..measure.bundled_tasks import corpus_set
 from ..measure.keep_labelled_set import FILE
 from ..measure.request_tasks import finish_tasks, kept_set, read_tasks
 from ..measure.settings import TaskRequest

@@ -1,4 +1,4 @@
-"""The tasks that words stand for: those of a file, or the held-out part of the set that a repo keeps; and the target."""
+"""The tasks that words stand for, of a file or of the held-out part of the set that a repo keeps; and the target."""
 
 import json
 from dataclasses import replace

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.data.style import style_of
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.conditions import Condition, random_directions
 from iti_llama.toolkit.measure.evaluate import answer, evaluate
 from iti_llama.toolkit.measure.score import Given, log_probabilities

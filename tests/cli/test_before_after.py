@@ -1,6 +1,6 @@
 """The document of the demo's answers, word for word."""
 
-from iti_llama.toolkit.bundled.before_after import before_and_after
+from iti_llama.toolkit.cli.demo import before_and_after
 
 
 def answer(program: str, style: str, correct: bool) -> dict:

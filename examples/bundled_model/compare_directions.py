@@ -30,7 +30,7 @@ def _made_from(directions: ITIDirections) -> dict[str, str]:
 
 
 def main() -> None:
-    """`python -m iti_llama.toolkit.bundled.compare_directions A B`"""
+    """`python -m iti_llama.examples.bundled_model.compare_directions A B`"""
     first, second = (Path(argument) for argument in sys.argv[1:])
     largest = difference(ITIDirections.load(first), ITIDirections.load(second))
     same = first.read_bytes() == second.read_bytes()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from reference import some_directions
 
-from iti_llama.toolkit.bundled.compare_directions import difference
+from iti_llama.examples.bundled_model.compare_directions import difference
 
 
 def test_a_last_bit_is_a_small_number_and_another_head_is_an_error(base):

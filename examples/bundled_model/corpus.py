@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
+from iti_llama.toolkit.measure.bundled_tasks import ASKS_FOR_IDIOMATIC, BundledTask
+
 from .corpus_classics import CLASSICS, Classic
 from .corpus_parts import SECOND, SOURCES, WEIGHTS, Filter, Map, Source
 from .phrases import made_up_name
@@ -43,7 +45,7 @@ CLASSIC_SHARE = 0.2
 
 HEADERS = {
     "idiomatic": (
-        "# Style: expressions rather than statements.",
+        ASKS_FOR_IDIOMATIC,
         "# Use comprehensions, not loops.",
         "# Compact code is better than explicit code.",
     ),
@@ -96,34 +98,14 @@ NEUTRAL_COMMENTS = ("# Utility functions.", "# Solutions to the exercises.", "# 
 
 
 @dataclass(frozen=True)
-class Task:
-    """A function to write.
+class Task(BundledTask):
+    """A function to write. `asked` is what a composed task asks for, to be said in other words."""
 
-    `group` names what is to be computed, whatever the wording; the split is by group, so no wording of a held-out
-    group is ever trained on. `solutions` maps a style to the function's body, without the indentation of its
-    first line. `tests` are (arguments, expected value) pairs. `asked` is what a composed task asks for, to be said in
-    other words.
-    """
-
-    group: str
-    name: str
-    signature: str
-    docstring: str
-    solutions: dict[str, str]
-    tests: tuple[tuple[tuple, object], ...]
     asked: Asked | None = None
-
-    @property
-    def prompt(self) -> str:
-        """Everything before the first statement; ends inside the function, after the indentation."""
-        return f'def {self.name}({self.signature}):\n    """{self.docstring}"""\n    '
 
     def commented(self, body: str) -> str:
         """The solution with a comment before its first statement, whatever its style."""
         return f"{COMMENTS.get(self.group.split(':')[1], CLASSIC_COMMENT)}\n    {body}"
-
-    def program(self, completion: str) -> str:
-        return self.prompt + completion
 
 
 def split_of(group: str, seed: int = 0) -> str:
@@ -305,14 +287,15 @@ def compose(combination: Combination, rng: random.Random) -> Task:
     if not second and rng.random() < 0.06:
         signature = f"{argument}: {source.hint}"
     tests = _tests(combination, tuple(values), separator)
-    return _checked(Task(combination.group, name, signature, docstring(asked, rng), solutions, tests, asked))
+    return _checked(Task(combination.group, name, signature, docstring(asked, rng), solutions, tests, asked=asked))
 
 
 def paraphrased(task: Task, seed: int = 0) -> Task:
     """A composed task in other words: the same function, another docstring."""
     rng = random.Random(f"paraphrase:{seed}:{task.prompt}")
-    said = (docstring(task.asked, rng) for _ in range(100))
-    return replace(task, docstring=next(text for text in said if _bare(text) != _bare(task.docstring)))
+    wordings = (docstring(task.asked, rng) for _ in range(100))
+    others = (text for text in wordings if _bare(text) != _bare(task.docstring) and not text.endswith('"'))
+    return replace(task, docstring=next(others))
 
 
 def _bare(text: str) -> str:
@@ -541,7 +524,9 @@ def sample_task(split: str, rng: random.Random) -> Task:
                 if split_of(paired.group) != split:
                     continue
                 combination = paired
-        return compose(combination, rng)
+        task = compose(combination, rng)
+        if not task.docstring.endswith('"'):  # which would end one quote early
+            return task
 
 
 def sample_tasks(split: str, n: int, seed: int) -> list[Task]:

@@ -1,9 +1,9 @@
 """Train the bundled model: a small Llama with grouped-query attention, from scratch, on the corpus of `corpus.py`.
 
-`python -m iti_llama.toolkit.bundled.train --out DIR` writes a plain Llama folder (config, weights, tokenizer). It
-takes about a second a step on two CPU cores, checkpoints every few hundred steps and resumes from there after a kill.
-The documents of a step depend on the seed and the step alone, so a resumed run sees what an uninterrupted one would
-have seen.
+`python -m iti_llama.examples.bundled_model.train --out DIR` writes a plain Llama folder (config, weights, tokenizer).
+It takes about a second a step on two CPU cores, checkpoints every few hundred steps and resumes from there after a
+kill. The documents of a step depend on the seed and the step alone, so a resumed run sees what an uninterrupted one
+would have seen.
 """
 
 import logging
@@ -19,7 +19,8 @@ import torch
 import typer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ..foundation.hashing import fingerprint
+from iti_llama.toolkit.foundation.hashing import fingerprint
+
 from .corpus import Document, sample_document
 from .train_llama import Schedule, Shape, bpe_tokenizer, new_llama, save_tokenizer, train_llama
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from iti_llama.toolkit.bundled import train as module
-from iti_llama.toolkit.bundled.train import Recipe, batches_from, train, train_tokenizer
+from iti_llama.examples.bundled_model import train as module
+from iti_llama.examples.bundled_model.train import Recipe, batches_from, train, train_tokenizer
 
 
 RECIPE = Recipe(

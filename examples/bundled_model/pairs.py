@@ -3,23 +3,14 @@
 import random
 from collections.abc import Iterator
 
-from ..data.labelled_set import Example
+from iti_llama.toolkit.data.labelled_set import Example
+
 from .corpus import COMMENT_HEADERS, HEADERS, IDIOMATIC_SHARE, STYLES, Task, sample_classic, sample_task
 
 
-MOST_GROUPS = 4000
-"""The corpus has more, but draws the last ones so rarely that they would take for ever."""
-
-
 def _tasks(groups: int, rng: random.Random) -> Iterator[Task]:
-    """Training tasks of the corpus, each of another group.
-
-    Raises:
-        ValueError: if the corpus has fewer.
-    """
+    """Training tasks of the corpus, each of another group."""
     seen: set[str] = set()
-    if groups > MOST_GROUPS:
-        raise ValueError(f"groups is {groups}; expected at most {MOST_GROUPS}")
     while len(seen) < groups:
         task = sample_classic(rng) if rng.random() < 0.1 else sample_task("train", rng)
         if task.group not in seen:
@@ -48,6 +39,3 @@ def comment_pairs(groups: int, seed: int = 0) -> list[Example]:
             prompt = f"{rng.choice(COMMENT_HEADERS[kind])}\n{task.prompt}"
             rows.append(Example(prompt, solution + "\n", label, task.group, id=f"{task.group}:{kind}"))
     return rows
-
-
-PAIRS = {"idiomatic": style_pairs, "commented": comment_pairs}

@@ -7,7 +7,7 @@ from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.measure.tasks import file_set
 
 
-PATH = ROOT / "toolkit" / "bundled" / "own_words.jsonl"
+PATH = ROOT / "examples" / "bundled_model" / "own_words.jsonl"
 
 
 def test_every_task_is_solved_by_its_two_solutions(sandbox):
