@@ -24,6 +24,7 @@ from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 LAYERS, HEADS, DIM = 3, 4, 24
@@ -163,7 +164,7 @@ def test_what_cannot_be_ranked_is_said(model, taught_dir):
 
 def test_a_repo_of_heads_by_cause_steers_further_than_it_did(taught_dir, tmp_path):
     settings = replace(SETTINGS, permutations=20)
-    told = fit_repo(taught_dir, two_ways(), tmp_path / "repo", policy=Policy("last"), settings=settings, alpha=1.0)
+    told = fit_repo(RepoSettings(taught_dir, fitting=settings), two_ways(), tmp_path / "repo")
     held = ITIDirections.load(tmp_path / "repo" / "iti_directions.safetensors")
     assert held.format_version == "1" and held.provenance["ranked_by"].startswith("causal")
     assert told["heads"][0]["effect"] == max(head["effect"] for head in told["heads"]) > 0

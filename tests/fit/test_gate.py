@@ -18,7 +18,8 @@ from iti_llama.toolkit.fit.gate import C, fit_gate
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.repo.fit_repo import Gating, fit_repo
+from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import Gating, RepoSettings
 
 
 def prompts(n: int = 60) -> list[Example]:
@@ -94,10 +95,8 @@ def test_what_cannot_be_fitted_is_said(model):
 
 def test_a_repo_with_a_gate_steers_where_it_should(taught_dir, tmp_path):
     settings = FitSettings(top_k=6, folds=3, test_share=0.4, permutations=0)
-    told = fit_repo(
-        taught_dir, two_ways(), tmp_path / "repo", policy=Policy("last"), settings=settings, alpha=3.0,
-        gate=Gating(prompts(), "kinds.jsonl"),
-    )  # fmt: skip
+    made_of = RepoSettings(taught_dir, fitting=settings, alpha=3.0)
+    told = fit_repo(made_of, two_ways(), tmp_path / "repo", gate=Gating(prompts(), "kinds.jsonl"))
     assert json.loads((tmp_path / "repo" / "iti_report.json").read_text())["gate"] == told["gate"]
     assert (
         ITIDirections.load(tmp_path / "repo" / "iti_directions.safetensors").provenance["gate_dataset"]

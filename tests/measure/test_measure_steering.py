@@ -10,12 +10,16 @@ from transformers import LlamaForCausalLM
 
 from iti_llama.toolkit.measure.evaluate import settings_of
 from iti_llama.toolkit.measure.measure_steering import measure_steering
+from iti_llama.toolkit.measure.settings import MeasureSettings
 from iti_llama.toolkit.measure.target import matches, with_target
+
+
+AT_2 = MeasureSettings(alpha=2.0)
 
 
 @pytest.fixture(scope="module")
 def of_pairs(taught, held_out_pairs):
-    return measure_steering(taught, tiny_tokenizer(), held_out_pairs("test", "# x"), None, alpha=2.0)
+    return measure_steering(taught, tiny_tokenizer(), held_out_pairs("test", "# x"), None, AT_2)
 
 
 def test_every_condition_is_measured_on_every_pair(of_pairs):
@@ -60,19 +64,17 @@ def test_the_answers_shown_are_those_of_a_plain_llama_with_hooks(of_pairs, taugh
 
 def test_answers_with_a_target_are_graded_and_examples_are_the_same_prompts(taught, held_out_pairs, tmp_path):
     tasks = replace(with_target(held_out_pairs("test", pairs=False), matches("^return")), max_new_tokens=12)
-    measured = measure_steering(taught, tiny_tokenizer(), tasks, None, alpha=2.0, completions=tmp_path / "c.jsonl")
+    measured = measure_steering(taught, tiny_tokenizer(), tasks, None, AT_2, completions=tmp_path / "c.jsonl")
     for row in measured.rows:
         own = measured.answers[row.condition].completions
         assert row.target.mean == np.mean(["\nreturn" in f"\n{text}" for text in own])
         assert row.correct.mean == np.mean([bool(text.strip()) for text in own])
-    assert (
-        measured.record["sound"] == "intact"
-        and [row["odds_change"] for row in measured.record["summary"]] == [None] * 4
-    )
-    assert [one["prompt"] for one in measured.record["examples"]] == [task.prompt for task in tasks.tasks]
+    record = measured.record
+    assert record["sound"] == "intact" and [row["odds_change"] for row in record["summary"]] == [None] * 4
+    assert [example["prompt"] for example in record["examples"]] == [task.prompt for task in tasks.tasks]
     counted = []
     again = measure_steering(
-        taught, tiny_tokenizer(), tasks, None, alpha=2.0, completions=tmp_path / "c.jsonl",
+        taught, tiny_tokenizer(), tasks, None, AT_2, completions=tmp_path / "c.jsonl",
         progress=lambda step, rows: counted.append(step),
     )  # fmt: skip
     assert again.record == measured.record and again.answers == measured.answers and "steered" in counted
@@ -84,7 +86,7 @@ def test_answers_of_another_length_are_not_taken_for_these(taught, held_out_pair
 
     def answers(length: int) -> list[str]:
         short = replace(tasks, max_new_tokens=length)
-        found = measure_steering(taught, tiny_tokenizer(), short, None, alpha=2.0, completions=tmp_path / "c.jsonl")
+        found = measure_steering(taught, tiny_tokenizer(), short, None, AT_2, completions=tmp_path / "c.jsonl")
         return found.answers["steered"].completions
 
     assert max(map(len, answers(2))) <= 2
@@ -94,7 +96,7 @@ def test_answers_of_another_length_are_not_taken_for_these(taught, held_out_pair
 
 def test_one_answer_of_a_pair_cannot_be_sampled(taught, held_out_pairs):
     with pytest.raises(ValueError, match="2 samples, but which of two texts the model prefers is no sample"):
-        measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, samples=2)
+        measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, MeasureSettings(samples=2))
 
 
 def test_tasks_without_a_target_are_refused_before_anything_is_answered(taught, held_out_pairs, tmp_path):

@@ -19,13 +19,13 @@ from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
 from iti_llama.toolkit.export.vllm_plugin import adapters, mix_of, mixed
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.repo.fit_repo import fit_repo
 from iti_llama.toolkit.repo.info import inspect, overlap
 from iti_llama.toolkit.repo.push import files_to_push
+from iti_llama.toolkit.repo.settings import RepoSettings
 from iti_llama.toolkit.repo.verify import verify
 
 
@@ -43,13 +43,14 @@ def repo(tmp_path):
 
 
 def fit_into(taught_dir, out, **kwargs):
-    settings = {"policy": Policy("last"), "settings": SETTINGS, "alpha": 0.5, "base_name": "taught"}
-    return fit_repo(taught_dir, two_ways(), out, **settings | kwargs)
+    made_of = {"fitting": SETTINGS, "alpha": 0.5, "base_name": "taught", "behaviour": "returns"}
+    made_of |= {key: kwargs.pop(key) for key in ("alpha", "base_name") if key in kwargs}
+    return fit_repo(RepoSettings(taught_dir, **made_of), two_ways(), out, **kwargs)
 
 
 def test_a_behaviour_is_fitted_into_a_repo_that_keeps_what_it_has(taught_dir, tmp_path):
     out = tmp_path / "repo"
-    fit_into(taught_dir, out, about={"behaviour": "returns"})
+    fit_into(taught_dir, out)
     before = (out / "iti_directions.safetensors").read_bytes()
     fit_into(taught_dir, out, name="other", alpha=-2.0)
     assert (out / "iti_directions.safetensors").read_bytes() == before

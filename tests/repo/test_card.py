@@ -11,13 +11,14 @@ from reference import tiny_tokenizer
 from taught import two_ways
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 from iti_llama.toolkit.measure.measure_steering import measure_steering
+from iti_llama.toolkit.measure.settings import MeasureSettings
 from iti_llama.toolkit.repo.card import name_repo, renew_card, write_card
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 def test_the_quick_start_names_the_repo():
@@ -48,8 +49,10 @@ def part(text: str, name: str) -> str:
 @pytest.fixture(scope="module")
 def evaluation(fitted_dir) -> dict:
     model = ITILlamaForCausalLM.from_pretrained(fitted_dir).eval()
-    pairs = labelled_set("held-out:test", read_part(fitted_dir, "test"), pairs=True)
-    return json.loads(json.dumps(measure_steering(model, tiny_tokenizer(), pairs, None, checks=True).record))
+    pairs = labelled_set("held-out:test", read_parts(fitted_dir, "test"), pairs=True)
+    return json.loads(
+        json.dumps(measure_steering(model, tiny_tokenizer(), pairs, None, MeasureSettings(checks=True)).record)
+    )
 
 
 @pytest.fixture
@@ -258,7 +261,7 @@ def test_a_choice_that_was_not_made_is_said(measured):
 def test_a_report_that_does_not_support_the_directions_comes_first_among_the_limits(taught_dir, tmp_path):
     rows = [replace(row, completion=f"y = {7 * i % 5}\n") for i, row in enumerate(two_ways())]
     settings = FitSettings(top_k=2, folds=3, permutations=20, test_share=0.4)
-    found = fit_repo(taught_dir, rows, tmp_path / "repo", policy=Policy("last"), settings=settings)
+    found = fit_repo(RepoSettings(taught_dir, fitting=settings), rows, tmp_path / "repo")
     limits = part(text_of(tmp_path / "repo"), "limits")
     assert found["supported"] is False and limits.startswith("- **The data do not support these directions")
 

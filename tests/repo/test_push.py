@@ -15,7 +15,7 @@ from reference import some_directions, tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.repo.card import renew_card
@@ -245,7 +245,7 @@ def measured_dir(fitted_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured") / "repo"
     shutil.copytree(fitted_dir, folder)
     model = ITILlamaForCausalLM.from_pretrained(folder).eval()
-    pairs = labelled_set("held-out:test", read_part(folder, "test"), pairs=True)
+    pairs = labelled_set("held-out:test", read_parts(folder, "test"), pairs=True)
     (folder / "evaluation.json").write_text(json.dumps(measure_steering(model, tiny_tokenizer(), pairs, None).record))
     (folder / "LICENSE").write_text("Be kind.")
     card = folder / "README.md"

@@ -17,7 +17,8 @@ from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.conditions import Condition, random_directions
 from iti_llama.toolkit.measure.evaluate import answer, evaluate
 from iti_llama.toolkit.measure.score import Given, log_probabilities
-from iti_llama.toolkit.measure.sweep import choose, sweep
+from iti_llama.toolkit.measure.settings import Grid
+from iti_llama.toolkit.measure.sweep import choose_point, sweep
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_several_alphas_in_one_batch_are_the_alphas_alone(model, tokenizer, sand
     assert [point.alpha for point in points] == [0.0, alpha / 2, alpha]
     alone = answer(model, tokenizer, tasks, Condition("alone", alpha), sandbox)
     assert points[-1].at.target.mean == sum(alone.target) / 12
-    assert choose(points).alpha == alpha
+    assert choose_point(points, Grid()).alpha == alpha
     assert (model.iti_top_k, len(model.iti_directions)) == (None, heads)
 
 

@@ -1,6 +1,7 @@
 """`iti-llama demo`"""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,13 @@ import typer
 from rich.markup import escape
 
 from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Unsandboxed, console, load
+from .expand_settings import expand_settings
+from .options import Json, SteeredModel, Unsandboxed, console
 
 
+@expand_settings()
 def demo(
+    steered: SteeredModel,
     n: Annotated[
         int,
         typer.Option(
@@ -19,11 +23,6 @@ def demo(
         ),
     ] = 3,
     markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
-    repo: Repo = str(ROOT),
-    revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: RemoteCode = False,
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
@@ -39,8 +38,8 @@ def demo(
 
     origins, tasks = zip(*demo_tasks(n), strict=True)
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
-    bundled = repo == str(ROOT)  # its code is this package's
-    model, tokenizer = load(repo, revision, trust_remote_code or bundled, device_map, dtype)
+    bundled = steered.repo == str(ROOT)  # its code is this package's
+    model, tokenizer = replace(steered, trust_remote_code=steered.trust_remote_code or bundled).load()
     answers = {}
     for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
         completions = complete(model, tokenizer, [task.prompt for task in tasks], [alpha] * len(tasks))

@@ -5,13 +5,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from ..fit.settings import FitSettings
 from ..foundation.files import folder_of
+from ..foundation.package import ROOT
+from ..foundation.settings import Placement, setting
+from ..repo.settings import RunSettings
+from .expand_settings import option_type
 
 
 console = Console(emoji=False)
@@ -30,8 +36,6 @@ def say_next(words: str) -> None:
 
 REPO_HELP = "Hub repo or folder of a steered model"
 
-Repo = Annotated[str, typer.Option("--model", "--repo", help=f"{REPO_HELP}; the bundled one by default")]
-
 RepoArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=REPO_HELP)]
 
 RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the same as the argument: {REPO_HELP}")]
@@ -40,59 +44,16 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 
 CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced as well")]
 
-Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of the repo")]
+Seed = option_type(FitSettings, "seed")
 
-RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="run the repo's own code, not this package's")]
+Unsandboxed = option_type(RunSettings, "allow_unsandboxed")
 
-DeviceMap = Annotated[str, typer.Option(help="as in from_pretrained: auto, cpu, cuda:0 and so on")]
-
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-
-Unsandboxed = Annotated[
-    bool, typer.Option("--allow-unsandboxed", help="run generated programs without a sandbox where none can be had")
-]
-
-Seed = Annotated[int, typer.Option(help="everything that is drawn depends on it")]
-
-Tasks = Annotated[
+Token = Annotated[
     str | None,
-    typer.Option(
-        help="corpus:test, corpus:validation, held-out:test, held-out:validation, neocoder:STATE, neocoder158:STATE, "
-        "a JSON Lines file of prompts (with tests or without) or of labelled rows, a TruthfulQA CSV file; by default "
-        "what `fit` kept of the labelled set"
-    ),
+    typer.Option(envvar="HF_TOKEN", help="of a push: one with write access; that of `hf auth login` by default"),
 ]
 
-TargetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        help="what is wanted of a completion: a regular expression, FILE.py:function (of prompt and completion), "
-        "probe (a classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the "
-        "default for labelled sets)",
-    ),
-]
-
-EVEN = "even"
-"""Of `--alphas`: strengths in even steps, up to the first damage, see `even_grid`."""
-
-Alphas = Annotated[
-    str,
-    typer.Option(
-        help="strengths, separated by commas, each with both signs; 'even': eight in even steps to the first damage"
-    ),
-]
-
-PerplexityGuard = Annotated[
-    float,
-    typer.Option(
-        min=1,
-        metavar="R",
-        help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's",
-    ),
-]
-
-CHECKS_HELP = "try three checks too: control against chance, side effects, and the same in other phrasings"
+Source = Annotated[str, typer.Option(help="folder with NeoCoder's files")]
 
 
 def refuse_gates(value: bool | None) -> None:
@@ -105,27 +66,27 @@ OldGates = Annotated[
 ]
 """The former name of `--checks`, refused."""
 
-Checks = Annotated[bool, typer.Option("--checks", help=CHECKS_HELP)]
 
-Header = Annotated[
-    str | None, typer.Option(help="a line before the prompt that asks for the behaviour in words; compared with it")
-]
+@dataclass(frozen=True)
+class SteeredModel:
+    """The steered model that a command loads."""
 
-N = Annotated[
-    int,
-    typer.Option(
-        "--n", "--limit", min=2, metavar="N", help="number of tasks; NeoCoder, labelled sets and files: the first"
-    ),
-]
+    repo: str = setting(str(ROOT), f"{REPO_HELP}; the bundled one by default", flags=("--model", "--repo"))
+    revision: str | None = setting(None, "branch, tag or commit of the repo")
+    placement: Placement = field(default_factory=Placement)
+    trust_remote_code: bool = setting(False, "run the repo's own code, not this package's")
 
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="of an answer; the task set's own by default")
-]
+    @property
+    def folder(self) -> str:
+        """Where it is on this machine, "" for one on the Hub. Raises `FileNotFoundError` if it is neither."""
+        return str(folder_of(self.repo) or "")
 
-Behaviour = Annotated[
-    str | None,
-    typer.Option(help='what the steered model does, as in "writes snake_case names": the title of its card'),
-]
+    def load(self):
+        """The model and its tokenizer."""
+        return load(self.repo, self.revision, self.trust_remote_code, **self.placement.kwargs)
+
+
+Repo, Revision = option_type(SteeredModel, "repo"), option_type(SteeredModel, "revision")
 
 
 def one_repo(argument: str | None, option: str | None, default: str | None = None) -> str:
@@ -183,13 +144,7 @@ def _recorded(option: str, word: str) -> str:
     return Path(word).name if is_path and option != "--target" else word
 
 
-def load(
-    repo: str,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    device_map: str = "auto",
-    dtype: str = "auto",
-):
+def load(repo: str, revision: str | None = None, trust_remote_code: bool = False, **placement: str):
     """A steered model and its tokenizer, on the device that accelerate chooses."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -201,7 +156,7 @@ def load(
     kwargs = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
     model = AutoModelForCausalLM.from_pretrained(
-        repo, device_map=device_map, dtype=dtype, trust_remote_code=trust_remote_code, **kwargs
+        repo, trust_remote_code=trust_remote_code, **Placement().kwargs | placement, **kwargs
     )
     return model.eval(), tokenizer
 
@@ -249,11 +204,6 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
 
         advance.console = shown
         yield advance
-
-
-def strengths(text: str) -> list[float] | None:
-    """What `--alphas` says; None for `EVEN`."""
-    return None if text == EVEN else numbers(text, float, "--alphas", f"numbers separated by commas, or {EVEN}")
 
 
 def numbers(text: str, kind: type, name: str, wanted: str = "numbers separated by commas") -> list:

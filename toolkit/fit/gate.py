@@ -23,7 +23,7 @@ from .positions import Policy
 from .probes import auc, fit_probes
 from .rank_heads import rank_heads
 from .record_activations import capture
-from .settings import FitSettings
+from .settings import FALSE_FIRES, FitSettings
 
 
 HEADS = 8
@@ -37,7 +37,7 @@ def fit_gate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    false_fires: float = 0.05,
+    false_fires: float = FALSE_FIRES,
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda rows: None,

@@ -12,7 +12,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
-from .divergence import PERPLEXITY_GUARD, Divergence
+from .divergence import Divergence
 from .evaluate import Answers
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
@@ -93,7 +93,7 @@ def utility(
     task_set: TaskSet,
     neutral: Divergence,
     guard: float,
-    perplexity_guard: float = PERPLEXITY_GUARD,
+    perplexity_guard: float,
 ) -> Check:
     """Whether the share of correct (or intact) answers, and the perplexity of texts that say nothing of the behaviour,
     stay within their guards."""

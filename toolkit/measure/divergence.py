@@ -14,10 +14,6 @@ from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
 
 
-PERPLEXITY_GUARD = 1.1
-"""Largest perplexity of texts that say nothing of the behaviour, as a multiple of the plain model's, by default."""
-
-
 @dataclass(frozen=True)
 class Text:
     """A held-out text: what is given, and what is scored after it. After no prompt, that is all but the first token,

@@ -26,10 +26,11 @@ from iti_llama import ITILlamaForCausalLM
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition, random_directions, under
-from .divergence import PERPLEXITY_GUARD, Text, measure_divergence
+from .divergence import Text, measure_divergence
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
 from .saved_completions import SavedCompletions
+from .settings import Grid
 from .tasks import TaskSet
 
 
@@ -161,28 +162,31 @@ def sweep(
     return points
 
 
+def count_answers(task_set: TaskSet, grid: Grid) -> int:
+    """How many answers a sweep and its control take."""
+    alphas = POINTS if grid.alphas is None else len(grid.alphas)
+    alphas = alphas if grid.kl_budget is None else 1
+    tries = 2 if task_set.asked is None else 3
+    return len(task_set) * (tries * (1 + alphas * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * alphas)
+
+
 def both_signs(alphas: Sequence[float]) -> list[float]:
     return [sign * alpha for alpha in alphas for sign in (1, -1)]
 
 
-def choose(
-    points: Sequence[Point],
-    guard: float = 0.05,
-    kl_guard: float | None = None,
-    perplexity_guard: float = PERPLEXITY_GUARD,
-) -> Point | None:
-    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guard."""
+def choose_point(points: Sequence[Point], grid: Grid) -> Point | None:
+    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guards of the grid."""
     plain = next(point for point in points if point.alpha == 0)
 
     def inside(point: Point) -> bool:
-        kept = point.at.correct.mean >= plain.at.correct.mean - guard
-        mild = point.perplexity <= perplexity_guard and (kl_guard is None or point.kl <= kl_guard)
+        kept = point.at.correct.mean >= plain.at.correct.mean - grid.guard
+        mild = point.perplexity <= grid.perplexity_guard and (grid.kl_guard is None or point.kl <= grid.kl_guard)
         return kept and mild and point.at.value > plain.at.value
 
-    return min((point for point in points if point.alpha != 0 and inside(point)), key=worse, default=None)
+    return min((point for point in points if point.alpha != 0 and inside(point)), key=order_by_rule, default=None)
 
 
-def worse(point: Point) -> tuple:
+def order_by_rule(point: Point) -> tuple:
     """The order of the rule: of two points the better one has the smaller value. A divergence has two digits: further
     ones differ between machines."""
     return -round(point.at.value, 6), float(f"{point.kl:.2g}"), abs(point.alpha), point.top_k
@@ -283,28 +287,26 @@ def even_grid(
     tokenizer: PreTrainedTokenizerBase,
     task_set: TaskSet,
     top_ks: Sequence[int],
-    scopes: Sequence[str],
-    kl_guard: float | None = None,
-    perplexity_guard: float = PERPLEXITY_GUARD,
+    grid: Grid,
     largest: float = 64.0,
 ) -> list[float]:
     """`POINTS` strengths in even steps from 0 to the first damage: to where the perplexity of texts that say nothing
-    of the behaviour, or the KL of the others, leaves the guards of `choose`, at the K and scope that bear most. The
+    of the behaviour, or the KL of the others, leaves the guards of the grid, at the K and scope that bear most. The
     last strengths may lie a step or two beyond it. The model is as before at the end."""
     before, texts = (model.iti_top_k, model.iti_scope), list(task_set.texts.values())
 
     def inside(tried: list[float]) -> list[bool]:
         others = measure_divergence(model, tokenizer, texts[-1], tried)
-        kept = [math.exp(divergence.nll_change.mean) <= perplexity_guard for divergence in others]
-        if kl_guard is None:
+        kept = [math.exp(divergence.nll_change.mean) <= grid.perplexity_guard for divergence in others]
+        if grid.kl_guard is None:
             return kept
         told_of = others if len(texts) == 1 else measure_divergence(model, tokenizer, texts[0], tried)
-        mild = [divergence.kl.mean <= kl_guard for divergence in told_of]
+        mild = [divergence.kl.mean <= grid.kl_guard for divergence in told_of]
         return [all(both) for both in zip(kept, mild, strict=True)]
 
     edge = 0.0
     try:
-        for model.iti_top_k, model.iti_scope in [(k, scope) for scope in scopes for k in top_ks]:
+        for model.iti_top_k, model.iti_scope in [(k, scope) for scope in grid.scopes for k in top_ks]:
             edge = max(edge, largest if inside([largest])[0] else _largest(inside, largest, 0.02))
     finally:
         model.iti_top_k, model.iti_scope = before

@@ -22,7 +22,7 @@ from iti_llama.iti_directions import (
 
 from ..foundation.files import write_text
 from ..foundation.hashing import fingerprint_of
-from ..measure.keep_labelled_set import FILE, read_part
+from ..measure.keep_labelled_set import FILE, read_parts
 from .licence import base_license
 from .open_repo import OpenRepo, open_repo, read_object
 
@@ -188,7 +188,7 @@ class SteeredRepo:
         """Some of the data that was held out from fitting: (as the model is given it, as its writer wrote it)."""
         if not (self.folder / FILE).is_file():
             return ()
-        rows = read_part(self.folder, "test", "validation")
+        rows = read_parts(self.folder, "test", "validation")
         return tuple(dict.fromkeys((row.prompt, row.meta.get("shown", row.prompt)) for row in rows))
 
     @property
@@ -244,7 +244,7 @@ class SteeredRepo:
 
 def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
     """Strengths of a `sweep.json`, with these heads and this scope, in their order, up to the first at which more was
-    lost than its guards allow (see `choose`); [] without a sweep."""
+    lost than its guards allow (see `choose_point`); [] without a sweep."""
     points, inside = sweep.get("points", ()), []
     plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
     most = sweep.get("perplexity_guard", math.inf)
