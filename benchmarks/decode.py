@@ -7,8 +7,8 @@
 
 Prints exact counts (dispatched operations, syncs, graph breaks, recompiles over ten changes of alpha), then ratios to
 plain Llama: the median over rounds and the range of its middle half, beside a second plain model timed in the same
-rounds, which shows what the noise is. A ratio that lies within the noise says nothing. `--load` also times loading from
-disk, of this shape and of the bundled model.
+rounds, which shows what the noise is. A ratio that lies within the noise says nothing. `--load` also times loading
+from disk, of this shape and of the bundled model.
 """
 
 import argparse
