@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard
 from reference import tiny_tokenizer
+from steered import replace_directions
 from taught import two_ways
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
@@ -35,7 +36,7 @@ def reworded(folder, behaviour: str) -> None:
     """The behaviour is in the directions' provenance."""
     path = folder / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, provenance=directions.provenance | {"behaviour": behaviour}).save(path)
+    replace_directions(folder, replace(directions, provenance=directions.provenance | {"behaviour": behaviour}))
 
 
 def text_of(folder) -> str:
@@ -118,7 +119,7 @@ def test_the_table_of_the_fit_is_called_that_where_other_heads_are_used(measured
 def test_other_directions_take_the_old_numbers_from_the_card(measured):
     path = measured / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, directions=-directions.directions).save(path)
+    replace_directions(measured, replace(directions, directions=-directions.directions))
     renew_card(measured)
     assert "Not measured as it is now" in text_of(measured) and "| plain (alpha 0) |" not in text_of(measured)
 
@@ -167,8 +168,8 @@ def test_a_card_of_its_owners_is_left_as_it_is(fitted):
 def test_a_residual_site_is_in_no_standard_deviations(fitted):
     path = fitted / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, site="residual").save(path)
     edit(fitted, hidden_size=directions.num_attention_heads * directions.head_dim)
+    replace_directions(fitted, replace(directions, site="residual"))
     for name in ("iti_report.json", "labelled_set.jsonl"):
         (fitted / name).unlink()
     text = text_of(write_card(fitted).parent)

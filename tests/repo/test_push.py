@@ -12,6 +12,7 @@ from apart import run_apart
 from hub import LOAD, SETUP, TOKEN, Hub, Repo
 from huggingface_hub import ModelCard
 from reference import some_directions, tiny_tokenizer
+from steered import replace_directions
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
@@ -114,7 +115,7 @@ def test_new_directions_are_seen_after_a_new_pull_and_old_revisions_keep_theirs(
     first = hub.repos["me/steered"].branches["main"]
     client(LOAD, tmp_path / "1.pt", "{}")
     other = some_directions(ITILlamaForCausalLM.config_class.from_pretrained(folder), seed=8)
-    other.save(folder / "iti_directions.safetensors")
+    replace_directions(folder, other)
     client(COMMAND, "push", folder, "me/steered")
     client(LOAD, tmp_path / "2.pt", "{}")
     client(LOAD, tmp_path / "old.pt", f"{{'revision': '{first}', 'code_revision': '{first}'}}")

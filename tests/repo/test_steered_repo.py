@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import replace
 
 import pytest
+from steered import replace_directions
 
 from iti_llama import ITIDirections
 from iti_llama.toolkit.foundation.hashing import fingerprint_of
@@ -49,7 +50,7 @@ def test_an_evaluation_is_of_one_alpha_k_and_scope(measured, fields):
 def test_an_evaluation_is_of_one_set_of_directions(measured):
     path = measured / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, sigma=directions.sigma * 2).save(path)
+    replace_directions(measured, replace(directions, sigma=directions.sigma * 2))
     assert not SteeredRepo.open(measured).is_measured
 
 
