@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labelled_set import Example, checksum
+from ..foundation.bound_memory import batches_of, tokens_a_batch
 from ..foundation.hashing import fingerprint
 from .activation_cache import cached_batches, hash_of_ids, processes
 from .positions import Policy, Row, tokenize
@@ -64,19 +65,12 @@ def recording(
             handle.remove()
 
 
-def by_length(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
-    """Indices of the rows of each batch, longest rows first: a batch that does not fit in memory fails at the
-    start."""
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-
-
 @torch.no_grad()
-def record_batch(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+def record_batch(model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     """What is kept of one batch of rows: {"heads": [batch, layers, heads * head_dim], "residual": [batch, layers,
     hidden]}."""
     length = max(len(row.ids) for row in rows)
-    ids = torch.tensor([row.ids + [pad] * (length - len(row.ids)) for row in rows])
+    ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in rows])
     mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows])
     weights = mask.float() * (torch.arange(length) >= torch.tensor([[row.first] for row in rows]))
     weights = weights / weights.sum(-1, keepdim=True)
@@ -120,11 +114,10 @@ def capture(
         )
     if cache is None and state.num_processes > 1:
         raise ValueError(f"{state.num_processes} processes share the work through files: pass a cache folder")
-    batches = by_length(rows, batch_size)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    batches = batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model))
 
     def compute(batch: list[int]) -> dict[str, torch.Tensor]:
-        return record_batch(model, [rows[index] for index in batch], pad)
+        return record_batch(model, [rows[index] for index in batch])
 
     if cache is None:
         parts = []
