@@ -101,7 +101,8 @@ def capture(
     for the same model, data, policy and batch size reads what the first one wrote.
 
     Raises:
-        ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence.
+        ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence. If a
+            text has no token to read.
     """
     config, state = model.config, processes()
     rows = [tokenize(example, policy, tokenizer) for example in examples]
@@ -111,6 +112,12 @@ def capture(
         raise ValueError(
             f"{len(over)} of {len(rows)} texts are longer than the model's {longest} tokens, the first is row "
             f"{over[0] + 1} ({len(rows[over[0]].ids)} tokens): shorten them, or leave them out with --drop-long"
+        )
+    empty = next((index for index, row in enumerate(rows) if not row.ids), None)
+    if empty is not None:
+        raise ValueError(
+            f"row {empty + 1} has no token to read: policy is '{policy}', its prompt is {examples[empty].prompt!r}, "
+            "and the tokenizer starts no text by itself; expected a prompt, or another policy"
         )
     if cache is None and state.num_processes > 1:
         raise ValueError(f"{state.num_processes} processes share the work through files: pass a cache folder")

@@ -1,5 +1,6 @@
 """The whole of a sweep: a grid or a divergence budget, a choice by rule, the control, and one confirmation."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, Context
@@ -37,10 +38,13 @@ class Grid:
     kl_budget: float | None = None
 
     def __post_init__(self):
-        if self.alphas is not None and any(not alpha > 0 for alpha in self.alphas):
+        if self.alphas is not None and not all(0 < alpha < math.inf for alpha in self.alphas):
             raise ValueError(
                 f"alphas are {list(self.alphas)}; expected positive numbers, each is tried with both signs"
             )
+        for name in ("guard", "kl_guard", "perplexity_guard", "kl_budget"):
+            if (value := getattr(self, name)) is not None and math.isnan(value):
+                raise ValueError(f"{name} is {value}; expected a number")
         if self.kl_budget is not None and len(self.top_ks or (0,)) * len(self.scopes) > 1:
             raise ValueError("a KL budget finds one alpha; give it one K and one scope")
 
@@ -99,7 +103,8 @@ def choose_strength(
     """
     if not task_set.target:
         raise ValueError(
-            f"{task_set.name}: the tasks say nothing of what is wanted; pass --target or --kl-budget alone"
+            f"{task_set.name}: the tasks say nothing of what is wanted, so no strength can be called better; pass "
+            "--target, or --kl-budget alone"
         )
     before = (model.iti_top_k, model.iti_scope)
     if task_set.pairs and grid.kl_guard is None:

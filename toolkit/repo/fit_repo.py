@@ -159,6 +159,7 @@ def fit_repo(
     held = None if name is None else _held(out, name, overwrite)
     if held is None:
         check_out(out, overwrite)
+    policy.check(examples)
     base, state = os.fspath(base), processes()
     is_dir = os.path.isdir(base)
     called = base_name or (Path(base).resolve().name if is_dir else base)
