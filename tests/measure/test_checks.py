@@ -9,11 +9,11 @@ import pytest
 from reference import tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.checks import controllability, phrased, robustness, utility
 from iti_llama.toolkit.measure.divergence import Divergence
 from iti_llama.toolkit.measure.evaluate import Answers

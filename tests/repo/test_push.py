@@ -75,7 +75,7 @@ def test_the_bundled_model_can_be_pushed_as_it_is():
         "iti_directions.safetensors",
         "tokenizer.json",
         "README.md",
-        "figures/sweep.png",
+        "sweep.json",
     } <= set(names)
     assert not any(name.startswith(("tests", "toolkit", "build", ".")) for name in names)
 

@@ -28,16 +28,15 @@ def pairs(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
     groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
     behaviour: Annotated[str, typer.Option(help="what label 1 is: idiomatic or commented")] = "idiomatic",
-    seed: Seed = 0,
     json_: Json = False,
 ) -> None:
     """Solutions of the bundled corpus's training tasks with a behaviour and without, under headers that ask for it."""
-    from ..bundled.pairs import PAIRS
     from ..data.labelled_set import write_examples
+    from ..measure.bundled_tasks import PAIRS, labelled_pairs
 
     if behaviour not in PAIRS:
         raise typer.BadParameter(f"is {behaviour!r}; expected one of {', '.join(PAIRS)}", param_hint="--behaviour")
-    rows = PAIRS[behaviour](groups, seed)
+    rows = labelled_pairs(behaviour, groups)
     write_examples(rows, out)
     if json_:
         print(json.dumps({"out": str(out), "rows": len(rows), "groups": groups, "behaviour": behaviour}))

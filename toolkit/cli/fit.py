@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..fit.settings import METHODS, RANKINGS, RANKS, WEIGHTS, FitSettings
+from ..fit.settings import METHODS, RANKINGS, RANKS, FitSettings
 from .options import (
     Behaviour,
     CardFile,
@@ -38,7 +38,6 @@ def fit(
     method: Annotated[str, typer.Option(help=", ".join(METHODS))] = "mean-difference",
     rank_by: Annotated[str, typer.Option(help=", ".join(RANKINGS))] = "auc",
     rank: Annotated[str, typer.Option(help=f"heads by what they read, or do: {', '.join(RANKS)}")] = "probe",
-    weights: Annotated[str, typer.Option(help=f"of heads ranked by what they do: {', '.join(WEIGHTS)}")] = "equal",
     alpha: Annotated[
         float, typer.Option(help="strength to write into the config, in sigmas; `sweep` chooses one")
     ] = 1.0,
@@ -64,7 +63,6 @@ def fit(
         typer.Option(help="labelled set of prompts to act on (1) and to leave alone (0): steers only where it should"),
     ] = None,
     gate_false_fires: Annotated[float, typer.Option(help="share of the prompts to leave alone that may pass")] = 0.05,
-    gate_ramp: Annotated[bool, typer.Option("--gate-ramp", help="let strength grow with the gate's score")] = False,
     name: Annotated[
         str | None, typer.Option(help="put them into the steered repo --out, as a further behaviour of this name")
     ] = None,
@@ -95,14 +93,13 @@ def fit(
         permutations=permutations,
         seed=seed,
         rank=rank,
-        weights=weights,
     )
     ITILlamaConfig(iti_alpha=alpha, iti_scope=scope)  # refuses what is wrong
     position, left_out = Policy.parse(policy), 0
     examples = read_for(base, data, revision)
     gating = None
     if gate is not None:
-        gating = Gating(read_for(base, gate, revision), gate.name, gate_false_fires, gate_ramp)
+        gating = Gating(read_for(base, gate, revision), gate.name, gate_false_fires)
     about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}
     if drop_long:
         kept = readable(examples, position, base, revision)

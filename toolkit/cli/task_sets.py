@@ -7,12 +7,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..bundled.tasks import corpus_set
 from ..data.labelled_set import read_examples
 from ..data.splits import halves
 from ..foundation.package import BUNDLED
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import chat_prompt
+from ..measure.bundled_tasks import corpus_set
 from ..measure.keep_labelled_set import FILE, read_part
 from ..measure.labelled_tasks import labelled_set
 from ..measure.target import matches, predicate, probe, with_target

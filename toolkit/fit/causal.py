@@ -11,9 +11,7 @@ The objective is the mean log-probability of the completions of label 1, given t
 2. The best 2K heads once more, by forward passes of the shifted model, at a strength of small divergence: what the
    objective and the divergence really do. Of the estimate and the exact quotient the smaller counts: far from 0 the
    quotient of a head that does nothing but break the text is large. A head that moves nothing scores 0.
-3. The K best of these; their weights are equal, or fitted: non-negative ridge regression of the label's sign on the
-   rows' derivatives, which maximises the objective's gain less the divergence's second-order cost. The ridge is chosen
-   by cross-validation over groups.
+3. The K best of these.
 
 Heads by cause: Goal-conditioned mediation (arXiv 2602.16080), DEAL (arXiv 2506.08359).
 """
@@ -24,19 +22,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labelled_set import Example
-from ..data.splits import fold_ids
 from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
 from ..foundation.tokenize import completion_ids, prompt_ids
-from .fit_directions import Fit
-from .settings import FitSettings
+from .fitted_heads import Effects, Fit
 
-
-RIDGES = (0.01, 0.1, 1.0, 10.0)
-"""Of the weights' regression, in units of the mean squared derivative of a head."""
 
 DIVERGENCE = 0.05
 """Nats a completion at which a head is checked, by the estimate: small enough to be near the derivative, large enough
@@ -53,23 +45,6 @@ class BareRow:
     ids: list[int]
     start: int
     label: int
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What the heads do. derivatives: [rows, heads], of each row's log-probability by each head's alpha. labels:
-    [rows]. first_order: [heads], the score by derivatives. checked: heads of which `exact` [checked] is the score that
-    forward passes leave, `gain` and `divergence` [checked] what it is made of, per completion, and `alpha` [checked]
-    the strength."""
-
-    derivatives: np.ndarray
-    labels: np.ndarray
-    first_order: np.ndarray
-    checked: np.ndarray
-    exact: np.ndarray
-    gain: np.ndarray
-    divergence: np.ndarray
-    alpha: np.ndarray
 
 
 def bare_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[BareRow]:
@@ -247,31 +222,6 @@ def exactly(
     return (_signs(labels)[:, None] * gain).mean(0), divergence.mean(0)
 
 
-def fitted_weights(slopes: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights [heads] of 0 or more that maximise `w . g - w . (F + ridge * f) . w / 2`: g the objective's derivative,
-    F the Fisher information of the rows' derivatives `slopes` [rows, heads], f its mean diagonal. That is non-negative
-    ridge regression of the label's sign on the derivatives."""
-    n, heads = slopes.shape
-    penalty = np.sqrt(ridge * (slopes**2).mean()) * np.eye(heads)
-    design = np.concatenate([slopes / np.sqrt(n), penalty])
-    weights, _ = nnls(design, np.concatenate([_signs(labels) / np.sqrt(n), np.zeros(heads)]))
-    return weights
-
-
-def choose_ridge(slopes: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
-    """The ridge whose weights gain most for each root of divergence on folds that they were not fitted on; of equal
-    ones the largest."""
-    scores = {}
-    for ridge in RIDGES:
-        of_folds = []
-        for fold in np.unique(folds):
-            inside, outside = folds != fold, folds == fold
-            moved = slopes[outside] @ fitted_weights(slopes[inside], labels[inside], ridge)
-            of_folds.append(first_order(moved[:, None], labels[outside])[0])
-        scores[ridge] = np.mean(of_folds)
-    return max(RIDGES, key=lambda ridge: (round(scores[ridge], 6), ridge))
-
-
 def causal_effects(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -302,13 +252,13 @@ def causal_effects(
     labels = np.array([row.label for row in rows])
     slopes = derivatives(model, rows, offsets, scope, pad, batch_size, progress)
     scores = first_order(slopes, labels)
-    order = ranked(scores, found, found.settings.rank)
+    order = _best_first(scores, found)
     checked = order[: max(found.top_k, min(2 * found.top_k, len(rows) // 8 - 1))]
     some = _some_pairs(rows, max(8, len(rows) // (len(checked) + 1)))
     alphas = np.minimum(np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-9)), MOST_SIGMAS)
     gain, divergence = exactly(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
     exact = np.minimum(quotient(gain, np.where(divergence > 1e-9, divergence, 0)), scores[checked])
-    return Effects(slopes, labels, scores, checked, exact, gain, divergence, alphas)
+    return Effects(scores, checked, exact, gain, divergence, alphas)
 
 
 def _some_pairs(rows: Sequence[BareRow], n: int) -> list[BareRow]:
@@ -318,51 +268,25 @@ def _some_pairs(rows: Sequence[BareRow], n: int) -> list[BareRow]:
     return [part[i * len(part) // each] for part in parts for i in range(each)]
 
 
-def ranked(scores: np.ndarray, found: Fit, rank: str) -> np.ndarray:
-    """Heads, best first: by the scores, or ("causal+probe") by the mean of the ranks by them and by the probes. Ranks,
-    since the two scores have different units; of equal ones the larger score goes first."""
-    if rank == "causal":
-        return np.lexsort((-found.separation, -scores.round(12)))
-    by_cause, by_probe = np.empty(len(scores)), np.empty(len(scores))
-    by_cause[np.lexsort((-found.separation, -scores.round(12)))] = np.arange(len(scores))
-    by_probe[found.ranking] = np.arange(len(scores))
-    return np.lexsort((-scores, by_cause + by_probe))
+def _best_first(scores: np.ndarray, found: Fit) -> np.ndarray:
+    """Heads by their scores, the larger separation first where these are equal."""
+    return np.lexsort((-found.separation, -scores.round(12)))
 
 
-def by_cause(found: Fit, effects: Effects, examples: Sequence[Example], settings: FitSettings) -> Fit:
-    """The fit with its heads ranked by cause, and weighted if the settings say so; step 3. Heads that gain nothing are
-    not kept, so there may be fewer than asked.
+def by_cause(found: Fit, effects: Effects) -> Fit:
+    """The fit with its heads ranked by cause; step 3. Heads that gain nothing are not kept, so there may be fewer than
+    asked.
 
     Raises:
         ValueError: if no head that was checked moves the model towards label 1.
     """
     exact = np.full(len(effects.first_order), -np.inf)
     exact[effects.checked] = effects.exact
-    acting = exact > 0
-    if not acting.any():
+    if not (exact > 0).any():
         raise ValueError(
             f"none of the {len(effects.checked)} heads checked moves the model towards label 1: there is no cause to "
             "rank by; expected --rank probe, or another --policy"
         )
-    order = [
-        head
-        for head in ranked(np.where(acting, exact, effects.first_order - 1e6), found, settings.rank)
-        if acting[head]
-    ]
-    kept, weights = order[: found.top_k], None
-    if settings.weights == "fitted":
-        groups = np.array([examples[i].group for i in found.fitting])
-        folds = fold_ids(effects.labels, groups, settings.folds, settings.seed)
-        candidates = np.array(order)
-        slopes = effects.derivatives[:, candidates]
-        fitted = fitted_weights(slopes, effects.labels, choose_ridge(slopes, effects.labels, folds))
-        gains = fitted * np.sqrt((slopes**2).mean(0))
-        best = [i for i in np.argsort(-gains, kind="stable")[: found.top_k] if fitted[i] > 0]
-        again = fitted_weights(slopes[:, best], effects.labels, choose_ridge(slopes[:, best], effects.labels, folds))
-        by_weight = np.argsort(-again * np.sqrt((slopes[:, best] ** 2).mean(0)), kind="stable")
-        by_weight = [i for i in by_weight if again[i] > 0]
-        kept = candidates[best][by_weight].tolist()
-        weights = again[by_weight] / again[by_weight].mean()
+    kept = [head for head in _best_first(exact, found) if exact[head] > 0][: found.top_k]
     rest = [head for head in found.ranking if head not in set(kept)]
-    ranking = np.array([*kept, *rest])
-    return replace(found, ranking=ranking, top_k=len(kept), effects=effects, weights=weights)
+    return replace(found, ranking=np.array([*kept, *rest]), top_k=len(kept), effects=effects)

@@ -9,10 +9,7 @@ METHODS = ("mean-difference", "probe-weights", "random")
 RANKINGS = ("auc", "accuracy")
 
 
-RANKS = ("probe", "causal", "causal+probe")
-
-
-WEIGHTS = ("equal", "fitted")
+RANKS = ("probe", "causal")
 
 
 @dataclass(frozen=True)
@@ -23,9 +20,8 @@ class FitSettings:
     (control). top_k: heads to keep, at most those there are; None chooses it by cross-validation. rank_by: the
     out-of-fold score that ranks the heads, "auc" or "accuracy". Ties go to the larger separation. test_share: share of
     the groups held out for the test scores. folds: of the cross-validation on the others. c, balanced: of the logistic
-    probes, see `fit_probes`. rank: what the heads are ranked by, the probes, or what they do (`causal`). weights: of
-    heads that are ranked by what they do. permutations: draws of the null, of which the largest AUC over heads is
-    kept; 0 leaves the null out.
+    probes, see `fit_probes`. rank: what the heads are ranked by, the probes, or what they do (`causal`).
+    permutations: draws of the null, of which the largest AUC over heads is kept; 0 leaves the null out.
     """
 
     method: str = "mean-difference"
@@ -38,14 +34,11 @@ class FitSettings:
     permutations: int = 100
     seed: int = 0
     rank: str = "probe"
-    weights: str = "equal"
 
     def __post_init__(self):
-        for name, known in (("method", METHODS), ("rank_by", RANKINGS), ("rank", RANKS), ("weights", WEIGHTS)):
+        for name, known in (("method", METHODS), ("rank_by", RANKINGS), ("rank", RANKS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
-        if self.rank == "probe" and self.weights != "equal":
-            raise ValueError("weights is 'fitted', but rank is 'probe'; expected rank causal or causal+probe")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}; expected 1 or more")
         if self.folds < 2:

@@ -59,17 +59,17 @@ class Rates:
 class Point:
     """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
     for the target, at minus alpha, if there are such. kl, kl_minus: mean KL from the plain model at alpha and minus
-    alpha, on held-out texts. minus, against and kl_minus are None where the sweep went one way. perplexity: of texts
-    that say nothing of the behaviour, at alpha, as a multiple of the plain model's."""
+    alpha, on held-out texts. perplexity: of texts that say nothing of the behaviour, at alpha, as a multiple of the
+    plain model's."""
 
     top_k: int
     alpha: float
     scope: str
     at: Rates
-    minus: Rates | None
+    minus: Rates
     against: Rates | None
     kl: float
-    kl_minus: float | None
+    kl_minus: float
     perplexity: float
 
     def to_dict(self) -> dict:
@@ -130,12 +130,11 @@ def sweep(
     batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
-    one_way: bool = False,
     told: Callable[[list[Point]], None] = lambda points: None,
 ) -> list[Point]:
-    """Answer every task at every point; the first point is alpha 0, which every K and scope share. `one_way`: nothing
-    is answered at minus alpha. The model's own K and scope are put back. told: is called with the points of each K and
-    scope as soon as they are known."""
+    """Answer every task at every point; the first point is alpha 0, which every K and scope share. The
+    model's own K and scope are put back. told: is called with the points of each K and scope as soon as they are
+    known."""
     before = (model.iti_top_k, model.iti_scope)
     texts = list(task_set.texts.values())
     points: list[Point] = []
@@ -143,19 +142,19 @@ def sweep(
         for k, scope in [(k, scope) for scope in scopes for k in top_ks]:
             model.iti_top_k, model.iti_scope = k, scope
             strengths = [0.0, *alphas] if not points else list(alphas)
-            tries = [(False, 1)] if one_way else [(False, 1), (False, -1)]
-            tries += [] if one_way or task_set.asked is None else [(True, -1)]
+            tries = [(False, 1), (False, -1)] + ([] if task_set.asked is None else [(True, -1)])
             wanted = [(asked, sign * alpha) for alpha in strengths for asked, sign in tries]
             name = f"{k} heads, scope {scope}"
             rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
-            signed = strengths if one_way else both_signs(strengths)
-            told_of = measure_divergence(model, tokenizer, texts[0], signed)
-            kls, each = [divergence.kl.mean for divergence in told_of], len(signed) // len(strengths)
-            others = told_of[::each] if len(texts) == 1 else measure_divergence(model, tokenizer, texts[-1], strengths)
+            told_of = measure_divergence(model, tokenizer, texts[0], both_signs(strengths))
+            kls = [divergence.kl.mean for divergence in told_of]
+            others = told_of[::2] if len(texts) == 1 else measure_divergence(model, tokenizer, texts[-1], strengths)
             perplexities = [math.exp(divergence.nll_change.mean) for divergence in others]
             for i, alpha in enumerate(strengths):
-                own, kl = rates[len(tries) * i : len(tries) * (i + 1)], kls[each * i : each * (i + 1)]
-                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2], perplexities[i]))
+                at, minus, *against = rates[len(tries) * i : len(tries) * (i + 1)]
+                kl, kl_minus = kls[2 * i : 2 * i + 2]
+                asked = against[0] if against else None
+                points.append(Point(k, alpha, scope, at, minus, asked, kl, kl_minus, perplexities[i]))
             told(points[-len(strengths) :])
     finally:
         model.iti_top_k, model.iti_scope = before

@@ -84,7 +84,6 @@ class Gating:
     examples: Sequence[Example]
     dataset: str = ""
     false_fires: float = 0.05
-    ramp: bool = False
 
 
 def _held(out: str | os.PathLike, name: str, overwrite: bool) -> ITILlamaConfig:
@@ -175,10 +174,10 @@ def fit_repo(
     if not state.is_main_process:
         return {}
     found = fit(activations, examples, policy, settings, progress=lambda step: progress(step, None))
-    if settings.rank != "probe":
+    if settings.rank == "causal":
         step = partial(progress, "what the heads do")
         effects = causal_effects(model, tokenizer, examples, found, scope, batch_size, step)
-        found = by_cause(found, effects, examples, settings)
+        found = by_cause(found, effects)
     directions = to_directions(found, activations, examples, policy, called, dataset)
     if about:
         directions = replace(directions, provenance=directions.provenance | about)
@@ -187,7 +186,7 @@ def fit_repo(
     extra |= record or {}
     if gate is not None:
         progress("gate", None)
-        fitted, extra["gate"] = fit_gate(model, tokenizer, gate.examples, gate.false_fires, gate.ramp, settings.seed)
+        fitted, extra["gate"] = fit_gate(model, tokenizer, gate.examples, gate.false_fires, settings.seed)
         told = {"gate_dataset": gate.dataset, "gate_dataset_sha256": extra["gate"]["data_sha256"]}
         directions = replace(directions, gate=fitted, provenance=directions.provenance | told)
     result = report(found, examples, policy, activations, called, extra)

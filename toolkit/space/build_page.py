@@ -6,10 +6,10 @@ from huggingface_hub import snapshot_download
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..bundled.tasks import demo_tasks
 from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from ..foundation.sandbox import Sandbox, SandboxError
+from ..measure.bundled_tasks import demo_tasks
 from ..repo.steered_repo import state_of
 from .page import Limits, Page
 from .steered import Steered
