@@ -102,7 +102,7 @@ def capture(
 
     Raises:
         ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence. If a
-            text has no token to read.
+            text has no token to read, or the activations of one are not finite.
     """
     config, state = model.config, processes()
     rows = [tokenize(example, policy, tokenizer) for example in examples]
@@ -139,5 +139,11 @@ def capture(
     order = torch.tensor([index for batch in batches for index in batch])
     joined = {name: torch.cat([part[name] for part in parts]) for name in ("heads", "residual")}
     back = torch.argsort(order)
-    heads = joined["heads"][back].unflatten(-1, (config.num_attention_heads, -1))
-    return Activations(heads, joined["residual"][back])
+    kept = Activations(joined["heads"][back].unflatten(-1, (config.num_attention_heads, -1)), joined["residual"][back])
+    finite = kept.heads.flatten(1).isfinite().all(1) & kept.residual.flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"the activations of {int((~finite).sum())} of {len(rows)} texts are NaN or infinite, the first is row "
+            f"{int(finite.int().argmin()) + 1}: load the model in bfloat16 or float32 (dtype is {model.dtype})"
+        )
+    return kept

@@ -68,4 +68,5 @@ def token_logs(
         wanted = targets[here].to(logs.device)
         values[here] = logs.gather(-1, wanted[:, None])[:, 0].to(values.device)
         likeliest[here] = (logs.argmax(-1) == wanted).to(values.device)
+        del logs  # before the next piece is made
     return values, likeliest

@@ -87,8 +87,9 @@ def measure_divergence(
                 expected = target[here].to(logs.device).expand(k, -1)[..., None]
                 nll[:, here] = -logs.gather(-1, expected)[..., 0].cpu()
                 probabilities = logs[0].exp()
-                for j in range(k - 1):
-                    kl[j, here] = (probabilities * (logs[0] - logs[j + 1])).sum(-1).cpu()
+                for j in range(k - 1):  # in place: each of these is as large as a piece may be
+                    kl[j, here] = logs[j + 1].sub_(logs[0]).mul_(probabilities).sum(-1).neg().cpu()
+                del logs, probabilities  # before the next piece is made
             for j in range(k):
                 nlls[j].append(nll[j].numpy())
             for j in range(k - 1):
