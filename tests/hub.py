@@ -52,6 +52,8 @@ class Hub:
         self.requests: list[str] = []
         self.lfs: dict[str, bytes] = {}
         self.cut = {"GET": 0, "PUT": 0}
+        self.moves: dict[str, dict[str, bytes]] = {}
+        """{repo: the files that its main branch moves to as soon as its config.json has been read}."""
 
     def __enter__(self) -> "Hub":
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -134,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if match[3] not in files:
                     return self._error(404, "EntryNotFound", X_Repo_Commit=sha)
                 self._file(match[3], files[match[3]], sha)
+                if match[3] == "config.json" and self.command == "GET" and match[1] in self.hub.moves:
+                    repo.commit(files | self.hub.moves.pop(match[1]))
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
             if repo := self._repo(match[1]):
                 if (commit := repo.at(match[2])) is None:

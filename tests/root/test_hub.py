@@ -1,10 +1,13 @@
 """Push and pull over HTTP, against a server on loopback that speaks the Hub's protocol. Each client is a process of
 its own, since huggingface_hub reads its settings when it is imported."""
 
+import hashlib
+import json
+
 import pytest
 import torch
 from hub import LOAD, TOKEN
-from reference import assert_close, hooks, some_directions, tiny_config, tiny_tokenizer
+from reference import assert_close, hooks, some_directions, tiny_config, tiny_llama, tiny_tokenizer
 from steered import logits
 
 from iti_llama.toolkit.repo.folder import CODE
@@ -50,8 +53,9 @@ def test_an_adapter_is_pushed_without_weights_and_pulled_with_its_base(
 def test_revisions_of_the_repo_and_of_its_base_are_kept_apart(pushed, client, base, directions, ids, tmp_path):
     old, files = pushed.at("main")
     other = some_directions(tiny_config(), seed=9)
-    other.save(tmp_path / "other.safetensors")
-    new = pushed.commit(files | {"iti_directions.safetensors": (tmp_path / "other.safetensors").read_bytes()})
+    data = other.save(tmp_path / "other.safetensors").read_bytes()
+    config = json.loads(files["config.json"]) | {"iti_directions_sha256": hashlib.sha256(data).hexdigest()}
+    new = pushed.commit(files | {"iti_directions.safetensors": data, "config.json": json.dumps(config).encode()})
     assert old != new
     for revision, chosen in ((old, directions), ("main", other)):
         client(LOAD, tmp_path / "out.pt", {"revision": revision})
@@ -94,6 +98,36 @@ def test_what_belongs_together_comes_from_one_commit(pushed, client, hub, tmp_pa
         asked = [line for line in hub.requests[before:] if f"/{repo}/" in line and line.endswith(f"/{name}")]
         sha, _ = hub.repos[repo].at("main")
         assert asked and all(f"/resolve/{sha}/" in line for line in asked), asked
+
+
+@pytest.mark.parametrize("loader", ["AutoModelForCausalLM", "ITILlamaForCausalLM", "config first"])
+def test_a_branch_that_moves_after_the_config_was_read_changes_nothing(
+    loader, pushed, client, hub, base, directions, ids, tmp_path
+):
+    """Strength and directions are of one commit of the repo, check and weights of one commit of the base."""
+    config = json.loads(hub.repos["me/steered"].at("main")[1]["config.json"])
+    other = some_directions(base.config, seed=9).save(tmp_path / "other.safetensors").read_bytes()
+    moved = config | {"iti_alpha": -9.0, "iti_directions_sha256": hashlib.sha256(other).hexdigest()}
+    tiny_llama(seed=5).save_pretrained(tmp_path / "moved")
+    hub.moves["me/steered"] = {"config.json": json.dumps(moved).encode(), "iti_directions.safetensors": other}
+    hub.moves["meta/base"] = {"model.safetensors": (tmp_path / "moved" / "model.safetensors").read_bytes()}
+    script = """
+        del sys.modules["iti_llama"]
+        import iti_llama
+        from transformers import AutoConfig
+        iti_llama.register()
+        if sys.argv[2] == "config first":
+            config = iti_llama.ITILlamaConfig.from_pretrained("me/steered")
+            model = iti_llama.ITILlamaForCausalLM.from_pretrained("me/steered", config=config)
+        else:
+            cls = getattr(iti_llama, sys.argv[2], AutoModelForCausalLM)
+            model = cls.from_pretrained("me/steered")
+        save(model, sys.argv[1])
+    """
+    client(script, tmp_path / "out.pt", loader, cache=loader.replace(" ", ""))
+    assert not hub.moves
+    with hooks(base, directions, 1.5):
+        assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
 
 
 def test_a_base_on_the_hub_is_steered_and_named(hub, client, base, directions, ids, tmp_path):
