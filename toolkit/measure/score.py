@@ -68,7 +68,7 @@ def score_tokens(
     of each row, whatever the model's scope; None shifts all. strengths_of: `iti_alpha` of a call from its rows'
     alphas; by default that of the default directions."""
     order = sorted(range(len(tokens)), key=lambda index: -sum(map(len, tokens[index])))
-    device, found = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
+    device, scores = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
     for at in range(0, len(order), batch_size):
         batch = order[at : at + batch_size]
         length = max(sum(map(len, tokens[index])) for index in batch)
@@ -90,6 +90,6 @@ def score_tokens(
         picked = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0] * scored
         likeliest = ((logits.argmax(-1) == ids[:, 1:]) | ~scored).all(-1)
         for index, value, sure in zip(batch, picked.sum(-1).tolist(), likeliest.tolist(), strict=True):
-            found[index] = Scored(value, sure)
+            scores[index] = Scored(value, sure)
         progress(len(batch))
-    return found
+    return scores
