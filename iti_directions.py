@@ -19,16 +19,6 @@ from safetensors import SafetensorError, safe_open
 if TYPE_CHECKING:
     import torch
 
-FORMAT, FORMAT_VERSIONS = "iti_directions", ("1", "1.1")
-SITES, SCOPES = ("head", "residual"), ("all", "generated")
-FLOAT32_MAX = 3.4028234663852886e38
-_REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
-_OPTIONAL = {"scores": "float32"}
-_WEIGHTS = {"weights": "float32"}
-_GATE = {"gate_heads": "int64", "gate_weights": "float32", "gate_bias": "float32", "gate_threshold": "float32"}
-_GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
-_METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
-
 AUTO_MAP = {
     "AutoConfig": "configuration_iti_llama.ITILlamaConfig",
     "AutoModel": "modeling_iti_llama.ITILlamaModel",
@@ -47,6 +37,24 @@ FIELDS = {
     "base_model_revision": None,
 }
 """The fields of config.json that a plain Llama does not have, with their defaults."""
+SITES, SCOPES = ("head", "residual"), ("all", "generated")
+FLOAT32_MAX = 3.4028234663852886e38
+_TENSORS = {
+    "heads": ("int64", ("K", 2)),
+    "directions": ("float32", ("K", "head_dim")),
+    "sigma": ("float32", ("K",)),
+    "scores": ("float32", ("K",)),
+    "weights": ("float32", ("K",)),
+    "gate_heads": ("int64", ("G", 2)),
+    "gate_weights": ("float32", ("G", "head_dim")),
+    "gate_bias": ("float32", (1,)),
+    "gate_threshold": ("float32", (2,)),
+}
+"""dtype and shape by name: three that every file has, then `scores`, then those of format 1.1."""
+_REQUIRED, _RANKED, _GATE = list(_TENSORS)[:3], list(_TENSORS)[:5], list(_TENSORS)[5:]
+_KNOWN = {"1": list(_TENSORS)[:4], "1.1": list(_TENSORS)}
+_GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
+_METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
 _LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
 """The geometry that a config.json describes where it names none, as `LlamaConfig` has it."""
 
@@ -120,19 +128,15 @@ class ITIDirections:
         _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
         for key, value in {**self.provenance, "base_model": self.base_model}.items():
             _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
-        k, g = (len(tensors[key]) if key in tensors and tensors[key].ndim else 0 for key in ("heads", "gate_heads"))
-        for key, rows in (("heads", k), ("gate_heads", g)):
-            wrong = key in tensors and rows == 0
-            _expect(not wrong, name, f"{key} has no row", "[K, 2] with K of at least 1")
-        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k], "weights": [k]}
-        shapes |= {"gate_heads": [g, 2], "gate_weights": [g, self.head_dim], "gate_bias": [1], "gate_threshold": [2]}
+        sizes = {"K": self.heads, "G": self.heads if self.gate is None else self.gate.heads}
+        sizes = {size: len(heads) if heads.ndim else 0 for size, heads in sizes.items()} | {"head_dim": self.head_dim}
         for key, tensor in tensors.items():
-            wanted = f"torch.{(_REQUIRED | _OPTIONAL | _WEIGHTS | _GATE)[key]} {shapes[key]}"
+            dtype, shape = _TENSORS[key]
+            wanted = f"torch.{dtype} {[sizes.get(size, size) for size in shape]}"
             given = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            _expect(given == wanted, name, f"{key} is {given}", wanted)
-            _expect_rows(
-                abs(tensor.reshape(-1)) <= FLOAT32_MAX, name, f"{key} holds NaN or infinity at place {{}}", ""
-            )
+            _expect(given == wanted and len(tensor) > 0, name, f"{key} is {given}", f"{wanted}, K of at least 1")
+            finite = abs(tensor.reshape(-1)) <= FLOAT32_MAX
+            _expect_rows(finite, name, f"{key} holds NaN or infinity at place {{}}", "finite numbers")
         lengths = (self.directions**2).sum(-1) ** 0.5
         _expect_rows(
             abs(lengths - 1) <= 1e-3, name, "direction in row {} has length {:.4f}", "1 within 0.001", lengths
@@ -141,21 +145,18 @@ class ITIDirections:
             if numbers is not None:
                 _expect_rows(numbers >= 0, name, f"{key} in row {{}} is {{:.4g}}", "0 or more", numbers)
         some = self.weights is None or bool((self.weights != 0).any())
-        _expect(some, name, f"all {k} weights are 0", "one above 0, or directions without weights")
-        self._expect_heads("", self.heads.tolist(), name)
-        if self.gate is not None:
-            self._expect_heads("gate_heads: ", self.gate.heads.tolist(), name)
-            low, high = self.gate.threshold.tolist()
-            _expect(low == high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the same number twice")
-
-    def _expect_heads(self, key: str, heads: list, name: str) -> None:
-        layers, width, seen = self.num_hidden_layers, self.num_attention_heads, set()
-        for row, (layer, head) in enumerate(heads):
-            named = f"{key}row {row} names layer {layer}, head {head}"
-            inside = 0 <= layer < layers and 0 <= head < width
-            _expect(inside, name, named, f"layer 0 to {layers - 1}, head 0 to {width - 1}")
-            _expect((layer, head) not in seen, name, f"{named} a second time", "once")
-            seen.add((layer, head))
+        _expect(some, name, f"all {len(self)} weights are 0", "one above 0, or directions without weights")
+        inside = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
+        for key, heads in {"": self.heads, "gate_heads: ": tensors.get("gate_heads", self.heads[:0])}.items():
+            seen = set()
+            for row, (layer, head) in enumerate(heads.tolist()):
+                named = f"{key}row {row} names layer {layer}, head {head}"
+                fits = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
+                _expect(fits, name, named, inside)
+                _expect((layer, head) not in seen, name, f"{named} a second time", "once")
+                seen.add((layer, head))
+        low, high = (0, 0) if self.gate is None else self.gate.threshold.tolist()
+        _expect(low == high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the same number twice")
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -166,12 +167,11 @@ class ITIDirections:
             return self
         n = len(self)
         _expect(1 <= k <= n, "these directions", f"iti_top_k is {k}, but the directions hold {n} heads", f"1 to {n}")
-        ranked = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL | _WEIGHTS}
-        return replace(self, **{name: tensor[:k] for name, tensor in ranked.items() if tensor is not None})
+        return replace(self, **{name: tensor[:k] for name, tensor in self._tensors().items() if name in _RANKED})
 
     def _tensors(self) -> "dict[str, torch.Tensor]":
         """By their names in the file."""
-        tensors = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL | _WEIGHTS}
+        tensors = {name: getattr(self, name) for name in _RANKED}
         if self.gate is not None:
             tensors |= {name: getattr(self.gate, name.removeprefix("gate_")) for name in _GATE}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
@@ -179,7 +179,7 @@ class ITIDirections:
     @property
     def format_version(self) -> str:
         """The lowest that can say what is in here: an older reader refuses what it does not know."""
-        return FORMAT_VERSIONS[0] if self.gate is None and self.weights is None else FORMAT_VERSIONS[1]
+        return "1" if self.gate is None and self.weights is None else "1.1"
 
     @property
     def scales(self) -> "torch.Tensor":
@@ -228,17 +228,14 @@ class ITIDirections:
             raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
         for key in _METADATA:
             _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
-        for key, known in (("format", (FORMAT,)), ("format_version", FORMAT_VERSIONS)):
+        version = metadata["format_version"]
+        for key, known in (("format", ["iti_directions"]), ("format_version", _KNOWN)):
             wanted = f"{' or '.join(map(repr, known))}, as this version reads"
             _expect(metadata[key] in known, path, f"{key} is '{metadata[key]}'", wanted)
-        version = metadata["format_version"]
-        optional = _OPTIONAL if version == FORMAT_VERSIONS[0] else _OPTIONAL | _WEIGHTS | _GATE
-        missing, extra = _REQUIRED.keys() - tensors.keys(), tensors.keys() - _REQUIRED.keys() - optional.keys()
-        if _GATE.keys() & tensors.keys():
-            missing |= _GATE.keys() - tensors.keys()
-        listed = f"missing tensors {sorted(missing)}, unknown tensors {sorted(extra)}"
-        wanted = f"{list(_REQUIRED)} and optionally, in version '{version}', {list(optional)}"
-        _expect(not missing | extra, path, listed, wanted)
+        required = {*_REQUIRED, *(_GATE if tensors.keys() & set(_GATE) else ())}
+        missing, extra = sorted(required - tensors.keys()), sorted(tensors.keys() - set(_KNOWN[version]))
+        wanted = f"{_REQUIRED} and optionally, in version '{version}', {_KNOWN[version][3:]}"
+        _expect(not missing + extra, path, f"missing tensors {missing}, unknown tensors {extra}", wanted)
         gate = {name.removeprefix("gate_"): tensors.pop(name) for name in _GATE if name in tensors}
         for key in _GEOMETRY:
             number = metadata[key] if metadata[key].isdecimal() else "0"
@@ -253,8 +250,8 @@ class ITIDirections:
             )
         except ITIDirectionsError as error:
             raise ITIDirectionsError(str(error).replace("these directions", str(path), 1)) from None
-        wanted = "'1': it holds nothing of 1.1"
-        _expect(directions.format_version == version, path, "format_version is '1.1'", wanted)
+        same = directions.format_version == version
+        _expect(same, path, f"format_version is '{version}'", "'1': it holds nothing of 1.1")
         return directions
 
     @classmethod
@@ -268,7 +265,7 @@ class ITIDirections:
         """Write the file whole or not at all. The same directions give the same bytes."""
         from safetensors.torch import save
 
-        made = {"format": FORMAT, "format_version": self.format_version, "site": self.site}
+        made = {"format": "iti_directions", "format_version": self.format_version, "site": self.site}
         made |= {"base_model": self.base_model} | {key: str(getattr(self, key)) for key in _GEOMETRY}
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made)))
@@ -333,58 +330,55 @@ def check_fields(fields: Mapping) -> dict:
         if name.startswith("iti_") and name not in FIELDS:
             nearest = get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
             raise ValueError(f"{name} is not a field that this version knows; did you mean {nearest}?")
-    checked = {name: fields.get(name, default) for name, default in FIELDS.items()}
+    checked = FIELDS | {name: fields[name] for name in FIELDS if name in fields}
     checked["iti_alpha"] = check_alpha(checked["iti_alpha"])
     check_count("iti_top_k", checked["iti_top_k"])
     if (scope := checked["iti_scope"]) not in SCOPES:
         raise ValueError(f"iti_scope is {scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
-    if (file := checked["iti_directions_file"]) is not None:
-        _check_text("iti_directions_file", file, r"[^/\\:\0]+", "a plain file name, without a folder")
-    _check_text(
-        "iti_directions_sha256", checked["iti_directions_sha256"], "[0-9a-f]{64}", "64 hex digits or null", True
-    )
+    if (default_file := checked["iti_directions_file"]) is not None:
+        _check_file("iti_directions_file", default_file)
+    _check_digest("iti_directions_sha256", checked["iti_directions_sha256"])
     for name in ("base_model_name_or_path", "base_model_revision"):
-        _check_text(name, checked[name], "(?s:.+)", "a non-empty string or null", True)
-    checked["iti_behaviours"] = _check_entries(checked["iti_behaviours"] or {}, file)
-    return checked
-
-
-def _check_entries(entries: object, default_file: str | None) -> dict[str, dict]:
+        if not (checked[name] is None or (isinstance(checked[name], str) and checked[name])):
+            raise ValueError(f"{name} is {checked[name]!r}; expected a non-empty string or null")
+    entries, files = checked["iti_behaviours"] or {}, {}
     if not isinstance(entries, Mapping):
         raise ValueError(f"iti_behaviours is {entries!r}; expected an object, {{name: {{file, alpha, top_k}}}}")
     if entries and default_file is None:
         raise ValueError(
             f"iti_behaviours names {', '.join(entries)}, but iti_directions_file is null; expected a file"
         )
-    checked, files = {}, {}
-    for name, entry in entries.items():
-        label = f"iti_behaviours[{name!r}]"
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
-            raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
-        if not isinstance(entry, Mapping) or entry.keys() - {"file", "alpha", "top_k", "sha256"}:
-            raise ValueError(f"{label} is {entry!r}; expected an object of file, alpha, top_k and sha256")
-        file = entry.get("file", f"iti_directions.{name}.safetensors")
-        _check_text(f"{label}: file", file, r"[^/\\:\0]+", "a plain file name, without a folder")
-        if file in files:
-            raise ValueError(f"{label}: file is {file!r}, that of {files[file]!r}; expected one of its own")
-        files[file] = name
-        if file == default_file:
-            if entry.keys() != {"file"}:
-                raise ValueError(f"{label} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
-            checked[name] = {"file": file}
-            continue
-        check_count(f"{label}: top_k", entry.get("top_k"))
-        _check_text(f"{label}: sha256", entry.get("sha256"), "[0-9a-f]{64}", "64 hex digits or null", True)
-        alpha = check_alpha(entry.get("alpha", 1.0), f"{label}: alpha")
-        checked[name] = {"file": file, "alpha": alpha, "top_k": entry.get("top_k")}
-        checked[name] |= {"sha256": entry["sha256"]} if entry.get("sha256") else {}
+    checked["iti_behaviours"] = {
+        name: _checked_entry(name, entry, default_file, files) for name, entry in entries.items()
+    }
     return checked
+
+
+def _checked_entry(name: object, entry: object, default_file: str, files: dict[str, str]) -> dict:
+    """An entry of `iti_behaviours`; `files` are those of the entries before it, {file: name}."""
+    label = f"iti_behaviours[{name!r}]"
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
+        raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
+    if not isinstance(entry, Mapping) or entry.keys() - {"file", "alpha", "top_k", "sha256"}:
+        raise ValueError(f"{label} is {entry!r}; expected an object of file, alpha, top_k and sha256")
+    _check_file(f"{label}: file", file := entry.get("file", f"iti_directions.{name}.safetensors"))
+    if files.setdefault(file, name) != name:
+        raise ValueError(f"{label}: file is {file!r}, that of {files[file]!r}; expected one of its own")
+    if file == default_file:
+        if entry.keys() != {"file"}:
+            raise ValueError(f"{label} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
+        return {"file": file}
+    check_count(f"{label}: top_k", entry.get("top_k"))
+    _check_digest(f"{label}: sha256", entry.get("sha256"))
+    checked = {"file": file, "alpha": check_alpha(entry.get("alpha", 1.0), f"{label}: alpha")}
+    checked["top_k"] = entry.get("top_k")
+    return checked | ({"sha256": entry["sha256"]} if entry.get("sha256") else {})
 
 
 def check_alpha(alpha: object, field: str = "iti_alpha") -> float:
     """`alpha` as a float. Raises `ValueError` unless it is a finite float32, of Python, NumPy or (0-d) torch."""
-    meta = getattr(getattr(alpha, "device", None), "type", "") == "meta"
-    number = alpha.item() if getattr(alpha, "ndim", None) == 0 and not meta else alpha
+    scalar = getattr(alpha, "ndim", None) == 0 and getattr(getattr(alpha, "device", None), "type", "") != "meta"
+    number = alpha.item() if scalar else alpha
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= FLOAT32_MAX:
         raise ValueError(f"{field} is {alpha!r}; expected a finite number")
     return float(number)
@@ -395,11 +389,14 @@ def check_count(field: str, k: object) -> None:
         raise ValueError(f"{field} is {k!r}; expected null or an integer of at least 1")
 
 
-def _check_text(field: str, text: object, pattern: str, wanted: str, optional: bool = False) -> None:
-    if text is None and optional:
-        return
-    if not isinstance(text, str) or not re.fullmatch(pattern, text) or text in (".", ".."):
-        raise ValueError(f"{field} is {text!r}; expected {wanted}")
+def _check_file(field: str, name: object) -> None:
+    if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
+        raise ValueError(f"{field} is {name!r}; expected a plain file name, without a folder")
+
+
+def _check_digest(field: str, digest: object) -> None:
+    if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+        raise ValueError(f"{field} is {digest!r}; expected 64 hex digits or null")
 
 
 def check_harmless(fields: Mapping, where: str) -> None:
@@ -472,9 +469,11 @@ def _what_it_is(path: Path) -> str:
     """A guess at what a file that is not safetensors is, for the error message."""
     with path.open("rb") as file:
         start = file.read(8)
-    kinds = {
-        b"\x80": "looks like a pickle, which is never read",
-        b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
-        b"version ": "looks like a Git LFS pointer; fetch the file with `git lfs pull`",
-    }
-    return next((kinds[mark] for mark in kinds if start.startswith(mark)), "is truncated, or not a safetensors file")
+    for mark, kind in (
+        (b"\x80", "looks like a pickle, which is never read"),
+        (b"PK", "looks like a zip archive (a torch.save file, perhaps), which is never read"),
+        (b"version ", "looks like a Git LFS pointer; fetch the file with `git lfs pull`"),
+    ):
+        if start.startswith(mark):
+            return kind
+    return "is truncated, or not a safetensors file"

@@ -17,6 +17,7 @@ import torch
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.examples.bundled_model.corpus import sample_task
+from iti_llama.generation_iti_llama import record_heads
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.gate import fit_gate
 from iti_llama.toolkit.fit.report_table import gate_line
@@ -50,8 +51,11 @@ def prompts(groups: int, seed: int = 0) -> list[Example]:
 @torch.no_grad()
 def acts(model, tokenizer, given: list[str]) -> list[bool]:
     """Whether the gate lets each prompt through, as `generate` asks it."""
-    ids = (torch.tensor([prompt_ids(tokenizer, prompt)]) for prompt in given)
-    return [bool(model._iti_open(row, {}).any()) for row in ids]
+    gate, opened = model.iti_directions.gate, []
+    for prompt in given:
+        ids = torch.tensor([prompt_ids(tokenizer, prompt)])
+        opened.append(bool(gate.opens(record_heads(model.model, lambda heads: heads[:, -1], input_ids=ids))))
+    return opened
 
 
 def main() -> None:

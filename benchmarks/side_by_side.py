@@ -32,7 +32,8 @@ from transformers import AutoTokenizer
 
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.fit.positions import Row
-from iti_llama.toolkit.fit.record_activations import by_length, record_batch
+from iti_llama.toolkit.fit.record_activations import record_batch
+from iti_llama.toolkit.foundation.bound_memory import batches_of, tokens_a_batch
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.measure.bundled_tasks import labelled_pairs
 from iti_llama.toolkit.repo.card import replace_section
@@ -227,10 +228,10 @@ def capture_growth(rounds: int) -> list[Point]:
         plain.model(input_ids=ids, attention_mask=(ids > 0).long(), use_cache=False)
 
     def over(one: Callable[[list[Row]], object], amount: int) -> None:
-        for batch in by_length(rows[:amount], 16):
+        for batch in batches_of([len(row.ids) for row in rows[:amount]], 16, tokens_a_batch(plain)):
             one([rows[index] for index in batch])
 
-    passes = (left_alone, partial(record_batch, plain, pad=0))
+    passes = (left_alone, partial(record_batch, plain))
     return [interleaved(n, rounds, *(partial(seconds, over, one, n) for one in passes)) for n in (16, 64, 256)]
 
 

@@ -72,7 +72,7 @@ def test_random_directions_of_equal_norm_do_not_do_it(model, tokenizer, tasks, s
 
 
 def test_several_alphas_in_one_batch_are_the_alphas_alone(model, tokenizer, sandbox):
-    tasks, alpha = corpus_set("validation", 12, seed=1), model.iti_alpha
+    tasks, alpha = corpus_set("validation", 12), model.iti_alpha
     heads = len(model.iti_directions)
     points = sweep(model, tokenizer, tasks, [heads], [alpha / 2, alpha], [model.iti_scope], sandbox)
     assert [point.alpha for point in points] == [0.0, alpha / 2, alpha]

@@ -499,12 +499,15 @@ def test_directions_set_before_the_weights_steer_them(base, directions, ids):
         assert_close(logits(model.eval(), ids), logits(base, ids))
 
 
-def test_weights_that_were_trained_are_steered_as_their_own_copy(steered, ids, tmp_path):
+def test_a_checkpoint_loaded_back_after_training_is_steered_as_its_own_copy(steered, ids, tmp_path):
     """Nothing of the steering depends on W_O, so none of it is left from the weights before."""
     optimizer = torch.optim.SGD(steered.parameters(), lr=1e-2)
-    for _ in range(3):
+    for step in range(4):
         steered(ids, labels=ids).loss.backward()
         optimizer.step()
+        if step == 1:
+            best = copy.deepcopy(steered.state_dict())
+    steered.load_state_dict(best)
     steered.config.base_model_name_or_path = None
     steered.save_pretrained(tmp_path)
     assert torch.equal(logits(ITILlamaForCausalLM.from_pretrained(tmp_path), ids), logits(steered, ids))

@@ -282,6 +282,32 @@ def test_tensor_parallel_processes_compute_the_same_shift(base_dir, base, direct
         assert_close(torch.load(tmp_path / f"{rank}.pt"), reference)
 
 
+def test_weights_that_reach_a_rank_after_its_directions_are_steered(adapter_dir, base, directions, ids, tmp_path):
+    """As FSDP sends them where rank 0 alone has loaded them: none of the steering is made of weights."""
+    script = """
+        import sys, torch
+        from iti_llama import ITILlamaForCausalLM
+        torch.distributed.init_process_group("gloo")
+        rank = torch.distributed.get_rank()
+        model = ITILlamaForCausalLM.from_pretrained(sys.argv[1]).eval()
+        if rank == 1:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.fill_(1e8)
+        for tensor in (*model.parameters(), *model.buffers()):
+            torch.distributed.broadcast(tensor.detach(), 0)
+        with torch.no_grad():
+            torch.save(model(torch.load(sys.argv[2] + "/ids.pt")).logits, f"{sys.argv[2]}/{rank}.pt")
+        torch.distributed.barrier()
+    """
+    torch.save(ids, tmp_path / "ids.pt")
+    run_in_two(script, adapter_dir, tmp_path)
+    with hooks(base, directions, 1.5):
+        reference = logits(base, ids)
+    for rank in (0, 1):
+        assert_close(torch.load(tmp_path / f"{rank}.pt"), reference)
+
+
 # Without the package -------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
         return  # `patch_gguf` says what is wrong with it
     theirs = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     apart = 1.0 if theirs.shape != weight.shape else np.linalg.norm(theirs - weight) / np.linalg.norm(weight)
-    if apart > most:
+    if not apart <= most:  # NaN is not near
         raise ExportError(
             f"{into}: {name} is {apart:.0%} of its size away from that of {source.base_name}; expected a GGUF of that"
         )

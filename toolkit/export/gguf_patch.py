@@ -59,7 +59,14 @@ def patch_gguf(
         if bias_name(layer) in tensors:  # a base with biases of its own
             held = tensors[bias_name(layer)]
             biases[layer] = biases[layer] + gguf.quants.dequantize(held.data, held.tensor_type)
-    new = {bias_name(layer): bias.astype(np.float32) for layer, bias in sorted(biases.items())}
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        new = {bias_name(layer): bias.astype(np.float32) for layer, bias in sorted(biases.items())}
+    for tensor_name, bias in new.items():
+        if not np.isfinite(bias).all():
+            raise ExportError(
+                f"{into}: {tensor_name} would hold NaN or infinity; expected finite output projections, and an alpha "
+                f"of a usual size, not {behaviours[0].alpha:g}"
+            )
     with writing(out) as (part, _):
         writer = gguf.GGUFWriter(part, ARCHITECTURE, endianess=reader.endianess)
         if gguf.Keys.General.ALIGNMENT in reader.fields:
@@ -96,7 +103,10 @@ def read_gguf(path: Path):
         raise ExportError(f"{path}: no GGUF file, or not a whole one ({error})") from None
     if (architecture := known.get("general.architecture")) != ARCHITECTURE:
         raise ExportError(f"{path}: architecture is {architecture!r}; expected {ARCHITECTURE!r}")
-    if (parts := known.get("split.count", 1)) > 1:
+    parts = known.get("split.count", 1)
+    if not isinstance(parts, int):
+        raise ExportError(f"{path}: split.count is {parts!r}; expected a number")
+    if parts > 1:
         raise ExportError(
             f"{path}: is one of {parts} parts; expected one file: `llama-gguf-split --merge {path.name} WHOLE.gguf`"
         )
@@ -104,16 +114,20 @@ def read_gguf(path: Path):
 
 
 def _check_geometry(reader, directions: ITIDirections, into: Path) -> None:
-    def field(name: str, default=None):
-        value = reader.fields.get(f"{ARCHITECTURE}.{name}")
-        return default if value is None else value.contents()
+    def field(name: str) -> int | None:
+        entry = reader.fields.get(f"{ARCHITECTURE}.{name}")
+        value = None if entry is None else entry.contents()
+        if value is not None and not isinstance(value, int):
+            raise ExportError(f"{into}: {ARCHITECTURE}.{name} is {str(value)[:40]!r}; expected one number")
+        return value
 
-    heads, hidden = field("attention.head_count"), field("embedding_length")
-    geometry = {
-        "num_hidden_layers": field("block_count"),
-        "num_attention_heads": heads,
-        "head_dim": field("attention.key_length", hidden // heads if heads else None),
-    }
+    heads, head_dim = field("attention.head_count"), field("attention.key_length")
+    if head_dim is None:
+        hidden = field("embedding_length")
+        if hidden is None:
+            raise ExportError(f"{into}: has no {ARCHITECTURE}.embedding_length; expected a whole Llama")
+        head_dim = hidden // heads if heads else None
+    geometry = {"num_hidden_layers": field("block_count"), "num_attention_heads": heads, "head_dim": head_dim}
     for name, value in geometry.items():
         if value != getattr(directions, name):
             raise ExportError(

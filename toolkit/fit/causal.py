@@ -25,9 +25,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labelled_set import Example
+from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
 from ..foundation.tokenize import completion_ids, prompt_ids
 from .fitted_heads import Effects, Fit
-from .record_activations import by_length
 
 
 DIVERGENCE = 0.05
@@ -105,15 +105,24 @@ def _collate(rows: Sequence[BareRow], pad: int, scope: str) -> _Batch:
     return _Batch(ids, mask, (columns >= first).float(), predicts, ids[predicts[:, 0], predicts[:, 1] + 1])
 
 
-def _log_probabilities(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
-    """Of the next token at each position that predicts one, float32 [tokens, vocabulary]."""
+def _hidden(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
+    """The last hidden states at the positions that predict a completion's token, [tokens, hidden_size]."""
     device = model.get_input_embeddings().weight.device
     device = model.device if device.type == "meta" else device
     hidden = model.base_model(
         input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device), use_cache=False
     ).last_hidden_state
     at = batch.predicts.to(hidden.device)
-    return model.lm_head(hidden[at[:, 0], at[:, 1]]).float().log_softmax(-1)
+    return hidden[at[:, 0], at[:, 1]]
+
+
+def _slopes_by_hidden(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The derivative of the targets' summed log-probability by the hidden states [tokens, hidden_size] that predict
+    them. It is taken piece by piece, so that the logits of all tokens are never there at once."""
+    leaf = hidden.detach().requires_grad_()
+    for here, logs in next_token_logs(model, leaf):
+        logs.gather(1, targets[here].to(logs.device)[:, None]).sum().backward()
+    return leaf.grad
 
 
 def _of_rows(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
@@ -139,7 +148,7 @@ def derivatives(
     for parameter, _ in kept:
         parameter.requires_grad_(False)
     try:
-        for chosen in by_length(rows, batch_size):
+        for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model, kept="graph")):
             batch, leaves = _collate([rows[i] for i in chosen], pad, scope), {}
 
             def alphas(layer: int, x: torch.Tensor, leaves=leaves, batch=batch) -> torch.Tensor:
@@ -147,9 +156,9 @@ def derivatives(
                 return leaves[layer]
 
             with torch.enable_grad(), _shifted(model, offsets, alphas, batch.shifted):
-                said = _log_probabilities(model, batch)
-                total = said.gather(1, batch.targets.to(said.device)[:, None]).sum()
-                slopes = torch.autograd.grad(total, [leaves[layer] for layer in range(len(offsets))])
+                hidden = _hidden(model, batch)
+                upstream = _slopes_by_hidden(model, hidden, batch.targets)
+                slopes = torch.autograd.grad(hidden, [leaves[layer] for layer in range(len(offsets))], upstream)
             found[chosen] = torch.stack([slope.cpu() for slope in slopes], 1).flatten(1).double().numpy()
             progress(len(chosen))
     finally:
@@ -189,10 +198,9 @@ def measure_heads(
     the plain one, over the completion), in nats a completion: [heads] each."""
     per_layer = offsets.shape[1]
     gain, divergence = (np.empty((len(rows), len(heads))) for _ in range(2))
-    for chosen in by_length(rows, batch_size):
+    for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model)):
         batch = _collate([rows[i] for i in chosen], pad, scope)
-        plain = _log_probabilities(model, batch)
-        targets = batch.targets.to(plain.device)[:, None]
+        plain = _hidden(model, batch)
         for column, (head, alpha) in enumerate(zip(heads, alphas, strict=True)):
             strength = torch.zeros(1, per_layer)
             strength[0, head % per_layer] = alpha
@@ -201,10 +209,14 @@ def measure_heads(
                 return strength.to(x.device) if layer == head // per_layer else None
 
             with _shifted(model, offsets, of_layer, batch.shifted):
-                shifted = _log_probabilities(model, batch)
-            moved = (plain.exp() * (plain - shifted)).sum(-1)
-            gain[chosen, column] = _of_rows((shifted - plain).gather(1, targets)[:, 0], batch).cpu()
-            divergence[chosen, column] = _of_rows(moved, batch).cpu()
+                shifted = _hidden(model, batch)
+            change, moved = torch.empty(2, len(batch.targets))
+            for here, (before, after) in next_token_logs(model, torch.stack([plain, shifted])):
+                targets = batch.targets[here].to(before.device)[:, None]
+                change[here] = (after - before).gather(1, targets)[:, 0].cpu()
+                moved[here] = (before.exp() * (before - after)).sum(-1).cpu()
+            gain[chosen, column] = _of_rows(change, batch)
+            divergence[chosen, column] = _of_rows(moved, batch)
             progress(len(chosen))
     labels = np.array([row.label for row in rows])
     return (_signs(labels)[:, None] * gain).mean(0), divergence.mean(0)
@@ -235,7 +247,7 @@ def causal_effects(
             f"{len(over)} of {len(rows)} fitting texts are longer, with the whole completion, than the model's "
             f"{longest} tokens, and heads are ranked by whole completions: shorten them, or use --rank probe"
         )
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    pad = 0  # never read
     offsets = (found.sigma[:, None] * found.directions).float().reshape(layers, heads, -1)
     labels = np.array([row.label for row in rows])
     slopes = derivatives(model, rows, offsets, scope, pad, batch_size, progress)

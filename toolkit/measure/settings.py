@@ -1,5 +1,6 @@
 """What is measured, and over which strengths one is chosen. Light: the command line builds its options from it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,12 +42,15 @@ class Grid:
     )
 
     def __post_init__(self):
-        if self.alphas is not None and any(not alpha > 0 for alpha in self.alphas):
+        if self.alphas is not None and not all(0 < alpha < math.inf for alpha in self.alphas):
             raise ValueError(
                 f"alphas are {list(self.alphas)}; expected positive numbers, each is tried with both signs"
             )
         for scope in self.scopes:
             check_fields({"iti_scope": scope})
+        for name in ("guard", "kl_guard", "perplexity_guard", "kl_budget"):
+            if (value := getattr(self, name)) is not None and math.isnan(value):
+                raise ValueError(f"{name} is {value}; expected a number")
         if self.kl_budget is not None and len(self.top_ks or (0,)) * len(self.scopes) > 1:
             raise ValueError("a KL budget finds one alpha; give it one K and one scope")
 

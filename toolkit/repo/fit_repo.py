@@ -102,6 +102,7 @@ def fit_repo(
         steered = SteeredRepo.open(out)
         steered.check_addition(name, overwrite)
     policy, fitting, workers = Policy.parse(settings.policy), settings.fitting, processes()
+    policy.check(examples)
     base = os.fspath(settings.base)
     is_dir = os.path.isdir(base)
     base_name = settings.base_name or (Path(base).resolve().name if is_dir else base)
