@@ -16,8 +16,8 @@ from iti_llama.toolkit.fit.causal import (
     by_cause,
     causal_effects,
     derivatives,
-    exactly,
     first_order,
+    measure_heads,
 )
 from iti_llama.toolkit.fit.fit_directions import fit
 from iti_llama.toolkit.fit.positions import Policy
@@ -82,7 +82,7 @@ def test_derivatives_are_those_of_finite_differences_by_a_hook(taught_dir, offse
 def test_exact_effects_are_those_of_a_hook(taught_dir, offsets):
     model = ITILlamaForCausalLM.from_base(taught_dir, None).eval()
     rows, heads, alphas = bare_rows(two_ways(4), tiny_tokenizer()), [1, 6, 11], [0.5, 1.0, 2.0]
-    gain, divergence = exactly(model, rows, offsets, heads, alphas, "all", pad=0, batch_size=3)
+    gain, divergence = measure_heads(model, rows, offsets, heads, alphas, "all", pad=0, batch_size=3)
     model.double()
     for column, (head, alpha) in enumerate(zip(heads, alphas, strict=True)):
         moved, kl = {0: [], 1: []}, []

@@ -13,7 +13,7 @@ from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.intervals import Estimate
 from iti_llama.toolkit.measure.bundled_tasks import corpus_set
-from iti_llama.toolkit.measure.checks import controllability, phrased, robustness, utility
+from iti_llama.toolkit.measure.checks import controllability, rephrase_tasks, robustness, utility
 from iti_llama.toolkit.measure.divergence import Divergence
 from iti_llama.toolkit.measure.evaluate import Answers
 from iti_llama.toolkit.measure.grade import Grade
@@ -134,7 +134,7 @@ def test_phrasings_stand_where_the_writer_s_own_words_begin():
         for label, text in ((0, "x"), (1, "y"))
     ]
     own = labelled_set("s", rows, pairs=True)
-    assert [other.prompt_of(own.tasks[0]) for _, other in phrased(own)] == [
+    assert [other.prompt_of(own.tasks[0]) for _, other in rephrase_tasks(own)] == [
         "<user>\nsay 1\n",
         "<user>Next:\n\nsay 1\n",
         "<user>---\nsay 1\n",
@@ -145,7 +145,7 @@ def test_phrasings_stand_where_the_writer_s_own_words_begin():
 def test_the_phrasings_of_the_bundled_tasks_say_the_same_in_other_words():
     own = corpus_set("test", 40)
     for task in own.tasks:
-        *prompts, other = [other.prompt_of(task) for _, other in phrased(own)]
+        *prompts, other = [other.prompt_of(task) for _, other in rephrase_tasks(own)]
         assert len({task.prompt, *prompts, other}) == 6
         for prompt in prompts:
             assert task.docstring.rstrip(".?").lower() in prompt.lower() and prompt.endswith('"""\n    ')

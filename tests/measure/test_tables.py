@@ -9,7 +9,7 @@ from reference import tiny_tokenizer
 
 from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.conditions import Condition, standard_conditions
-from iti_llama.toolkit.measure.evaluate import Answers, Measured, divergence_of, evaluate, measure
+from iti_llama.toolkit.measure.evaluate import Answers, ConditionResult, divergence_of, evaluate, measure
 from iti_llama.toolkit.measure.grade import Grade
 from iti_llama.toolkit.measure.summary import Summary, summary_table
 from iti_llama.toolkit.measure.tables import divergence_table, evaluation_table, summarise
@@ -80,6 +80,6 @@ def test_a_target_with_a_bar_does_not_make_columns_of_the_full_table(of_pairs):
     tasks, _, _, _ = of_pairs
     grades = [Grade(True, "", True)] * len(tasks)
     answers = Answers("plain", 1, ["a"] * len(tasks), grades)
-    row: Measured = measure(Condition("plain"), answers, answers, tasks)
+    row: ConditionResult = measure(Condition("plain"), answers, answers, tasks)
     lines = evaluation_table([row], "matches a|b", sound="intact").splitlines()
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1

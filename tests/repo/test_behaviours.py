@@ -1,5 +1,6 @@
 """Several behaviours in a repo on disk: fitted into it, told, published, exported as a mix, measured beside plain."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -18,7 +19,7 @@ from iti_llama.toolkit.cli.info import info
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
-from iti_llama.toolkit.export.vllm_plugin import adapters, mix_of, mixed
+from iti_llama.toolkit.export.vllm_plugin import mix_adapters, parse_mix, read_adapters
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
@@ -55,7 +56,8 @@ def test_a_behaviour_is_fitted_into_a_repo_that_keeps_what_it_has(taught_dir, tm
     fit_into(taught_dir, out, name="other", alpha=-2.0)
     assert (out / "iti_directions.safetensors").read_bytes() == before
     config = json.loads((out / "config.json").read_text())
-    entry = {"file": "iti_directions.other.safetensors", "alpha": -2.0, "top_k": None}
+    digest = hashlib.sha256((out / "iti_directions.other.safetensors").read_bytes()).hexdigest()
+    entry = {"file": "iti_directions.other.safetensors", "alpha": -2.0, "top_k": None, "sha256": digest}
     assert config["iti_behaviours"] == {"other": entry} and config["iti_alpha"] == 0.5
     assert ITILlamaForCausalLM.from_pretrained(out).iti_strengths == {"default": 0.5, "other": -2.0}
     card = (out / "README.md").read_text()
@@ -65,7 +67,7 @@ def test_a_behaviour_is_fitted_into_a_repo_that_keeps_what_it_has(taught_dir, tm
 
 def test_where_it_cannot_be_fitted_nothing_is_changed(taught_dir, base_dir, tmp_path):
     out = tmp_path / "repo"
-    with pytest.raises(FileNotFoundError, match="no config.json"):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
         fit_into(taught_dir, out, name="other")
     fit_into(taught_dir, out)
     fit_into(taught_dir, out, name="other")
@@ -179,13 +181,13 @@ def test_vllm_adapters_mix_by_name(tmp_path):
     model.save_pretrained(second)
     for name, folder in (("one", first), ("two", second)):
         export(folder, "vllm", tmp_path / name)
-    known = adapters(f"one={tmp_path / 'one'},two={tmp_path / 'two'}")
-    assert mix_of("one@0.8+two@-0.3", known, False) == [(tmp_path / "one", 0.8), (tmp_path / "two", -0.3)]
-    assert mix_of("one@+0.8", known, False) == [(tmp_path / "one", 0.8)]
-    assert mix_of("one@1e+0+two@+.5", known, False) == [(tmp_path / "one", 1.0), (tmp_path / "two", 0.5)]
+    known = read_adapters(f"one={tmp_path / 'one'},two={tmp_path / 'two'}")
+    assert parse_mix("one@0.8+two@-0.3", known, False) == [(tmp_path / "one", 0.8), (tmp_path / "two", -0.3)]
+    assert parse_mix("one@+0.8", known, False) == [(tmp_path / "one", 0.8)]
+    assert parse_mix("one@1e+0+two@+.5", known, False) == [(tmp_path / "one", 1.0), (tmp_path / "two", 0.5)]
     for wrong in ("one@0.8+", "one@0.8+two", "one@0.8+three@1", "one@0.5+one@0.5", "one@0.8+two@nan", "+one@1"):
-        assert mix_of(wrong, known, False) is None
-    made = mixed(mix_of("one@0.8+two@-0.3", known, False), tmp_path / "mix")
+        assert parse_mix(wrong, known, False) is None
+    made = mix_adapters(parse_mix("one@0.8+two@-0.3", known, False), tmp_path / "mix")
     tensors, config = (
         load_file(made / "adapter_model.safetensors"),
         json.loads((made / "adapter_config.json").read_text()),

@@ -99,10 +99,11 @@ def test_a_killed_sweep_of_a_repo_goes_on_and_applies_the_same(swept, fitted, tm
 
 
 def test_a_choice_is_written_into_the_config(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"iti_alpha": 1.0, "iti_scope": "all", "other": 5}))
+    before = {"model_type": "iti_llama", "iti_alpha": 1.0, "iti_scope": "all", "other": 5}
+    (tmp_path / "config.json").write_text(json.dumps(before))
     chosen = Point(4, 0.8, "generated", *[ALL_RIGHT] * 3, 0.0, 0.0, 1.0)
     write_choice(tmp_path, chosen, heads=8)
     fields = json.loads((tmp_path / "config.json").read_text())
-    assert fields == {"iti_alpha": 0.8, "iti_scope": "generated", "iti_top_k": 4, "other": 5}
+    assert fields == before | {"iti_alpha": 0.8, "iti_scope": "generated", "iti_top_k": 4}
     write_choice(tmp_path, chosen, heads=4)
     assert json.loads((tmp_path / "config.json").read_text())["iti_top_k"] is None

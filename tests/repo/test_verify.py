@@ -36,7 +36,7 @@ def clean(folder):
 def test_a_repo_of_ours_is_found_to_be_ours(clean, form):
     found = verify(str(clean))
     assert found.problems == ()
-    assert {file.status for file in found.code} == {"ours"} and len(found.code) == 4
+    assert {file.status for file in found.code} == {"ours"} and len(found.code) == len(CODE)
     weights = "the weights are in the repo" if form == "self-contained" else "the weights come from meta/base"
     assert any(note.startswith(weights) for note in found.notes)
     assert any("trust_remote_code=True runs" in note for note in found.notes)

@@ -21,7 +21,7 @@ from .export import canary, export, serve
 from .fit import fit
 from .generate import generate
 from .info import info
-from .interrupt import followed
+from .interrupt import handle_interrupt
 from .lm_eval import lm_eval
 from .publish import convert, push, verify
 from .reproduce import reproduce
@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 
 
-def say_version(asked: bool) -> None:
-    if asked:
+def say_version(wanted: bool) -> None:
+    if wanted:
         print(f"iti-llama {__version__}")
         raise typer.Exit
 
@@ -61,7 +61,7 @@ for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export
 app.command("lm-eval")(lm_eval)
 for group in (app, dataset, reproduce):
     for registered in group.registered_commands:
-        registered.callback = followed(registered.callback)
+        registered.callback = handle_interrupt(registered.callback)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 
 

@@ -43,8 +43,8 @@ def pairs(
     if json_:
         print(json.dumps({"out": str(out), "rows": len(rows), "groups": groups, "behaviour": behaviour}))
         return
-    said = f"{out}: {len(rows)} rows, {groups} groups, half of label 1 ({behaviour})"
-    console.print(said, soft_wrap=True, markup=False)
+    summary = f"{out}: {len(rows)} rows, {groups} groups, half of label 1 ({behaviour})"
+    console.print(summary, soft_wrap=True, markup=False)
     say_next(FIT.format(data=out))
 
 

@@ -54,7 +54,7 @@ def evaluate(
     """Run tasks plain, steered, at minus alpha, along random directions and, where they can be, asked in words; print
     rates with intervals."""
     from ..foundation.sandbox import LateSandbox
-    from ..measure.checks import phrased
+    from ..measure.checks import rephrase_tasks
     from ..measure.conditions import standard_conditions
     from ..measure.measure_steering import measure_steering
     from ..measure.summary import Summary, checks_table, summary_table
@@ -74,7 +74,7 @@ def evaluate(
         tasks = find_tasks(request, "test", tokenizer, sandbox, advance, source, stronger)
     conditions = standard_conditions(model, settings.alpha, asked=tasks.asked is not None)
     rows = len(tasks) * settings.samples * len(conditions)
-    rows += sum(2 * len(phrasing) for _, phrasing in phrased(tasks)) if settings.checks else 0
+    rows += sum(2 * len(phrasing) for _, phrasing in rephrase_tasks(tasks)) if settings.checks else 0
     rows += sum(map(len, tasks.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
         measured = measure_steering(
@@ -118,8 +118,10 @@ def evaluate(
     elif Path(folder).resolve() == ROOT:
         say_next("a behaviour of your own: iti-llama run DATA --base BASE --out REPO")
     else:
-        own = out is not None and out.resolve() == Path(folder).resolve()
-        say_next(f"iti-llama push {repo} OWNER/NAME" if own else f"the same with --out {repo}: its card says so, too")
+        into_repo = out is not None and out.resolve() == Path(folder).resolve()
+        say_next(
+            f"iti-llama push {repo} OWNER/NAME" if into_repo else f"the same with --out {repo}: its card says so, too"
+        )
 
 
 def short_table(measured, tasks) -> Table:
@@ -129,20 +131,20 @@ def short_table(measured, tasks) -> Table:
     for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "KL", "n"):
         table.add_column(title, overflow="fold")
     for row in measured.rows:
-        own = measured.divergence[texts].get(row.condition)
+        moved = measured.divergence[texts].get(row.condition)
         cells = [row.condition, f"{row.alpha:g}", *([row.correct.percent()] if tasks.sound else [])]
-        table.add_row(*cells, row.target.percent(), f"{own.kl.mean:.3f}" if own else "", str(row.correct.n))
+        table.add_row(*cells, row.target.percent(), f"{moved.kl.mean:.3f}" if moved else "", str(row.correct.n))
     return table
 
 
-def short_summary(found: dict) -> Table:
+def short_summary(record: dict) -> Table:
     """The four rows that the card shows."""
     from ..measure.summary import Summary
 
-    table, sound = Table(padding=(0, 0)), found["sound"]
-    rows = list(map(Summary.from_dict, found["summary"]))
+    table, sound = Table(padding=(0, 0)), record["sound"]
+    rows = list(map(Summary.from_dict, record["summary"]))
     odds = ["log-odds, change"] if rows[0].odds_change else []
-    for title in ("", "alpha", *([sound] if sound else []), escape(found["target"]), *odds, "KL", "n"):
+    for title in ("", "alpha", *([sound] if sound else []), escape(record["target"]), *odds, "KL", "n"):
         table.add_column(title, overflow="fold")
     for row in rows:
         cells = [row.name, f"{row.alpha:g}", *([row.sound.percent()] if sound else []), row.target.percent()]
@@ -159,16 +161,16 @@ def choices(model, tokenizer, path: Path, n: int, alpha: float, primer: Path | N
     text = read_text(primer, "a text") if primer else ""
     with progress_bar(len(questions)) as advance:
         ask = partial(advance, "questions")
-        found = multiple_choice(model, tokenizer, questions, [alpha, -alpha], text, ask)
+        scores = multiple_choice(model, tokenizer, questions, [alpha, -alpha], text, ask)
     if json_:
         print(
-            json.dumps({"tasks": str(path), "n": len(questions), "choices": [asdict(one) for one in found]}, indent=1)
+            json.dumps({"tasks": str(path), "n": len(questions), "choices": [asdict(row) for row in scores]}, indent=1)
         )
         return
     table = Table(padding=(0, 0))
     for title in ("alpha", "MC1", "change, points", "MC2", "change, points", "n"):
         table.add_column(title, overflow="fold")
-    for one in found:
-        change = (one.mc1_change.points(), one.mc2_change.points()) if one is not found[0] else ("", "")
-        table.add_row(f"{one.alpha:g}", one.mc1.percent(), change[0], one.mc2.percent(), change[1], str(one.mc1.n))
+    for row in scores:
+        change = (row.mc1_change.points(), row.mc2_change.points()) if row is not scores[0] else ("", "")
+        table.add_row(f"{row.alpha:g}", row.mc1.percent(), change[0], row.mc2.percent(), change[1], str(row.mc1.n))
     console.print(table)

@@ -22,7 +22,7 @@ def expand_settings(**defaults: Any) -> Callable:
         for parameter in signature.parameters.values():
             if is_dataclass(parameter.annotation):
                 groups[parameter.name] = parameter.annotation
-                options |= {own.name: _option(own, defaults) for own in _settings(parameter.annotation)}
+                options |= {entry.name: _option(entry, defaults) for entry in _settings(parameter.annotation)}
             else:
                 options[parameter.name] = parameter
         ordered = sorted(options.values(), key=lambda option: option.default is not inspect.Parameter.empty)
@@ -45,37 +45,37 @@ def expand_settings(**defaults: Any) -> Callable:
 
 def option_type(settings: type, name: str) -> Any:
     """The annotation of an option that is a field of `settings`, for a command that has no more of them."""
-    return next(_option(own, {}).annotation for own in _settings(settings) if own.name == name)
+    return next(_option(entry, {}).annotation for entry in _settings(settings) if entry.name == name)
 
 
 def _settings(group: type) -> Iterator[Field]:
-    for own in fields(group):
-        if is_dataclass(own.type):
-            yield from _settings(own.type)
-        elif own.metadata:
-            yield own
+    for entry in fields(group):
+        if is_dataclass(entry.type):
+            yield from _settings(entry.type)
+        elif entry.metadata:
+            yield entry
 
 
 def _make(group: type, given: dict[str, Any]) -> Any:
-    values = {own.name: _make(own.type, given) for own in fields(group) if is_dataclass(own.type)}
-    values |= {own.name: _value(own, given[own.name]) for own in fields(group) if own.metadata}
+    values = {entry.name: _make(entry.type, given) for entry in fields(group) if is_dataclass(entry.type)}
+    values |= {entry.name: _value(entry, given[entry.name]) for entry in fields(group) if entry.metadata}
     return group(**values)
 
 
-def _kinds(own: Field) -> tuple[list[type], bool, bool]:
+def _kinds(entry: Field) -> tuple[list[type], bool, bool]:
     """The types that a field may have; whether it is a sequence of them; whether it may be None."""
-    kinds = list(get_args(own.type)) if isinstance(own.type, UnionType) else [own.type]
+    kinds = list(get_args(entry.type)) if isinstance(entry.type, UnionType) else [entry.type]
     optional = type(None) in kinds
     kinds = [kind for kind in kinds if kind is not type(None)]
     many = get_origin(kinds[0]) is not None
     return list(get_args(kinds[0])) if many else kinds, many, optional
 
 
-def _option(own: Field, defaults: dict[str, Any]) -> inspect.Parameter:
-    how = dict(own.metadata)
+def _option(entry: Field, defaults: dict[str, Any]) -> inspect.Parameter:
+    how = dict(entry.metadata)
     words, flags, argument = how.pop("words", {}), how.pop("flags", ()), how.pop("argument", False)
-    kinds, many, optional = _kinds(own)
-    default = defaults.get(own.name, inspect.Parameter.empty if own.default is MISSING else own.default)
+    kinds, many, optional = _kinds(entry)
+    default = defaults.get(entry.name, inspect.Parameter.empty if entry.default is MISSING else entry.default)
     kind = kinds[0] if len(kinds) == 1 else str  # str or a path
     if words or many:
         kind = str
@@ -83,17 +83,19 @@ def _option(own: Field, defaults: dict[str, Any]) -> inspect.Parameter:
         default = word or (",".join(map(str, default)) if many and default is not None else default)
         default = str(default) if default is not None else None
     if kind is bool and not flags:
-        name = f"--{own.name.replace('_', '-')}"
+        name = f"--{entry.name.replace('_', '-')}"
         flags = (f"{name}/{name.replace('--', '--no-', 1)}",) if default else (name,)
     kind = kind | None if optional and default is None else kind
     annotation = Annotated[kind, typer.Argument(**how) if argument else typer.Option(*flags, **how)]
-    return inspect.Parameter(own.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+    return inspect.Parameter(
+        entry.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation
+    )
 
 
-def _value(own: Field, text: Any) -> Any:
+def _value(entry: Field, text: Any) -> Any:
     """What an option's text stands for. Raises `ValueError`, naming the option, if it is none."""
-    (kind, *_), many, _ = _kinds(own)
-    words = own.metadata.get("words", {})
+    (kind, *_), many, _ = _kinds(entry)
+    words = entry.metadata.get("words", {})
     if text is None or not (words or many):
         return text
     if text in words:
@@ -103,4 +105,4 @@ def _value(own: Field, text: Any) -> Any:
     except ValueError:
         wanted = "numbers separated by commas" if many else "a number"
         expected = ", or ".join([wanted, *words])
-        raise ValueError(f"--{own.name.replace('_', '-')} is {text!r}; expected {expected}") from None
+        raise ValueError(f"--{entry.name.replace('_', '-')} is {text!r}; expected {expected}") from None

@@ -57,15 +57,15 @@ def export(
     source = one_repo(repo, model)
     with progress_bar() as advance:
         step = partial(advance, rows=None)
-        canary, said = export_repo(
+        canary, notes = export_repo(
             source, to, out, alpha=alpha, top_k=top_k, scope=scope, name=name, into=into, quantisation=quantisation,
             prompts=canary_prompt or (), revision=revision, with_canary=with_canary,
             progress=step, **placement.kwargs,
         )  # fmt: skip
     if json_:
-        print(json.dumps({"out": str(out), "to": to, "said": said, "canary": canary and asdict(canary)}))
+        print(json.dumps({"out": str(out), "to": to, "said": notes, "canary": canary and asdict(canary)}))
         return
-    for line in said:
+    for line in notes:
         console.print(f"[yellow]note:[/yellow] {escape(line)}", soft_wrap=True, highlight=False)
     console.print(f"{to}: written to {out}", soft_wrap=True, highlight=False)
     if canary is not None:
@@ -99,18 +99,18 @@ def canary(
     place = Path(where)
     if canary_file is None and url:
         raise ValueError(f"--canary is missing: which {FILE} is {where} asked with?")
-    found = read_canary(canary_file or (place if place.is_dir() else place.parent) / FILE)
+    held = read_canary(canary_file or (place if place.is_dir() else place.parent) / FILE)
     if url:
-        answer = ask_server(where, model)(found)
+        answer = ask_server(where, model)(held)
     else:
         from ..export.forms import load_form
 
         files = sorted(place.glob("*.gguf")) if place.is_dir() and not (place / "config.json").is_file() else []
         form = load_form(files[0] if files else where, base, **placement.kwargs)
-        answer = form.continues(found.prompt_ids, len(found.steered.ids))
-    verdict = found.verdict(answer)
+        answer = form.continues(held.prompt_ids, len(held.steered.ids))
+    verdict = held.verdict(answer)
     if json_:
-        print(json.dumps({"verdict": verdict, "answer": answer, "canary": asdict(found)}))
+        print(json.dumps({"verdict": verdict, "answer": answer, "canary": asdict(held)}))
     else:
         console.print(f"[bold]{verdict}[/bold]", highlight=False)
         if verdict == "neither":
@@ -129,5 +129,5 @@ def serve(context: typer.Context, repo: RepoArgument = None, model: RepoOption =
     options = list(context.args)
     if repo is not None and repo.startswith("-"):  # one of the server's, where the model is an option
         options, repo = [repo, *options], None
-    found = one_repo(repo, model)
-    run_server(str(folder_of(found) or found), options)
+    name = one_repo(repo, model)
+    run_server(str(folder_of(name) or name), options)

@@ -46,7 +46,7 @@ KEPT: dict[str, Callable[[dict], str]] = {
 """What is kept of a command that was interrupted, and how to go on, from its arguments."""
 
 
-def followed(command: Callable) -> Callable:
+def handle_interrupt(command: Callable) -> Callable:
     """The command with `--quiet`, and with a word instead of a traceback at Ctrl-C (exit code 130)."""
     signature = inspect.signature(command)
 

@@ -47,28 +47,32 @@ def lm_eval(
 
     lm = ITILlamaLM(repo, revision=revision, **placement.kwargs, batch_size=batch_size)
     strengths = [0.0, lm.model.iti_alpha] if alphas is None else numbers(alphas, float, "--alphas")
-    found = evaluate_at(
+    results = evaluate_at(
         lm, tasks.split(","), strengths, include_path and str(include_path), num_fewshot=num_fewshot, limit=limit
     )
-    said = {
+    record = {
         "tasks": tasks,
         "limit": limit,
         "num_fewshot": num_fewshot,
-        "results": {f"{a:g}": r for a, r in found.items()},
+        "results": {f"{a:g}": r for a, r in results.items()},
     }
     if out is not None:
-        write_text(out, json.dumps(said, indent=1, default=str) + "\n")
+        write_text(out, json.dumps(record, indent=1, default=str) + "\n")
     if json_:
-        print(json.dumps(said, indent=1, default=str))
+        print(json.dumps(record, indent=1, default=str))
         return
     table = Table(padding=(0, 0))
-    for title in ("task", "metric", *(f"alpha {alpha:g}" for alpha in found)):
+    for title in ("task", "metric", *(f"alpha {alpha:g}" for alpha in results)):
         table.add_column(title, overflow="fold")
-    first = next(iter(found.values()))
+    first = next(iter(results.values()))
     for task, results in first.items():
         for key in (key for key, value in results.items() if isinstance(value, float) and "_stderr" not in key):
             name, _, kind = key.partition(",")
-            table.add_row(task, name, *(with_error(own[task], key, f"{name}_stderr,{kind}") for own in found.values()))
+            table.add_row(
+                task,
+                name,
+                *(with_error(of_alpha[task], key, f"{name}_stderr,{kind}") for of_alpha in results.values()),
+            )
     console.print(table)
     if out is None:
         say_next("the same with --out FILE.json, which keeps all that the harness says")

@@ -93,10 +93,10 @@ def one_repo(argument: str | None, option: str | None, default: str | None = Non
     """The repo, given as an argument or as an option, once. Raises `ValueError` if it is not."""
     if argument is not None and option is not None:
         raise ValueError(f"the model is given twice, {argument} and --model {option}; expected one")
-    found = argument or option or default
-    if found is None:
+    repo = argument or option or default
+    if repo is None:
         raise ValueError("no model: give a Hub repo or a folder")
-    return found
+    return repo
 
 
 def ask_behaviour(behaviour: str | None, required: bool = False) -> str:
@@ -120,7 +120,7 @@ MASKS = {"--token": "TOKEN", "--out": "DIR", "--cache": "DIR"}
 
 def command_line() -> str:
     """The command that runs, for a record: paths by their last part, nothing secret."""
-    said, option = ["iti-llama"], ""
+    words, option = ["iti-llama"], ""
     for word in sys.argv[1:]:
         name, equals, value = word.partition("=")
         if equals and name.startswith("--"):
@@ -129,8 +129,8 @@ def command_line() -> str:
             option = word
         else:
             word, option = _recorded(option, word), ""
-        said.append(word)
-    return shlex.join(said)
+        words.append(word)
+    return shlex.join(words)
 
 
 def _recorded(option: str, word: str) -> str:

@@ -50,22 +50,22 @@ def convert(
     about = {key: value for key, value in about.items() if value}
     with progress_bar() as advance:
         advance("converting")
-        found = convert_source(
+        conversion = convert_source(
             source, base, out, site, alpha, scope, revision, base_revision, overwrite, about=about,
             progress=advance, **placement.kwargs,
         )  # fmt: skip
     if json_:
-        told = {
-            "heads": len(found.directions),
-            "site": found.directions.site,
-            "alpha": found.alpha,
-            "scope": found.scope,
+        record = {
+            "heads": len(conversion.directions),
+            "site": conversion.directions.site,
+            "alpha": conversion.alpha,
+            "scope": conversion.scope,
         }
-        print(json.dumps(told | {"said": found.said}))
+        print(json.dumps(record | {"said": conversion.said}))
         return
-    for line in found.said:
+    for line in conversion.said:
         console.print(escape(line), highlight=False)
-    console.print(f"{len(found.directions)} heads, written to {out}", highlight=False)
+    console.print(f"{len(conversion.directions)} heads, written to {out}", highlight=False)
     say_next(f"iti-llama info {out}, then iti-llama evaluate --repo {out} --tasks ... --target ...")
 
 
@@ -96,7 +96,7 @@ def push(
             f"{len(folders) + (model is not None)} folders; expected one: iti-llama push FOLDER OWNER/NAME"
         )
     folder = Path(model or folders[0])
-    found = push_folder(
+    pushed = push_folder(
         folder,
         repo,
         private=private,
@@ -107,14 +107,19 @@ def push(
         anyway=anyway,
     )
     if json_:
-        told = {"repo": found.repo, "commit": found.commit, "pull_request": found.pull_request, "files": found.files}
-        print(json.dumps(told))
+        record = {
+            "repo": pushed.repo,
+            "commit": pushed.commit,
+            "pull_request": pushed.pull_request,
+            "files": pushed.files,
+        }
+        print(json.dumps(record))
         return
-    console.print(f"{found.repo} at {found.commit}: {len(found.files)} files", highlight=False)
-    if found.pull_request:
-        console.print(found.pull_request, highlight=False)
+    console.print(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files", highlight=False)
+    if pushed.pull_request:
+        console.print(pushed.pull_request, highlight=False)
         return
-    say_next(f'AutoModelForCausalLM.from_pretrained("{found.repo}", trust_remote_code=True, device_map="auto")')
+    say_next(f'AutoModelForCausalLM.from_pretrained("{pushed.repo}", trust_remote_code=True, device_map="auto")')
 
 
 @expand_settings()
@@ -135,38 +140,38 @@ def verify(
 
     if other is not None:
         return compare_forms(one_repo(repo, model), other, base, json_, **placement.kwargs)
-    found = verify_repo(one_repo(repo, model), revision)
+    verdict = verify_repo(one_repo(repo, model), revision)
     if json_:
-        print(json.dumps(asdict(found), indent=1))
+        print(json.dumps(asdict(verdict), indent=1))
     else:
         words = {"ours": "this package's own", "changed": "[red]changed[/red]", "unknown": "[red]unknown[/red]"}
-        for file in found.code:
+        for file in verdict.code:
             console.print(
                 f"{file.sha256}  {escape(file.name)}  {words.get(file.status, file.status)}",
                 highlight=False,
                 soft_wrap=True,
             )
-        for note in found.notes:
+        for note in verdict.notes:
             console.print(escape(note), highlight=False, soft_wrap=True)
-        for problem in found.problems:
+        for problem in verdict.problems:
             console.print(f"[red]problem:[/red] {escape(problem)}", highlight=False, soft_wrap=True)
-        if not found.problems:
+        if not verdict.problems:
             console.print("no problems found")
-    if found.problems:
+    if verdict.problems:
         raise typer.Exit(2)
 
 
 def compare_forms(repo: str, other: str, base: str | None, json_: bool, **kwargs) -> None:
     from ..export.compare import compare
 
-    found = compare(repo, other, base, **kwargs)
+    difference = compare(repo, other, base, **kwargs)
     if json_:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(difference)))
         return
     rows = {
-        f"largest difference, {found.places} places": found.between,
-        "beside it: the steering (the repo, on and off)": found.steering,
-        "beside it: rounding (first, two attentions)": found.rounding,
+        f"largest difference, {difference.places} places": difference.between,
+        "beside it: the steering (the repo, on and off)": difference.steering,
+        "beside it: rounding (first, two attentions)": difference.rounding,
     }
     for name, value in rows.items():
         console.print(f"{name}: {'not known' if value is None else f'{value:.2g}'}", highlight=False)

@@ -58,28 +58,28 @@ def truthfulqa(
 
     check_alpha(alpha)
     questions = read_questions(data)[:n]
-    own = read_texts(texts) if texts else None
+    neutral = read_texts(texts) if texts else None
     before = read_text(primer, "a text") if primer else ""
     model, tokenizer = load_base(base, {"revision": revision} if revision else {}, **placement.kwargs)
     with progress_bar() as advance:
-        found = again(
-            model, tokenizer, questions, out, top_k=top_k, alpha=alpha, primer=before, texts=own, base=base,
+        result = again(
+            model, tokenizer, questions, out, top_k=top_k, alpha=alpha, primer=before, texts=neutral, base=base,
             batch_size=batch_size, seed=seed, progress=advance,
         )  # fmt: skip
     if json_:
-        print(json.dumps(found.to_dict(), indent=1))
+        print(json.dumps(result.to_dict(), indent=1))
         return
     table = Table(padding=(0, 0))
     for title in ("", "MC1", "MC2", "CE", "KL"):
         table.add_column(title, overflow="fold")
-    for row in comparison(found, Path(base).name):
+    for row in comparison(result, Path(base).name):
         table.add_row(*map(escape, row))
     console.print(table)
-    best = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds)
+    best = ", ".join(f"{fold.accuracy:.1%}" for fold in result.folds)
     console.print(
-        f"{found.questions} questions, {found.top_k} heads, alpha {found.alpha:g}; in brackets 95% intervals, "
+        f"{result.questions} questions, {result.top_k} heads, alpha {result.alpha:g}; in brackets 95% intervals, "
         f"bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: 83.3%). "
-        f"CE and KL of each fold on {found.texts}.",
+        f"CE and KL of each fold on {result.texts}.",
         highlight=False,
         markup=False,
     )

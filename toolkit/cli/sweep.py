@@ -86,8 +86,8 @@ def sweep(
         say_next("the same with other --alphas, or fit again: more groups, another --policy or --top-k")
         return
     best = choice.best
-    said = f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}"
-    console.print(said, soft_wrap=True, markup=False)
+    choice_line = f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}"
+    console.print(choice_line, soft_wrap=True, markup=False)
     if choice.confirmed:
         console.print(confirmed_table(choice.confirmed, others))
     say_next(f"iti-llama evaluate --repo {steered.repo} --checks --out {steered.repo}" if apply_ else AGAIN)

@@ -77,11 +77,11 @@ def read_canary(path: Path) -> Canary:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the {FILE} of an export")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("format") != "iti_canary 1":
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != "iti_canary 1":
             raise ValueError("another format")
-        ways = {name: Way(**found[name]) for name in ("plain", "steered")}
-        return Canary(**found | ways)
+        ways = {name: Way(**fields[name]) for name in ("plain", "steered")}
+        return Canary(**fields | ways)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no canary ({error}); expected format 'iti_canary 1'") from None
 
@@ -94,7 +94,7 @@ def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
     Raises:
         ExportError: if no prompt is answered otherwise when steered: then nothing could tell the two apart.
     """
-    device, found = model.get_input_embeddings().weight.device, []
+    device, candidates = model.get_input_embeddings().weight.device, []
     end = tokenizer.eos_token_id
     for prompt in dict.fromkeys((*prompts, *PROMPTS)):
         ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)["input_ids"].to(device)
@@ -112,22 +112,22 @@ def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
         at = next((i for i, (a, b) in enumerate(zip(*ways.values(), strict=False)) if a != b), None)
         if at is None:
             continue
-        tokens = {name: own[at] for name, own in ways.items()}
+        tokens = {name: ids_of_way[at] for name, ids_of_way in ways.items()}
         scores = {name: {other: float(logs[name][at][token]) for other, token in tokens.items()} for name in ways}
         margin = min(scores["plain"]["plain"] - scores["plain"]["steered"],
                      scores["steered"]["steered"] - scores["steered"]["plain"])  # fmt: skip
-        texts = {name: tokenizer.decode(own, skip_special_tokens=True) for name, own in ways.items()}
+        texts = {name: tokenizer.decode(ids_of_way, skip_special_tokens=True) for name, ids_of_way in ways.items()}
         if texts["plain"] != texts["steered"] and math.isfinite(margin):
             kinds = {name: Way(texts[name], ways[name], scores[name]) for name in ways}
             heads = len(model.iti_directions.top(model.iti_top_k))
-            one = Canary(prompt, ids[0].tolist(), model.iti_alpha, heads, at, kinds["plain"], kinds["steered"])
-            found.append((margin, one))
-    if not found:
+            canary = Canary(prompt, ids[0].tolist(), model.iti_alpha, heads, at, kinds["plain"], kinds["steered"])
+            candidates.append((margin, canary))
+    if not candidates:
         raise ExportError(
             f"alpha {model.iti_alpha:g} changes no greedy answer to any of the prompts, so nothing would tell a "
             "steered engine from a plain one: pass --canary-prompt with a prompt that it changes, or a larger --alpha"
         )
-    return max(found, key=lambda pair: pair[0])[1]
+    return max(candidates, key=lambda pair: pair[0])[1]
 
 
 def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[[Canary], str]:
@@ -146,7 +146,7 @@ def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[
             return json.load(reply)
 
     def ask(canary: Canary) -> str:
-        said, name = "", model
+        reason, name = "", model
         try:
             name = name or send("models")["data"][0]["id"]
         except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:
@@ -156,9 +156,9 @@ def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[
             try:
                 return send("completions", body)["choices"][0]["text"]
             except HTTPError as error:
-                said = f"{error.code}: {error.read()[:300].decode(errors='replace')}"
+                reason = f"{error.code}: {error.read()[:300].decode(errors='replace')}"
             except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:
-                said = f"{type(error).__name__}: {error}"
-        raise ConnectionError(f"{root}/completions: no completion ({said})")
+                reason = f"{type(error).__name__}: {error}"
+        raise ConnectionError(f"{root}/completions: no completion ({reason})")
 
     return ask

@@ -24,11 +24,11 @@ class Difference:
 
 def places(tokenizer, prompts: Sequence[str] = PROMPTS) -> list[list[int]]:
     """Each prompt, and its first half."""
-    found = []
+    cut = []
     for prompt in prompts:
         ids = tokenizer(prompt)["input_ids"]
-        found += [ids, ids[: max(1, len(ids) // 2)]]
-    return found
+        cut += [ids, ids[: max(1, len(ids) // 2)]]
+    return cut
 
 
 def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PROMPTS, **kwargs) -> Difference:
@@ -42,16 +42,16 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
     if known is None:
         raise ValueError(f"{a} and {b} are GGUF files, whose tokenizer is not read here; expected one folder")
     ids = places(known.tokenizer, prompts)
-    logs = [[form.next_token(one) for one in ids] for form in (first, second)]
+    logs = [[form.next_token(tokens) for tokens in ids] for form in (first, second)]
     if len(logs[0][0]) != len(logs[1][0]):
         raise ValueError(f"{a} has {len(logs[0][0])} tokens, {b} has {len(logs[1][0])}; expected as many")
     steering = rounding = None
-    for form, own in zip((first, second), logs, strict=True):
+    for form, of_form in zip((first, second), logs, strict=True):
         if steering is None and hasattr(getattr(form, "model", None), "iti_directions"):
-            steering = _largest(own, [form.next_token(one, iti_alpha=0.0) for one in ids])
+            steering = _largest(of_form, [form.next_token(tokens, iti_alpha=0.0) for tokens in ids])
     if isinstance(first, InTransformers):
         first.model.set_attn_implementation("eager")
-        rounding = _largest(logs[0], [first.next_token(one) for one in ids])
+        rounding = _largest(logs[0], [first.next_token(tokens) for tokens in ids])
     return Difference(_largest(*logs), steering, rounding, len(ids))
 
 

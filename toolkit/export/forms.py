@@ -70,21 +70,21 @@ class InLlamaCpp:
         self.server = xllamacpp.Server(params)
 
     def _ask(self, **body) -> dict:
-        found = self.server.handle_completions({"temperature": 0, "cache_prompt": False, **body})
-        found = json.loads(found) if isinstance(found, str) else found
-        if "choices" not in found:
-            raise ExportError(f"llama.cpp: {found}")
-        return found["choices"][0]
+        reply = self.server.handle_completions({"temperature": 0, "cache_prompt": False, **body})
+        reply = json.loads(reply) if isinstance(reply, str) else reply
+        if "choices" not in reply:
+            raise ExportError(f"llama.cpp: {reply}")
+        return reply["choices"][0]
 
     def continues(self, ids: Sequence[int], tokens: int) -> str:
         return self._ask(prompt=list(ids), n_predict=tokens)["text"]
 
     def next_token(self, ids: Sequence[int]) -> np.ndarray:
         forced = [[self.forced, 100.0]]
-        found = self._ask(prompt=list(ids), n_predict=1, n_probs=self.vocabulary, logit_bias=forced)
+        choice = self._ask(prompt=list(ids), n_predict=1, n_probs=self.vocabulary, logit_bias=forced)
         logs = np.full(self.vocabulary, -np.inf)
-        for one in found["logprobs"]["content"][0]["top_logprobs"]:
-            logs[one["id"]] = one["logprob"]
+        for entry in choice["logprobs"]["content"][0]["top_logprobs"]:
+            logs[entry["id"]] = entry["logprob"]
         return logs
 
 
@@ -111,12 +111,12 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     if not adapter.is_file():
         model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
         return InTransformers(model.eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=False))
-    said = json.loads(adapter.read_text(encoding="utf-8"))
-    if said["target_modules"] == ["iti"]:
+    adapter_config = json.loads(adapter.read_text(encoding="utf-8"))
+    if adapter_config["target_modules"] == ["iti"]:
         raise ExportError(
             f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/serve.md)"
         )
-    named = base or said["base_model_name_or_path"]
+    named = base or adapter_config["base_model_name_or_path"]
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named, **kwargs), path)

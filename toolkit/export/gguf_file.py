@@ -97,7 +97,7 @@ def export_gguf(
     config, kind = source.config(), kinds[quantisation]
     shifts = {layer: source.alpha * shift.numpy() for layer, shift in source.shifts().items()}
     head_dim = source.steered.default_directions.head_dim
-    with writing(out) as (part, said):
+    with writing(out) as (part, notes):
         writer = gguf.GGUFWriter(part, ARCHITECTURE)
         writer.add_name(f"{source.base_name}, {source.kind}")
         writer.add_context_length(config.max_position_embeddings)
@@ -120,20 +120,20 @@ def export_gguf(
         if rope.get("rope_type", rope.get("type")) == "linear":
             writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(rope["factor"])
-        said += _add_tokenizer(writer, source)
+        notes += _add_tokenizer(writer, source)
         divisors = rotary_divisors(source.base_config, head_dim)
         if divisors is not None:
             writer.add_tensor("rope_freqs.weight", divisors)
         many = sum(map(len, source.shards.values()))
         for number, (name, array) in enumerate(_arrays(source, shifts), 1):
             progress(f"tensor {min(number, many)} of {many}")
-            own = kind if array.ndim == 2 and array.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
-            if own == gguf.GGMLQuantizationType.F32:
+            stored_as = kind if array.ndim == 2 and array.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
+            if stored_as == gguf.GGMLQuantizationType.F32:
                 writer.add_tensor(name, array)
             else:
-                writer.add_tensor(name, gguf.quants.quantize(array, own), raw_dtype=own)
+                writer.add_tensor(name, gguf.quants.quantize(array, stored_as), raw_dtype=stored_as)
         finish(writer)
-    return said
+    return notes
 
 
 def _arrays(source: Source, shifts: dict[int, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -166,7 +166,7 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
     model = known["model"]
     if model.get("type") == "WordLevel":
         raise ExportError(f"{place / 'tokenizer.json'}: a WordLevel tokenizer, which llama.cpp does not have")
-    said, size = [], source.config().vocab_size
+    notes, size = [], source.config().vocab_size
     added = {token["id"]: token for token in known.get("added_tokens", ())}
     words = {index: word for word, index in model["vocab"].items()} | {i: t["content"] for i, t in added.items()}
     tokens = [words.get(index, f"[PAD{index}]") for index in range(size)]
@@ -186,7 +186,7 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
         if name is None:
             name = "gpt-2" if '"use_regex": true' in pattern and '"Split"' not in pattern else "default"
         if name == "default":
-            said.append(
+            notes.append(
                 "llama.cpp does not know how this tokenizer splits a text and splits it in its own way, so that "
                 "a text may become other tokens; token ids are understood as they are"
             )
@@ -200,15 +200,15 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
         ("eos", writer.add_eos_token_id),
         ("pad", writer.add_pad_token_id),
     ):
-        found = source.base_config.get(f"{key}_token_id")
-        found = found[0] if isinstance(found, list) else found
-        if isinstance(found, int) and 0 <= found < size:
-            add(found)
+        token = source.base_config.get(f"{key}_token_id")
+        token = token[0] if isinstance(token, list) else token
+        if isinstance(token, int) and 0 <= token < size:
+            add(token)
     writer.add_add_bos_token(source.base_config.get("bos_token_id") is not None)
     template = _template(place)
     if template:
         writer.add_chat_template(template)
-    return said
+    return notes
 
 
 def _template(place: Path) -> str | None:

@@ -40,12 +40,12 @@ def checked(resolve):
     def resolve_and_check(handler, body: dict):
         from fastapi import HTTPException
 
-        found = resolve(handler, body)
+        resolved = resolve(handler, body)
         try:
-            check_strength(body, found[1], handler.generation_state._continuous_batching)
+            check_strength(body, resolved[1], handler.generation_state._continuous_batching)
         except ValueError as error:
             raise HTTPException(status_code=422, detail=str(error)) from None
-        return found
+        return resolved
 
     return resolve_and_check
 
@@ -57,8 +57,8 @@ def check_strength(body: dict, model, continuous: bool) -> None:
 
     if not isinstance(model, ITILlamaForCausalLM):
         return
-    asked = json.loads(body.get("generation_config") or "{}")
-    alpha = asked.get("iti_alpha", getattr(model.generation_config, "iti_alpha", None))
+    fields = json.loads(body.get("generation_config") or "{}")
+    alpha = fields.get("iti_alpha", getattr(model.generation_config, "iti_alpha", None))
     if alpha is None:
         return
     if continuous:

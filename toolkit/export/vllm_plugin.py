@@ -35,34 +35,34 @@ def register_resolver() -> None:
     LoRAResolverRegistry.register_resolver("iti", _resolver())
 
 
-def adapters(text: str) -> dict[str, Path]:
+def read_adapters(text: str) -> dict[str, Path]:
     """`NAME=FOLDER,...` as a dictionary.
 
     Raises:
         ValueError: if it is not so, or a folder holds no export.
     """
-    found = {}
+    folders = {}
     for part in filter(None, text.split(",")):
         name, equals, folder = part.partition("=")
         if not equals or not re.fullmatch(r"[\w.-]+", name) or not (Path(folder) / EXPORT).is_file():
             raise ValueError(f"ITI_ADAPTERS: {part!r}; expected NAME=FOLDER, a folder of `iti-llama export --to vllm`")
-        found[name] = Path(folder)
-    return found
+        folders[name] = Path(folder)
+    return folders
 
 
-def mix_of(model: str, known: dict[str, Path], any_strength: bool) -> list[tuple[Path, float]] | None:
+def parse_mix(model: str, known: dict[str, Path], any_strength: bool) -> list[tuple[Path, float]] | None:
     """The adapters and strengths that a model's name asks for, each once; None as `strength_of`."""
     parts = re.split(r"\+(?=[\w.-]*[A-Za-z_][\w.-]*@)", model)  # not the plus of a number
-    found = [strength_of(part, known, any_strength) for part in parts]
-    if any(part is None for part in found):
+    strengths = [parse_strength(part, known, any_strength) for part in parts]
+    if any(part is None for part in strengths):
         return None
-    if len({folder for folder, _ in found}) < len(found):
+    if len({folder for folder, _ in strengths}) < len(strengths):
         logger.warning("%s: names an adapter twice; expected each once", model)
         return None
-    return found
+    return strengths
 
 
-def strength_of(model: str, known: dict[str, Path], any_strength: bool) -> tuple[Path, float] | None:
+def parse_strength(model: str, known: dict[str, Path], any_strength: bool) -> tuple[Path, float] | None:
     """The adapter and the strength that a part of a model's name asks for; None, with a line in the log, if it is none
     of ours or not to be had. A number is written plainly: `0.8`, `-1`, `1e-2`; no `nan`, no `inf`, no spaces."""
     name, at, number = model.rpartition("@")
@@ -79,7 +79,7 @@ def strength_of(model: str, known: dict[str, Path], any_strength: bool) -> tuple
     return known[name], strength
 
 
-def at_strength(folder: Path, strength: float, out: Path) -> Path:
+def scale_adapter(folder: Path, strength: float, out: Path) -> Path:
     """The adapter at a strength: its LoRA's alpha, which scales the shift at alpha 1; the weights are linked."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     out.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def at_strength(folder: Path, strength: float, out: Path) -> Path:
     return out
 
 
-def mixed(parts: list[tuple[Path, float]], out: Path) -> Path:
+def mix_adapters(parts: list[tuple[Path, float]], out: Path) -> Path:
     """Several adapters at their strengths as one, of rank 1: B is the sum, each scaled by its strength."""
     import torch
     from safetensors.torch import load_file, save_file
@@ -115,16 +115,16 @@ def _resolver():
 
     class ITIResolver(LoRAResolver):
         def __init__(self):
-            self.known = adapters(os.environ.get("ITI_ADAPTERS", ""))
+            self.known = read_adapters(os.environ.get("ITI_ADAPTERS", ""))
             self.any_strength = os.environ.get("ITI_ANY_STRENGTH") == "1"
             self.holder = tempfile.TemporaryDirectory(prefix="iti-strengths-")
 
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-            found = mix_of(lora_name, self.known, self.any_strength)
-            if found is None:
+            mix = parse_mix(lora_name, self.known, self.any_strength)
+            if mix is None:
                 return None
             place = Path(self.holder.name, lora_name)
-            folder = at_strength(*found[0], place) if len(found) == 1 else mixed(found, place)
+            folder = scale_adapter(*mix[0], place) if len(mix) == 1 else mix_adapters(mix, place)
             return LoRARequest(lora_name=lora_name, lora_int_id=abs(hash(lora_name)) or 1, lora_path=str(folder))
 
     return ITIResolver()

@@ -183,7 +183,7 @@ def first_order(slopes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def exactly(
+def measure_heads(
     model: PreTrainedModel,
     rows: Sequence[BareRow],
     offsets: torch.Tensor,
@@ -256,7 +256,7 @@ def causal_effects(
     checked = order[: max(found.top_k, min(2 * found.top_k, len(rows) // 8 - 1))]
     some = _some_pairs(rows, max(8, len(rows) // (len(checked) + 1)))
     alphas = np.minimum(np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-9)), MOST_SIGMAS)
-    gain, divergence = exactly(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
+    gain, divergence = measure_heads(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
     exact = np.minimum(quotient(gain, np.where(divergence > 1e-9, divergence, 0)), scores[checked])
     return Effects(scores, checked, exact, gain, divergence, alphas)
 

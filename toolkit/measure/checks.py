@@ -53,7 +53,7 @@ class Phrasing:
     lost: float
 
 
-def wanted(answers: Answers, pairs: bool) -> list[float]:
+def score_answers(answers: Answers, pairs: bool) -> list[float]:
     """What the checks want more of, of each answer: correct and in the target; of a pair, its log-odds."""
     if pairs:
         return [grade.measures[LOG_ODDS] for grade in answers.grades]
@@ -64,28 +64,32 @@ def controllability(answers: dict[str, Answers], task_set: TaskSet, supported: b
     """Whether the interval of the steered share lies above plain's and above that of every draw of random directions;
     of pairs, whether the log-odds gain on each, pair by pair. Of directions that their own fit does not support it
     fails: such a direction is chance, and may point the right way by chance."""
-    check = _controls(answers, task_set)
+    check = _beats_chance(answers, task_set)
     if supported:
         return check
     why = "no head reads the labels better than shuffled ones (the fit's permutation test)"
     return Check(check.name, False, f"{why}; {check.why}")
 
 
-def _controls(answers: dict[str, Answers], task_set: TaskSet) -> Check:
+def _beats_chance(answers: dict[str, Answers], task_set: TaskSet) -> Check:
     steered = answers["steered"]
     groups = [task.group for task in task_set.tasks for _ in range(steered.samples)]
-    ours = wanted(steered, task_set.pairs)
-    others = {name: wanted(own, task_set.pairs) for name, own in answers.items() if name.startswith(("plain", "rand"))}
+    ours = score_answers(steered, task_set.pairs)
+    others = {
+        name: score_answers(share, task_set.pairs)
+        for name, share in answers.items()
+        if name.startswith(("plain", "rand"))
+    }
     if task_set.pairs:
         gains = {name: paired(ours, values, groups) for name, values in others.items()}
         least = min(gains, key=lambda name: gains[name].low)
         why = f"log-odds {gains[least].plain()} nats above {least}, the nearest"
         return Check("controllability", bool(gains[least].low > 0), why)
-    own, shares = estimate(ours, groups), {name: estimate(values, groups) for name, values in others.items()}
+    share, shares = estimate(ours, groups), {name: estimate(values, groups) for name, values in others.items()}
     best = max(shares, key=lambda name: shares[name].high)
     what = "correct and " if task_set.sound == "correct" else ""
-    why = f"{what}in the target: {own.percent()}, against {shares[best].percent()} of {best}, the nearest"
-    return Check("controllability", bool(own.low > shares[best].high), why)
+    why = f"{what}in the target: {share.percent()}, against {shares[best].percent()} of {best}, the nearest"
+    return Check("controllability", bool(share.low > shares[best].high), why)
 
 
 def utility(
@@ -109,7 +113,7 @@ def utility(
     return Check("utility", bool(right), why)
 
 
-def phrased(task_set: TaskSet) -> list[tuple[str, TaskSet]]:
+def rephrase_tasks(task_set: TaskSet) -> list[tuple[str, TaskSet]]:
     """The task set in four other phrasings, and in other words where there are such."""
     ways = task_set.phrasings or tuple(
         (repr(before), lambda task, before=before: with_header(task, before)) for before in PHRASINGS
@@ -135,31 +139,31 @@ def robustness(
     """Whether the steering gains on plain in each of four phrasings, and in other words where the tasks have
     paraphrases, at temperature 0.8, and loses no more than `guard` of the correct answers over all of them. Plain and
     steered answers of a task are rows of one batch."""
-    store, found = store or SavedCompletions(None, {}), []
-    for number, (name, own) in enumerate(phrased(task_set)):
+    store, phrasings = store or SavedCompletions(None, {}), []
+    for number, (name, rephrased) in enumerate(rephrase_tasks(task_set)):
         answers = {}
-        tasks = own.tasks
+        tasks = rephrased.tasks
         half = max(1, batch_size // 2)
         for at in range(0, len(tasks), half):
             batch = list(range(at, min(at + half, len(tasks))))
             if any(store.get(f"{name}, {strength:g}", i, 0) is None for i in batch for strength in (0.0, alpha)):
                 torch.manual_seed(1_000_003 * seed + 1009 * number + at)
-                sampling = {} if own.pairs else {"do_sample": True, "temperature": TEMPERATURE}
+                sampling = {} if rephrased.pairs else {"do_sample": True, "temperature": TEMPERATURE}
                 both = [tasks[i] for i in batch] * 2
                 alphas = [0.0] * len(batch) + [alpha] * len(batch)
                 texts = respond(
-                    model, tokenizer, own, both, [False] * len(both), alphas, batch_size=batch_size, **sampling
+                    model, tokenizer, rephrased, both, [False] * len(both), alphas, batch_size=batch_size, **sampling
                 )
                 keys = [(f"{name}, {strength:g}", i, 0) for strength in (0.0, alpha) for i in batch]
                 store.add([(*key, text) for key, text in zip(keys, texts, strict=True)])
             progress(2 * len(batch))
         for condition, strength in (("plain", 0.0), ("steered", alpha)):
             texts = [store.get(f"{name}, {strength:g}", i, 0) for i in range(len(tasks))]
-            answers[condition] = Answers(condition, 1, texts, own.grade(tasks, texts, sandbox))
+            answers[condition] = Answers(condition, 1, texts, rephrased.grade(tasks, texts, sandbox))
         groups = [task.group for task in tasks]
-        plain, steered = (wanted(answers[condition], own.pairs) for condition in ("plain", "steered"))
+        plain, steered = (score_answers(answers[condition], rephrased.pairs) for condition in ("plain", "steered"))
         lost = sum(answers["plain"].correct) - sum(answers["steered"].correct)
-        found.append(
+        phrasings.append(
             Phrasing(
                 name,
                 estimate(plain, groups),
@@ -168,13 +172,13 @@ def robustness(
                 lost / len(tasks),
             )
         )
-    worst = min(found, key=lambda one: one.change.low)
-    lost = sum(one.lost for one in found) / len(found)
+    worst = min(phrasings, key=lambda phrasing: phrasing.change.low)
+    lost = sum(phrasing.lost for phrasing in phrasings) / len(phrasings)
     unit = f"{worst.change.plain()} nats" if task_set.pairs else f"{worst.change.points()} points"
-    ways = f"{len(found)} phrasings"
+    ways = f"{len(phrasings)} phrasings"
     if task_set.paraphrase is not None:
-        ways = f"{len(found) - 1} phrasings and in other words,"
+        ways = f"{len(phrasings) - 1} phrasings and in other words,"
     why = f"gains at least {unit} in {ways} of {len(task_set.tasks[:TASKS])} tasks"
     if task_set.sound:
         why += f" at temperature {TEMPERATURE:g}; {task_set.sound}: {-100 * lost:+.1f} points over all"
-    return Check("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), found
+    return Check("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), phrasings

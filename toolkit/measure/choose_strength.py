@@ -11,7 +11,7 @@ from iti_llama import ITILlamaForCausalLM
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition
 from .divergence import Text
-from .evaluate import Measured, evaluate
+from .evaluate import ConditionResult, evaluate
 from .saved_completions import SavedCompletions
 from .settings import PAIRS_KL_GUARD, Grid
 from .sweep import Point, Rates, alpha_of_kl, beats_control, choose_point, control, even_grid, sweep
@@ -30,7 +30,7 @@ class Choice:
     best: Point | None
     why: str
     random: Sequence[Sequence[Rates]] = ()
-    confirmed: Sequence[Measured] = field(default=())
+    confirmed: Sequence[ConditionResult] = field(default=())
 
     def to_dict(self) -> dict:
         """As JSON types. Divergences have two digits: further ones differ between machines."""

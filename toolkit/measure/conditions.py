@@ -50,7 +50,7 @@ def standard_conditions(
 @contextmanager
 def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
     """Inside the block the model has the condition's directions; its own, with its K, are put back."""
-    own, top_k = model.iti_directions, model.iti_top_k
+    before, top_k = model.iti_directions, model.iti_top_k
     if condition.directions is None:
         yield
         return
@@ -59,5 +59,5 @@ def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
         model.set_iti_directions(condition.directions)
         yield
     finally:
-        model.set_iti_directions(own)
+        model.set_iti_directions(before)
         model.iti_top_k = top_k

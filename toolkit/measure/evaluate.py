@@ -35,11 +35,11 @@ class Answers:
 
     @property
     def correct(self) -> list[bool]:
-        return [one.correct for one in self.grades]
+        return [grade.correct for grade in self.grades]
 
     @property
     def target(self) -> list[float]:
-        return [one.target for one in self.grades]
+        return [grade.target for grade in self.grades]
 
     @property
     def degenerate(self) -> list[bool]:
@@ -54,7 +54,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ConditionResult:
     """One row of the result. Rates are shares of all completions; *_change is the paired difference to the plain
     condition. pass_at: {k: estimate}. target: the share that behaves as wanted. measures: means of the task set's own
     measures. lost: prompts solved when plain (by any sample) and not now; gained: the reverse. wrong_way: prompts
@@ -76,8 +76,8 @@ class Measured:
 
     def to_dict(self) -> dict:
         """As JSON types."""
-        found = asdict(self)
-        return found | {"pass_at": {str(k): value for k, value in found["pass_at"].items()}}
+        fields = asdict(self)
+        return fields | {"pass_at": {str(k): value for k, value in fields["pass_at"].items()}}
 
 
 def settings_of(
@@ -116,8 +116,8 @@ def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
 
 def prompts_hash(task_set: TaskSet) -> str:
     bare, asked = task_set.prompt_of, task_set.asked or (lambda task: None)
-    own = [(bare(task), asked(task), *(task.completions if task_set.pairs else ())) for task in task_set.tasks]
-    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
+    prompts = [(bare(task), asked(task), *(task.completions if task_set.pairs else ())) for task in task_set.tasks]
+    return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16]
 
 
 def answer(
@@ -168,7 +168,7 @@ def answer(
     return Answers(condition.name, samples, completions, task_set.grade(repeated, completions, sandbox))
 
 
-def measure(condition: Condition, answers: Answers, plain: Answers, task_set: TaskSet) -> Measured:
+def measure(condition: Condition, answers: Answers, plain: Answers, task_set: TaskSet) -> ConditionResult:
     n, tasks = answers.samples, task_set.tasks
     code = function_body if task_set.sound == "correct" else str
     by_task = [task.group for task in tasks]
@@ -180,7 +180,7 @@ def measure(condition: Condition, answers: Answers, plain: Answers, task_set: Ta
     def moved(before: list[float], after: list[float]) -> list[str]:
         return [t.prompt for t, b, a in zip(tasks, any_of(before), any_of(after), strict=True) if b and not a]
 
-    return Measured(
+    return ConditionResult(
         condition=condition.name,
         alpha=condition.alpha,
         correct=estimate(answers.correct, groups),
@@ -189,7 +189,7 @@ def measure(condition: Condition, answers: Answers, plain: Answers, task_set: Ta
         target=estimate(answers.target, groups),
         target_change=paired(answers.target, plain.target, groups),
         measures={
-            name: estimate([one.measures[name] for one in answers.grades], groups)
+            name: estimate([grade.measures[name] for grade in answers.grades], groups)
             for name in answers.grades[0].measures
         },
         degenerate=estimate(answers.degenerate, groups),
@@ -211,7 +211,7 @@ def evaluate(
     store: SavedCompletions | None = None,
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda condition, rows: None,
-) -> tuple[list[Measured], dict[str, Answers]]:
+) -> tuple[list[ConditionResult], dict[str, Answers]]:
     """Answer and measure. The first condition is what the others are compared with."""
     answers = {
         condition.name: answer(
@@ -232,11 +232,11 @@ def divergence_of(
     progress: Callable[[int], None] = lambda texts: None,
 ) -> dict[str, Divergence]:
     """The divergence of every condition that steers, by name, on held-out texts."""
-    found = {}
+    divergences = {}
     for condition in conditions:
         if condition.alpha != 0 and not condition.asked:
             with under(model, condition):
-                (found[condition.name],) = measure_divergence(
+                (divergences[condition.name],) = measure_divergence(
                     model, tokenizer, texts, [condition.alpha], progress=progress
                 )
-    return found
+    return divergences

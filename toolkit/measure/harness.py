@@ -114,12 +114,12 @@ def evaluate_at(
 ) -> dict[float, dict]:
     """{alpha: {task: {metric: value}}}: the harness's results at each strength, of one loaded model, whose own is put
     back. `kwargs` are those of `lm_eval.simple_evaluate`."""
-    manager, before, found = manager_of(tasks, include_path), lm.model.iti_alpha, {}
+    manager, before, results = manager_of(tasks, include_path), lm.model.iti_alpha, {}
     try:
         for alpha in alphas:
             lm.model.iti_alpha = alpha
             result = lm_eval.simple_evaluate(lm, tasks=list(tasks), task_manager=manager, **kwargs)
-            found[alpha] = result["results"]
+            results[alpha] = result["results"]
     finally:
         lm.model.iti_alpha = before
-    return found
+    return results

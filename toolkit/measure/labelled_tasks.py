@@ -46,14 +46,14 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     if prompts:
         texts["prompts"] = prompts
     tasks = []
-    for (prompt, group), own in by_prompt.items():
-        meta = (own[0] + own[1])[0].meta
+    for (prompt, group), of_label in by_prompt.items():
+        meta = (of_label[0] + of_label[1])[0].meta
         about = {key: meta[key] for key in ("shown", "shown_at", "paraphrase") if key in meta}
         task = LabelledTask(prompt, group, **about)
         if not pairs:
             tasks.append(task)
             continue
-        for wanted, other in zip(own[1], own[0], strict=False):
+        for wanted, other in zip(of_label[1], of_label[0], strict=False):
             tasks.append(replace(task, completions=(wanted.completion, other.completion)))
     if not tasks:
         raise ValueError(

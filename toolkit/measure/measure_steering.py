@@ -15,7 +15,7 @@ from .checks import Check, Phrasing, controllability, robustness, utility
 from .conditions import standard_conditions
 from .degenerate import degenerate
 from .divergence import Divergence
-from .evaluate import Answers, Measured, divergence_of, evaluate, settings_of
+from .evaluate import Answers, ConditionResult, divergence_of, evaluate, settings_of
 from .saved_completions import SavedCompletions
 from .settings import MeasureSettings
 from .tables import summarise
@@ -34,7 +34,7 @@ class Measurement:
     `checks`."""
 
     record: dict
-    rows: list[Measured]
+    rows: list[ConditionResult]
     answers: dict[str, Answers]
     divergence: dict[str, dict[str, Divergence]]
     checks: list[Check]

@@ -68,7 +68,7 @@ def score_tokens(
     """Score each completion after its prompt, both as token ids, at its own alpha. starts: the first shifted position
     of each row, whatever the model's scope; None shifts all. strengths_of: `iti_alpha` of a call from its rows'
     alphas; by default that of the default directions."""
-    device, found = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
+    device, scores = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
     lengths = [sum(map(len, row)) for row in tokens]
     for batch in batches_of(lengths, batch_size, tokens_a_batch(model)):
         length = lengths[batch[0]]
@@ -92,6 +92,6 @@ def score_tokens(
         totals = torch.zeros(len(batch)).index_add(0, row, values.cpu())
         unlikely = torch.zeros(len(batch)).index_add(0, row, (~likeliest).float().cpu())
         for index, value, missed in zip(batch, totals.tolist(), unlikely.tolist(), strict=True):
-            found[index] = Scored(value, not missed)
+            scores[index] = Scored(value, not missed)
         progress(len(batch))
-    return found
+    return scores

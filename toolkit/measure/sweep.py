@@ -76,7 +76,7 @@ class Point:
     def to_dict(self) -> dict:
         """As JSON types."""
         rates = {name: getattr(self, name) for name in ("at", "minus", "against")}
-        return asdict(self) | {name: own and own.to_dict() for name, own in rates.items()}
+        return asdict(self) | {name: held and held.to_dict() for name, held in rates.items()}
 
 
 def rates_of(
@@ -99,16 +99,16 @@ def rates_of(
     for at in range(0, len(order), at_once):
         units = [(index, i) for index in order[at : at + at_once] for i in range(len(conditions))]
         if any(store.get(keys[i], index, 0) is None for index, i in units):
-            own, asked, alphas = zip(*((tasks[index], *conditions[i]) for index, i in units), strict=True)
-            texts = respond(model, tokenizer, task_set, own, asked, alphas, batch_size)
+            of_rows, asked, alphas = zip(*((tasks[index], *conditions[i]) for index, i in units), strict=True)
+            texts = respond(model, tokenizer, task_set, of_rows, asked, alphas, batch_size)
             store.add([(keys[i], index, 0, text) for (index, i), text in zip(units, texts, strict=True)])
         progress(len(units))
     groups = [task.group for task in tasks]
-    found = []
+    rates = []
     for key in keys:
         grades = task_set.grade(tasks, [store.get(key, index, 0) for index in range(len(tasks))], sandbox)
         odds = tuple(g.measures[LOG_ODDS] for g in grades) if task_set.pairs else ()
-        found.append(
+        rates.append(
             Rates(
                 estimate([g.correct for g in grades], groups),
                 estimate([g.target for g in grades], groups),
@@ -117,7 +117,7 @@ def rates_of(
                 odds,
             )
         )
-    return found
+    return rates
 
 
 def sweep(
@@ -209,26 +209,28 @@ def control(
     before = (model.iti_top_k, model.iti_scope)
     try:
         model.iti_top_k, model.iti_scope = top_k, scope
-        used, found = model.iti_directions.top(top_k), []
+        used, draws_rates = model.iti_directions.top(top_k), []
         for draw in range(draws):
             with under(model, Condition("random", directions=random_directions(used, draw + 1))):
                 wanted = [(False, alpha) for alpha in both_signs(alphas)]
                 name = f"random {draw + 1}, {top_k} heads, scope {scope}"
-                found.append(rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name))
-        return found
+                draws_rates.append(
+                    rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
+                )
+        return draws_rates
     finally:
         model.iti_top_k, model.iti_scope = before
 
 
 def beats_control(
-    point: Point, alphas: Sequence[float], found: Sequence[Sequence[Rates]], groups: Sequence[str] = ()
+    point: Point, alphas: Sequence[float], random: Sequence[Sequence[Rates]], groups: Sequence[str] = ()
 ) -> bool:
     """Whether the point's share of correct answers in the target lies above every random draw's at its alpha, interval
     and all; of a set of pairs, in `groups`, whether its log-odds do, pair by pair."""
     at = 2 * list(alphas).index(point.alpha)
     if point.at.odds is not None:
-        return all(paired(point.at.odds_by_task, draw[at].odds_by_task, groups).low > 0 for draw in found)
-    return all(point.at.both.low > draw[at].both.high for draw in found)
+        return all(paired(point.at.odds_by_task, draw[at].odds_by_task, groups).low > 0 for draw in random)
+    return all(point.at.both.low > draw[at].both.high for draw in random)
 
 
 def alpha_of_kl(
@@ -269,8 +271,8 @@ def _largest(inside: Callable[[list[float]], list[bool]], largest: float, tolera
     low, high = 0.0, largest
     while high - low > tolerance * high and high >= 1e-6:
         tried = [low + (high - low) * part for part in ((0.2, 0.4, 0.6, 0.8) if low else (0.01, 0.05, 0.2, 0.5))]
-        found = inside(tried)
-        low = max([low, *(alpha for alpha, is_inside in zip(tried, found, strict=True) if is_inside)])
+        are_inside = inside(tried)
+        low = max([low, *(alpha for alpha, is_inside in zip(tried, are_inside, strict=True) if is_inside)])
         high = min([alpha for alpha in tried if alpha > low], default=high)
     return low
 

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 from ..foundation.intervals import Estimate, estimate, paired
 from .divergence import Divergence
-from .evaluate import Answers, Measured
+from .evaluate import Answers, ConditionResult
 from .labelled_tasks import LOG_ODDS
 from .summary import Summary
 from .tasks import TaskSet
 
 
 def evaluation_table(
-    rows: Sequence[Measured], target: str, divergence: dict[str, Divergence] | None = None, sound: str = "correct"
+    rows: Sequence[ConditionResult],
+    target: str,
+    divergence: dict[str, Divergence] | None = None,
+    sound: str = "correct",
 ) -> str:
     """The result as a table for a document, every column of it."""
     divergence = divergence or {}
@@ -22,12 +25,16 @@ def evaluation_table(
     heads += ["degenerate", "characters", "KL, nats a token", "KL, 95th percentile", "n"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        own = divergence.get(row.condition)
+        moved = divergence.get(row.condition)
         change = ("", "") if row is rows[0] else (row.correct_change.points(), row.target_change.points())
         cells = [row.condition, f"{row.alpha:g}", row.correct.percent(), change[0], row.target.percent(), change[1]]
         cells += [row.measures[name].plain() if name == LOG_ODDS else row.measures[name].percent() for name in names]
         cells += [row.degenerate.percent(), f"{row.characters.mean:.0f}"]
-        cells += [f"{own.kl.mean:.3f} [{own.kl.low:.3f}, {own.kl.high:.3f}]", f"{own.kl_95:.3f}"] if own else ["", ""]
+        cells += (
+            [f"{moved.kl.mean:.3f} [{moved.kl.low:.3f}, {moved.kl.high:.3f}]", f"{moved.kl_95:.3f}"]
+            if moved
+            else ["", ""]
+        )
         lines.append("| " + " | ".join([*cells, str(row.correct.n)]) + " |")
     return "\n".join(lines)
 
@@ -39,18 +46,18 @@ def divergence_table(divergence: dict[str, dict[str, Divergence]]) -> str:
         "tokens |",
         "|---|---|---|---|---|---|---|",
     ]
-    for text, own in divergence.items():
-        for condition, d in own.items():
-            change = f"{-d.nll_change.mean:+.3f} [{-d.nll_change.high:+.3f}, {-d.nll_change.low:+.3f}]"
+    for text, of_text in divergence.items():
+        for condition, moved in of_text.items():
+            change = f"{-moved.nll_change.mean:+.3f} [{-moved.nll_change.high:+.3f}, {-moved.nll_change.low:+.3f}]"
             lines.append(
-                f"| {text} | {condition} | {d.perplexity_plain:.3f} | {d.perplexity_steered:.3f} | {change} "
-                f"| {d.kl.mean:.3f} | {d.tokens} |"
+                f"| {text} | {condition} | {moved.perplexity_plain:.3f} | {moved.perplexity_steered:.3f} | {change} "
+                f"| {moved.kl.mean:.3f} | {moved.tokens} |"
             )
     return "\n".join(lines)
 
 
 def summarise(
-    rows: Sequence[Measured],
+    rows: Sequence[ConditionResult],
     answers: dict[str, Answers],
     task_set: TaskSet,
     divergence: dict[str, Divergence],
@@ -58,24 +65,26 @@ def summarise(
     """Plain, steered, the random directions pooled, and minus alpha."""
     randoms = [row.condition for row in rows if row.condition.startswith("random")]
     shown = {"plain": ["plain"], "steered": ["steered"], "random directions": randoms, "minus alpha": ["minus alpha"]}
-    found = []
+    summaries = []
     for name, conditions in shown.items():
-        own = [answers[condition] for condition in conditions]
-        groups = [task.group for one in own for task in task_set.tasks for _ in range(one.samples)]
+        pooled = [answers[condition] for condition in conditions]
+        groups = [task.group for answered in pooled for task in task_set.tasks for _ in range(answered.samples)]
         kls = [divergence[condition].kl.mean for condition in conditions if condition in divergence]
-        found.append(
+        summaries.append(
             Summary(
                 name,
                 next(row.alpha for row in rows if row.condition == conditions[0]),
-                estimate([flag for one in own for flag in one.correct], groups) if task_set.sound else None,
-                estimate([value for one in own for value in one.target], groups),
+                estimate([flag for answered in pooled for flag in answered.correct], groups)
+                if task_set.sound
+                else None,
+                estimate([value for answered in pooled for value in answered.target], groups),
                 sum(kls) / len(kls) if kls else None,
-                _odds_change(own, answers["plain"], groups) if task_set.pairs else None,
+                _odds_change(pooled, answers["plain"], groups) if task_set.pairs else None,
             )
         )
-    return found
+    return summaries
 
 
-def _odds_change(own: Sequence[Answers], plain: Answers, groups: Sequence[str]) -> Estimate:
-    before = [grade.measures[LOG_ODDS] for _ in own for grade in plain.grades]
-    return paired([grade.measures[LOG_ODDS] for one in own for grade in one.grades], before, groups)
+def _odds_change(pooled: Sequence[Answers], plain: Answers, groups: Sequence[str]) -> Estimate:
+    before = [grade.measures[LOG_ODDS] for _ in pooled for grade in plain.grades]
+    return paired([grade.measures[LOG_ODDS] for answered in pooled for grade in answered.grades], before, groups)

@@ -87,13 +87,13 @@ def predicate(spec: str, sandbox: Sandbox) -> Target:
             chunk = pairs[at : at + CHUNK]
             lines = "\n".join(json.dumps(pair) for pair in chunk)
             run = sandbox.run(_PREDICATE.format(source=source, file=path.name, name=name), f"{mark}\n{lines}")
-            found = [line.split(" ", 1)[1] for line in run.stdout.splitlines() if line.startswith(f"{mark} ")]
-            if len(found) < len(chunk) and not (found and run.stopped):  # what stopped a chunk gets a run of its own
+            scores = [line.split(" ", 1)[1] for line in run.stdout.splitlines() if line.startswith(f"{mark} ")]
+            if len(scores) < len(chunk) and not (scores and run.stopped):  # what stopped a chunk gets a run of its own
                 ended = f"stopped by the limit on {run.stopped}" if run.stopped else f"exit code {run.returncode}"
-                said = (run.stderr.strip().splitlines() or [ended])[-1]
-                shown = json.dumps(chunk[len(found)][1])[:200]
-                raise ValueError(f"{spec}: failed on completion {at + len(found) + 1}, {shown}: {said}")
-            values += [float(value) for value in found]
+                reason = (run.stderr.strip().splitlines() or [ended])[-1]
+                shown = json.dumps(chunk[len(scores)][1])[:200]
+                raise ValueError(f"{spec}: failed on completion {at + len(scores) + 1}, {shown}: {reason}")
+            values += [float(value) for value in scores]
             wrong = next((value for value in values[at:] if not 0 <= value <= 1), None)
             if wrong is not None:
                 raise ValueError(f"{spec}: returned {wrong}; expected True, False or a number from 0 to 1")
@@ -111,11 +111,12 @@ def probe(fitting: Sequence[Example], held_out: Sequence[Example], seed: int = 0
     )
     classifier = make_pipeline(vectorizer, LogisticRegression(max_iter=1000, random_state=seed)).fit(texts, labels)
     right = classifier.predict([e.completion for e in held_out]) == [e.label for e in held_out]
-    own = estimate(right, [e.group for e in held_out])
+    accuracy = estimate(right, [e.group for e in held_out])
     return Target(
         "taken for label 1",
         lambda prompts, completions: classifier.predict(list(completions)).astype(float).tolist(),
-        f"The classifier (TF-IDF of the completion) is right on {own.percent()} of {own.n} held-out labelled texts.",
+        f"The classifier (TF-IDF of the completion) is right on {accuracy.percent()} of {accuracy.n} held-out "
+        "labelled texts.",
     )
 
 
@@ -125,6 +126,6 @@ def with_target(task_set: TaskSet, target: Target) -> TaskSet:
     def grade(tasks, completions, sandbox):
         scores = target.score([task.prompt for task in tasks], completions)
         grades = task_set.grade(tasks, completions, sandbox)
-        return [replace(one, target=score) for one, score in zip(grades, scores, strict=True)]
+        return [replace(graded, target=score) for graded, score in zip(grades, scores, strict=True)]
 
     return replace(task_set, grade=grade, target=target.name, note=target.note)

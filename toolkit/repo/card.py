@@ -21,7 +21,7 @@ from .steered_repo import SteeredRepo
 
 
 if TYPE_CHECKING:
-    from ..measure.evaluate import Measured
+    from ..measure.evaluate import ConditionResult
 
 
 TAGS = ["inference-time-intervention", "iti", "activation-steering", "llama"]
@@ -170,7 +170,7 @@ def _metadata(repo: SteeredRepo) -> ModelCardData:
         license_link=link_of(license_, repo.base),
         language=made.get("language") or None,
         base_model=repo.base,
-        **({"base_model_relation": "adapter" if repo.adapter else "finetune"} if repo.base else {}),
+        **({"base_model_relation": "adapter" if repo.weights_from else "finetune"} if repo.base else {}),
         datasets=[made["hub_dataset"]] if made.get("hub_dataset") else None,
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -279,7 +279,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0], skip_spe
 model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works too, live
 ```
 
-`trust_remote_code=True` runs the four Python files of this repo and nothing else. Pin them with
+`trust_remote_code=True` runs the Python files of this repo and nothing else. Pin them with
 `revision="COMMIT", code_revision="COMMIT"`, or install the package `iti-llama`, `import iti_llama`, and leave it out;
 `iti-llama verify {hub_name or "REPO"}` says what would run."""
 
@@ -363,9 +363,9 @@ def _licence(repo: SteeredRepo) -> str:
     return f"The base is under {named}, and so is what is made of it, this repo."
 
 
-def converted_origin(said: Sequence[str], source: str) -> str:
+def converted_origin(lines: Sequence[str], source: str) -> str:
     """The part of the card of a repo that `convert` made."""
-    decisions = "\n".join(f"- {line}" for line in said)
+    decisions = "\n".join(f"- {line}" for line in lines)
     name = Path(source).name if Path(source).exists() else source
     return f"Converted from `{name}`. When it was converted:\n\n{decisions}\n\n"
 
@@ -389,7 +389,7 @@ def with_base(text: str, base: str | None) -> str:
     return str(parsed)
 
 
-def write_results(path: Path, tasks: str, target: str, rows: Sequence["Measured"]) -> None:
+def write_results(path: Path, tasks: str, target: str, rows: Sequence["ConditionResult"]) -> None:
     """Put pass@1 and the target share of the plain and the steered condition into a card's `model-index`."""
     card = ModelCard.load(path)
     card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.MULTILINE)[1]

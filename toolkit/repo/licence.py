@@ -33,12 +33,12 @@ def base_license(base: str | None) -> str | None:
     neither does."""
     if base is None or (Path(base).is_dir() and not Path(base, "README.md").is_file()):
         return None
-    found = _said_by(Path(base, "README.md") if Path(base).is_dir() else base)
+    on_card = _on_card(Path(base, "README.md") if Path(base).is_dir() else base)
     named = (license_ for pattern, license_ in LICENSES.items() if re.search(pattern, base, re.IGNORECASE))
-    return found or next(named, None)
+    return on_card or next(named, None)
 
 
-def _said_by(card: str | Path) -> str | None:
+def _on_card(card: str | Path) -> str | None:
     try:
         return ModelCard.load(card).data.license
     except (OSError, ValueError, HfHubHTTPError):

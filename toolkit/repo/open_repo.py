@@ -26,8 +26,8 @@ class OpenRepo:
             return self.listed
         root = Path(self.repo)
         paths = root.iterdir() if root.resolve() == ROOT else root.rglob("*")
-        found = (path.relative_to(root) for path in paths if path.is_file() or path.is_symlink())
-        return tuple(sorted(path.as_posix() for path in found if path.parts[0] != ".git"))
+        inside = (path.relative_to(root) for path in paths if path.is_file() or path.is_symlink())
+        return tuple(sorted(path.as_posix() for path in inside if path.parts[0] != ".git"))
 
     def get(self, name: str) -> Path:
         """A file of the repo, downloaded where need be. Raises `FileNotFoundError` if there is none."""

@@ -93,15 +93,15 @@ def hash_base(settings: RepoSettings) -> str:
     """What tells one base from another: a hash of its name and revision; of a folder of its config, and size, first
     and last mebibyte of each file of weights. All of 140 GB would take longer than the fit."""
     base = os.fspath(settings.base)
-    told = [base, settings.revision, settings.placement.dtype, settings.self_contained]
+    parts = [base, settings.revision, settings.placement.dtype, settings.self_contained]
     if os.path.isdir(base):
-        told[0] = os.path.realpath(base)
+        parts[0] = os.path.realpath(base)
         for path in (Path(base, "config.json"), *sorted(Path(base).glob("*.safetensors"))):
             with path.open("rb") as file:
                 size, start = path.stat().st_size, file.read(1 << 20)
                 file.seek(max(0, size - (1 << 20)))
-                told.append([path.name, size, hashlib.sha256(start + file.read()).hexdigest()])
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+                parts.append([path.name, size, hashlib.sha256(start + file.read()).hexdigest()])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, progress: Callable) -> bool:
@@ -144,14 +144,16 @@ def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, p
 def choose_once(settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, progress: Callable) -> dict:
     """`sweep.json`: read, if it is of these settings, else made and applied."""
     path = Path(settings.out, "sweep.json")
-    asked = json.loads(json.dumps({"tasks": asdict(settings.request) | {"folder": ""}, "grid": asdict(settings.grid)}))
-    if path.is_file() and (sweep := read_object(path)).get("asked") == asked:
+    made_from = json.loads(
+        json.dumps({"tasks": asdict(settings.request) | {"folder": ""}, "grid": asdict(settings.grid)})
+    )
+    if path.is_file() and (sweep := read_object(path)).get("asked") == made_from:
         return sweep
     sweep, _ = sweep_model(
         model, tokenizer, tasks, settings.grid, sandbox, out=path.parent, apply_to=path.parent, seed=settings.seed,
         progress=progress,
     )  # fmt: skip
-    sweep |= {"asked": asked}  # said last: a run that is killed before the config has the choice chooses again
+    sweep |= {"asked": made_from}  # said last: a run that is killed before the config has the choice chooses again
     write_text(path, json.dumps(sweep, indent=1) + "\n")
     return sweep
 
@@ -161,16 +163,16 @@ def measure_once(
 ) -> dict:
     """`evaluation.json`: read, if it is of these settings and of the strength in the config, else made."""
     out, repo = Path(settings.out), SteeredRepo.open(settings.out)
-    asked = {"tasks": asdict(settings.request) | {"folder": ""}, "measuring": asdict(settings.measuring)}
-    if repo.is_measured and repo.evaluation.get("asked") == asked:
+    made_from = {"tasks": asdict(settings.request) | {"folder": ""}, "measuring": asdict(settings.measuring)}
+    if repo.is_measured and repo.evaluation.get("asked") == made_from:
         return repo.evaluation
     model.iti_top_k, model.iti_scope, model.iti_alpha = repo.default.top_k, repo.scope, repo.alpha
-    name = hashlib.sha256(json.dumps([*repo.shipped, asked]).encode()).hexdigest()[:12]
+    name = hashlib.sha256(json.dumps([*repo.shipped, made_from]).encode()).hexdigest()[:12]
     measured = measure_steering(
         model, tokenizer, tasks, sandbox, settings.measuring, completions=out / f"completions_{name}.jsonl",
         progress=progress,
     )  # fmt: skip
-    evaluation = measured.record | {"asked": asked}
+    evaluation = measured.record | {"asked": made_from}
     write_text(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     renew_card(out)
     return evaluation

@@ -56,8 +56,8 @@ class RepoSettings:
     @property
     def about(self) -> dict[str, str]:
         """What the card says besides."""
-        said = {"behaviour": self.behaviour, "language": self.language, "hub_dataset": self.hub_dataset}
-        return {key: value for key, value in said.items() if value}
+        words = {"behaviour": self.behaviour, "language": self.language, "hub_dataset": self.hub_dataset}
+        return {key: value for key, value in words.items() if value}
 
 
 @dataclass(frozen=True)

@@ -43,20 +43,20 @@ def sweep_model(
     that a killed run goes on from are written there. `apply_to` is a repo whose config takes the choice and whose card
     says so; it gets file and figure too. With `budget_alone` no task is answered: alpha is the largest inside the
     grid's budget. told: see `sweep`."""
-    found = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
+    record = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
     heads, store = len(model.iti_directions), None
     if budget_alone:
         choice = strength_of_budget(model, tokenizer, next(iter(tasks.texts.values())), grid)
-        found |= {"budget": asdict(choice)}
+        record |= {"budget": asdict(choice)}
     else:
         store = out and SavedCompletions(out / "sweep_completions.jsonl", sweep_settings_of(model, tasks))
         choice = choose_strength(
             model, tokenizer, tasks, grid, sandbox, confirm, batch_size, seed, progress, store, told
         )
-        found |= {"target": tasks.target, "sound": tasks.sound} | choice.to_dict()
+        record |= {"target": tasks.target, "sound": tasks.sound} | choice.to_dict()
         if choice.confirmed:
             rows = [row.to_dict() for row in choice.confirmed]
-            found["confirmed"] = {"tasks": confirm.name, "conditions": rows}
+            record["confirmed"] = {"tasks": confirm.name, "conditions": rows}
     for folder in dict.fromkeys(folder for folder in (out, apply_to) if folder is not None):
         picture = folder / "figures" / "sweep.png"
         if budget_alone:
@@ -64,14 +64,14 @@ def sweep_model(
         else:
             best, site = None if choice.why else choice.best, model.iti_directions.site
             sweep_figure(choice.points, best, choice.alphas, choice.random, tasks.target, picture, tasks.sound, site)
-        write_text(folder / "sweep.json", json.dumps(found, indent=1) + "\n")  # last: a run goes on from here
+        write_text(folder / "sweep.json", json.dumps(record, indent=1) + "\n")  # last: a run goes on from here
     if store is not None:
         store.path.unlink(missing_ok=True)  # the answers that a killed run would have gone on from
     if apply_to is not None:
         if budget_alone or not choice.why:
             write_choice(apply_to, choice if budget_alone else choice.best, heads)
         renew_card(apply_to)
-    return found, choice
+    return record, choice
 
 
 def write_choice(folder: str | os.PathLike, point: Point, heads: int) -> None:

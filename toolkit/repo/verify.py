@@ -138,11 +138,11 @@ def released() -> dict[str, dict[str, str]]:
 
 def _references(name: str, path: Path, files: list[str]) -> list[str]:
     """What a JSON file of a repo says that makes transformers run code, or read outside the repo, in words."""
-    found = []
+    problems = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
         keys = [key for key, _ in pairs]
-        found.extend(f"{name} says {key!r} twice" for key in sorted({key for key in keys if keys.count(key) > 1}))
+        problems.extend(f"{name} says {key!r} twice" for key in sorted({key for key in keys if keys.count(key) > 1}))
         return dict(pairs)
 
     def walk(value: object) -> None:
@@ -151,19 +151,19 @@ def _references(name: str, path: Path, files: list[str]) -> list[str]:
                 if key == "auto_map":
                     wanted = AUTO_MAP if name == "config.json" else {}
                     targets = inner.items() if isinstance(inner, dict) else [("", inner)]
-                    found.extend(
+                    problems.extend(
                         f"{name} maps {kind} to {target}, which is not this package's class"
                         for kind, target in targets
                         if wanted.get(kind) != target
                     )
                 elif key.strip("_").removesuffix("_internal") in DANGEROUS_FIELDS and inner is not None:
-                    found.append(f"{name} says {key}={inner!r}, which can make transformers run code")
+                    problems.append(f"{name} says {key}={inner!r}, which can make transformers run code")
                 walk(inner)
         elif isinstance(value, list):
             for inner in value:
                 walk(inner)
         elif isinstance(value, str) and re.fullmatch(r"[\w.-]+/[\w.-]+--[\w.]+", value):
-            found.append(f"{name} names code of another repo, {value}")
+            problems.append(f"{name} names code of another repo, {value}")
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
@@ -174,11 +174,11 @@ def _references(name: str, path: Path, files: list[str]) -> list[str]:
             if name == "config.json" and content.get("transformers_weights") is not None:
                 wanted.add(str(content["transformers_weights"]))
             outside = sorted(wanted - set(files))
-            found += [f"{name} takes weights from {file!r}, which is no file of the repo" for file in outside]
+            problems += [f"{name} takes weights from {file!r}, which is no file of the repo" for file in outside]
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         if re.fullmatch(READ_BY_TRANSFORMERS, name):
-            found.append(f"{name} is no JSON that can be read ({type(error).__name__})")
-    return list(dict.fromkeys(found))
+            problems.append(f"{name} is no JSON that can be read ({type(error).__name__})")
+    return list(dict.fromkeys(problems))
 
 
 def _manifest(opened: OpenRepo, names: list[str]) -> tuple[list[str], list[str]]:
