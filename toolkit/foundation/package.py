@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 
 ROOT = Path(__file__).resolve().parents[2]
