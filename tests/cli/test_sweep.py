@@ -85,6 +85,17 @@ def test_a_budget_needs_no_target_and_claims_no_effect(run, repo):
     assert json.loads((repo / "config.json").read_text())["iti_alpha"] == found["budget"]["alpha"]
 
 
+def test_a_budget_needs_no_pairs_either(run, repo):
+    """Rows of label 1 get prompts of their own, so that no prompt has completions of both labels."""
+    path = repo / "labelled_set.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row | {"prompt": row["prompt"] + "#" * row["label"]} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, said, err = run("sweep", "--model", repo, "--kl-budget", 0.02)
+    assert code == 0, err
+    assert "This is a budget, not an effect" in " ".join(said.split())
+
+
 def test_a_budget_with_a_target_is_measured_against_the_control(run, repo):
     code, out, err = run("sweep", "--model", repo, "--kl-budget", 0.02, "--target", "labels", "--json")
     assert code == 0, err

@@ -7,8 +7,8 @@ from tokenizers import processors
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.positions import Policy, tokenize
 from iti_llama.toolkit.fit.record_activations import capture
-from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 def test_policies_keep_the_positions_they_name(tokenizer):
@@ -37,7 +37,7 @@ def persona(prompts: list[str]) -> list[Example]:
 def test_a_part_of_completions_without_line_ends_is_refused_before_the_work(tmp_path):
     """There is no base at that path: nothing was loaded."""
     with pytest.raises(ValueError, match=r"policy is 'fraction 0.5'.* 4 of 4 .*row 1, ' No'.*expected last"):
-        fit_repo("no base", persona(["a", "b"]), tmp_path, policy=Policy("fraction", 0.5), settings=FitSettings())
+        fit_repo(RepoSettings("no base", policy="fraction 0.5"), persona(["a", "b"]), tmp_path)
     mixed = [Example("a", "x = 1\ny = 2\n", 1, "a"), Example("a", "x = 1\n", 0, "a")]
     with pytest.raises(ValueError, match="1 of 2 .*row 2, 'x = 1"):
         Policy("fraction", 0.5).check(mixed)

@@ -49,7 +49,7 @@ def truthfulqa(
     json_: Json = False,
 ) -> None:
     """Li et al. (2023) on TruthfulQA: 2 folds by question, MC1, MC2, CE and KL beside the paper's."""
-    from iti_llama.configuration_iti_llama import check_alpha
+    from iti_llama.iti_directions import check_alpha
 
     from ..repo.fit_repo import load_base
     from ..truthfulqa.multiple_choice import read_questions

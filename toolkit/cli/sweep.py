@@ -41,7 +41,7 @@ def sweep(
     sandbox, folder = LateSandbox(allow_unsandboxed=allow_unsandboxed), steered.folder
     if apply_ and not folder:
         raise ValueError(f"--apply writes a config.json, but {steered.repo} is no folder")
-    request = replace(request, folder=folder)
+    request = replace(request, folder=folder, texts_alone=grid.kl_budget is not None and request.target is None)
     name_tasks(request, "validation")  # refuses before anything is loaded
     model, tokenizer = steered.load()
     with progress_bar() as advance:

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
-from iti_llama.configuration_iti_llama import check_alpha
+from iti_llama.iti_directions import check_alpha
 
 from ..foundation.files import folder_of
 from ..foundation.package import __version__

@@ -72,8 +72,7 @@ def choose_strength(
     """
     if not task_set.target:
         raise ValueError(
-            f"{task_set.name}: the tasks say nothing of what is wanted, so no strength can be called better; pass "
-            "--target, or --kl-budget alone"
+            f"{task_set.name}: the tasks say nothing of what is wanted; pass --target or --kl-budget alone"
         )
     before = (model.iti_top_k, model.iti_scope)
     if task_set.pairs and grid.kl_guard is None:

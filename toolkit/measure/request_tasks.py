@@ -39,7 +39,7 @@ def request_tasks(request: TaskRequest, part: str, tokenizer, sandbox: Sandbox) 
 def read_tasks(request: TaskRequest, name: str, tokenizer, names: str = NAMES) -> TaskSet:
     """The tasks that `name` stands for, one of `names`."""
     kind, _, part = name.partition(":")
-    pairs = request.target in (None, "labels")
+    pairs = request.target in (None, "labels") and not request.texts_alone
     if kind == "held-out" and part in ("validation", "test"):
         if kept_set(request) is None:
             raise ValueError(f"--tasks is {name!r}, but the repo keeps no {FILE}; expected {names}")

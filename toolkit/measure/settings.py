@@ -77,7 +77,8 @@ class MeasureSettings:
 @dataclass(frozen=True)
 class TaskRequest:
     """Which tasks are asked for, and what is wanted of an answer. folder: the repo's, "" for one on the Hub. halved:
-    of the tasks of a file, each part has half the groups, so that none is chosen and measured on."""
+    of the tasks of a file, each part has half the groups, so that none is chosen and measured on. texts_alone: no task
+    is answered, only divergence on texts is measured, so a labelled set needs no pairs."""
 
     tasks: str | None = setting(
         None,
@@ -105,3 +106,4 @@ class TaskRequest:
     seed: int = like(FitSettings, "seed")
     folder: str = ""
     halved: bool = False
+    texts_alone: bool = False

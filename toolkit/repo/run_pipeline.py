@@ -64,8 +64,8 @@ def run(
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
     examples = read_for(settings.base, settings.data, settings.revision)
-    if settings.tasks is None and settings.target in (None, "labels"):
-        labelled_set(Path(settings.data).name, examples, pairs=True)  # refuses a set without pairs before the work
+    if settings.tasks is None:  # refuses a set without pairs, or with nothing to complete, before the work
+        labelled_set(Path(settings.data).name, examples, pairs=settings.target in (None, "labels"))
     with progress(len(examples)) as advance:
         was_fitted = fit_once(settings, examples, command, advance)
     report = read_object(out / "iti_report.json")
