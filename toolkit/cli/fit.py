@@ -8,6 +8,7 @@ import typer
 
 from ..fit.settings import METHODS, RANKINGS, RANKS, WEIGHTS, FitSettings
 from .options import (
+    Base,
     Behaviour,
     CardFile,
     DeviceMap,
@@ -23,7 +24,7 @@ from .options import (
 
 
 def fit(
-    base: Annotated[str, typer.Option("--base", "--model", help="Hub repo or folder of a Llama")],
+    base: Base,
     data: Annotated[
         Path, typer.Option(help="labelled set: JSON Lines of prompt (or messages), completion, label, group")
     ],

