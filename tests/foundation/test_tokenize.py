@@ -78,3 +78,18 @@ def test_what_a_template_says_against_messages_is_named(chatty, template):
     with pytest.raises(ValueError, match="line 9: the chat template refuses the messages") as error:
         chat_prompt(chatty, TALK, "d.jsonl, line 9")
     assert "alternate" in str(error.value) or "undefined" in str(error.value) or "has no element" in str(error.value)
+
+
+def test_a_raw_text_stays_as_it_is_and_a_system_message_goes_before_the_others(chatty):
+    assert chat_prompt(chatty, "hi", raw=True) == "hi"
+    assert chat_prompt(chatty, "hi", system="Be kind.") == "<bos>[system]Be kind.\n[user]hi\n[assistant]"
+    assert chat_prompt(chatty, TALK, system="Be kind.") == chat_prompt(chatty, TALK)
+    with pytest.raises(ValueError, match="prompt: messages need the chat template"):
+        chat_prompt(chatty, TALK, raw=True)
+    with pytest.raises(ValueError, match="no chat template"):
+        chat_prompt(tiny_tokenizer(), "hi", system="Be kind.")
+
+
+def test_messages_that_end_with_the_assistants_turn_are_no_prompt(chatty):
+    with pytest.raises(ValueError, match="d.jsonl, line 2: the last message is the assistant's; expected the user's"):
+        chat_prompt(chatty, [*TALK, {"role": "assistant", "content": "ho"}], "d.jsonl, line 2")

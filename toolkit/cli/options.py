@@ -56,6 +56,16 @@ RepoArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=REPO_H
 
 RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the same as the argument: {REPO_HELP}")]
 
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        metavar="ROLE=FIELD,...",
+        help="what the fields of the labelled file are, as in prompt=QUESTION,positive=GOOD,negative=BAD; else they "
+        "are known by their names",
+    ),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 
 CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced as well")]
@@ -263,6 +273,26 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
 def strengths(text: str) -> list[float] | None:
     """What `--alphas` says; None for `EVEN`."""
     return None if text == EVEN else numbers(text, float, "--alphas", f"numbers separated by commas, or {EVEN}")
+
+
+def mapping_of(text: str | None) -> dict[str, str] | None:
+    """What `--map` says, as {role: field}; None without it.
+
+    Raises:
+        ValueError: if it is not of this form, or half a pair.
+    """
+    if text is None:
+        return None
+    from ..data.labelled_row import ROLES
+
+    parts = [part.partition("=") for part in text.split(",")]
+    roles = {role.strip(): name.strip() for role, _, name in parts}
+    known = ", ".join(ROLES)
+    if len(roles) < len(parts) or not all(role in ROLES and name for role, name in roles.items()):
+        raise ValueError(f"--map is {text!r}; expected ROLE=FIELD,..., each role once, of {known}")
+    if ("positive" in roles) != ("negative" in roles) or {"positive", "label"} <= set(roles):
+        raise ValueError(f"--map is {text!r}; expected positive and negative, or completion and label")
+    return roles
 
 
 def numbers(text: str, kind: type, name: str, wanted: str = "numbers separated by commas") -> list:

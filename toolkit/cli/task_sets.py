@@ -1,6 +1,5 @@
 """The task sets and targets that words on the command line stand for."""
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..bundled.tasks import corpus_set
-from ..data.labelled_set import read_examples
+from ..data.labelled_set import is_labelled, read_examples
+from ..data.read_table import SUFFIXES
 from ..data.splits import halves
 from ..foundation.package import BUNDLED
 from ..foundation.sandbox import Sandbox
@@ -21,7 +21,7 @@ from ..neocoder.neocoder_tasks import calibrated, neocoder_set, strengthened
 from ..neocoder.problems import load as load_neocoder
 
 
-NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .jsonl file"
+NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .jsonl, .json or .csv file"
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def _tasks_of(asked: Asked, name: str, tokenizer, sandbox: Sandbox, advance) -> 
         if asked.labelled is None:
             raise ValueError(f"--tasks is {name!r}, but the repo keeps no {FILE}; expected {NAMES}")
         return labelled_set(name, read_part(asked.labelled.parent, part), asked.header, pairs)
-    if name.endswith(".jsonl"):
+    if name.endswith(SUFFIXES):
         path, as_prompt = Path(name), partial(chat_prompt, tokenizer)
-        if _is_labelled(path):
+        if is_labelled(path):
             return labelled_set(path.stem, read_examples(path, as_prompt), asked.header, pairs)
         if asked.target == "labels":
             raise ValueError(f"--target is 'labels', but {name} has no labels; expected rows of completion and label")
@@ -132,14 +132,3 @@ def _is_bundled(folder: Path) -> bool:
             return (file.metadata() or {}).get("base_model") == BUNDLED
     except (OSError, SafetensorError):
         return False
-
-
-def _is_labelled(path: Path) -> bool:
-    """Whether the first row of a file has a label."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
-    try:
-        row = json.loads(first)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and "label" in row

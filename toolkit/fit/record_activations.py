@@ -8,13 +8,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.labelled_set import Example, checksum
+from ..data.labelled_set import Example, checksum, words_of
 from ..foundation.hashing import fingerprint
 from .activation_cache import cached_batches, hash_of_ids, processes
 from .positions import Policy, Row, tokenize
@@ -132,7 +132,10 @@ def capture(
             parts.append(compute(batch))
             progress(len(batch))
     else:
-        key = f"{fingerprint(model)} {checksum(examples)} {policy} {batch_size} {hash_of_ids(rows)}"
+        # The tokens of what was written: those of what a template makes of it change with the date.
+        bare = [tokenize(replace(example, prompt=words_of(example)), policy, tokenizer) for example in examples]
+        made_of = [policy, batch_size, hash_of_ids(bare), tokenizer.chat_template, batches]
+        key = " ".join(map(str, (fingerprint(model), checksum(examples), *made_of)))
         parts = cached_batches(
             Path(cache), hashlib.sha256(key.encode()).hexdigest()[:24], batches, compute, progress, state
         )

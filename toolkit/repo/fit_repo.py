@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
 
-from ..data.labelled_set import Example, read_examples
+from ..data.labelled_set import Example, LabelledSet, read_examples
 from ..fit.activation_cache import processes
 from ..fit.causal import by_cause, causal_effects
 from ..fit.figures import figures
@@ -54,8 +54,14 @@ def load_base(
     return model.eval(), AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
 
 
-def read_for(base: str | os.PathLike, data: str | os.PathLike, revision: str | None = None) -> list[Example]:
+def read_for(
+    base: str | os.PathLike,
+    data: str | os.PathLike,
+    revision: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+) -> LabelledSet:
     """A labelled set, its prompts and messages as the base is given them: through its chat template, if it has one.
+    `mapping`: see `read_examples`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_examples`; if the base has no tokenizer.
@@ -65,7 +71,7 @@ def read_for(base: str | os.PathLike, data: str | os.PathLike, revision: str | N
     folder_of(base, "base ")
     hub = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
-    return read_examples(data, partial(chat_prompt, tokenizer))
+    return read_examples(data, partial(chat_prompt, tokenizer), mapping)
 
 
 def readable(
