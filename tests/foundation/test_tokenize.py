@@ -86,8 +86,9 @@ def test_a_raw_text_stays_as_it_is_and_a_system_message_goes_before_the_others(c
     assert chat_prompt(chatty, TALK, system="Be kind.") == chat_prompt(chatty, TALK)
     with pytest.raises(ValueError, match="prompt: messages need the chat template"):
         chat_prompt(chatty, TALK, raw=True)
-    with pytest.raises(ValueError, match="no chat template"):
-        chat_prompt(tiny_tokenizer(), "hi", system="Be kind.")
+    for tokenizer, text, raw in ((tiny_tokenizer(), "hi", False), (chatty, "hi", True), (chatty, "<bos>hi", False)):
+        with pytest.raises(ValueError, match="prompt: a system message, but the template is not applied"):
+            chat_prompt(tokenizer, text, system="Be kind.", raw=raw)
 
 
 def test_messages_that_end_with_the_assistants_turn_are_no_prompt(chatty):

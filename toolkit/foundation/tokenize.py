@@ -48,12 +48,15 @@ def chat_prompt(
     3's does: compare and hash what the person wrote, never this.
 
     Raises:
-        ValueError: if messages or `system` are given and the tokenizer has no chat template, or with `raw`; if the
+        ValueError: if messages or `system` are given where the template is not applied, or there is none; if the
             messages end with the assistant's; if the template refuses them.
     """
     if isinstance(messages, str):
         marked = any(token in messages for token in tokenizer.all_special_tokens if token)
-        if system is None and (raw or marked or not tokenizer.chat_template):
+        if raw or marked or not tokenizer.chat_template:
+            if system is not None:
+                why = "it is raw, holds special tokens already, or the tokenizer has no chat template"
+                raise ValueError(f"{where}: a system message, but the template is not applied: {why}")
             return messages
         messages = [{"role": "user", "content": messages}]
     if raw:
