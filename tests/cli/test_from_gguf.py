@@ -11,7 +11,7 @@ from iti_llama.toolkit.foundation.files import folder_of
 def test_a_gguf_becomes_a_base(run, tmp_path):
     path = write_gguf(gguf_llama(), tmp_path / "a.gguf")
     code, out, _ = run("from-gguf", path, "--out", tmp_path / "base", "--dtype", "float32")
-    assert code == 0 and "dequantised from F32 of a.gguf" in out and f"--base {tmp_path / 'base'}" in out
+    assert code == 0 and "its weights read from F32 of a.gguf" in out and f"--base {tmp_path / 'base'}" in out
     assert json.loads((tmp_path / "base" / "config.json").read_text())["dtype"] == "float32"
     code, _, error = run("from-gguf", path, "--out", tmp_path / "base")
     assert code == 2 and "is there already; choose another --out" in error

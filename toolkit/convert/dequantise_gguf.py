@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
+WHOLE = ("F32", "F16", "BF16")
+"""Types of a GGUF that are not quantised."""
+
 LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
 """The weights of one layer, as a GGUF calls them."""
 
@@ -86,7 +89,9 @@ def dequantise_gguf(
     rope = _rotary_scaling(reader, path)
     if _field(reader, "tokenizer.ggml.tokens") is None:
         raise ValueError(f"{path}: has no tokenizer (tokenizer.ggml.tokens); expected a whole model")
-    weights = f"dequantised from {_quantisation(reader)} of {path.name}, SHA-256 {sha256_of(path)}"
+    stored = _stored_type(reader)
+    how = "read" if stored in WHOLE else "dequantised"
+    weights = f"{how} from {stored} of {path.name}, SHA-256 {sha256_of(path)}"
     progress("step 1 of 3")
     with tempfile.TemporaryDirectory() as alone:  # so that transformers reads no file beside it
         Path(alone, "model.gguf").symlink_to(path.resolve())
@@ -178,7 +183,7 @@ def _shortest(value):
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def _quantisation(reader: "GGUFReader") -> str:
+def _stored_type(reader: "GGUFReader") -> str:
     """The type that most of the weights are stored in, as "Q4_1"."""
     sizes: Counter[str] = Counter()
     for tensor in reader.tensors:

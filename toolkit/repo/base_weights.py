@@ -31,7 +31,7 @@ def write_base_card(folder: Path, name: str, weights: str, license_: str | None,
 # {name}
 
 A plain Llama{of}. Its weights are {weights}.
-They differ from the original's by the quantisation, and so may whatever is measured on them.
+Where the file is quantised, they differ from the original's, and so may whatever is measured on them.
 """
     write_text(folder / "README.md", text)
 
