@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base train-natural natural refit sweep evaluate two examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -33,7 +33,7 @@ test-space: .venv-space/.ready
 	.venv-space/bin/python -m pytest tests/space
 
 screenshot: .venv-space/.ready
-	.venv-space/bin/python examples/screenshot.py figures/space.png
+	.venv-space/bin/python examples/screenshot.py docs/figures/space.png
 
 # Random changes of files, 10,000 of each kind; kills at ten random moments of each command. Minutes to hours.
 fuzz: .venv/.test
@@ -48,7 +48,11 @@ lint: .venv/.test
 	.venv/bin/lint-imports
 
 train-base: .venv/.run
-	.venv/bin/python -m iti_llama.toolkit.bundled.train --out build/base
+	.venv/bin/python -m iti_llama.examples.bundled_model.train --out build/base
+
+# The tasks and labelled pairs that the package keeps of the bundled model's corpus, from its generator.
+freeze: .venv/.run
+	.venv/bin/python -m iti_llama.examples.bundled_model.freeze
 
 # The bundled model's directions again, from its weights: the same heads, and the same numbers within 1e-6.
 BASE ?= .
@@ -56,7 +60,7 @@ refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 16 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
-	.venv/bin/python -m iti_llama.toolkit.bundled.compare_directions \
+	.venv/bin/python -m iti_llama.examples.bundled_model.compare_directions \
 	    build/refit/iti_directions.safetensors iti_directions.safetensors
 
 # Where K and alpha come from: all heads ranked, a grid on validation tasks.
@@ -64,13 +68,16 @@ sweep: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
 	    --policy "fraction 0" --top-k 32 --permutations 0 --behaviour "" --out build/all-heads --overwrite
+	rm -rf build/sweep
 	.venv/bin/iti-llama sweep --repo build/all-heads --tasks corpus:validation --n 100 --top-ks 8,16 --alphas 0.1,0.2,0.3,0.4,0.5,0.6,0.7 \
-	    --guard 0.03 --out .
+	    --guard 0.03 --out build/sweep
+	cp build/sweep/sweep.json .
+	cp build/sweep/figures/sweep.png docs/figures/
 
 # What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
 evaluate: .venv/.run sweep
 	rm -rf build/evaluation
-	.venv/bin/iti-llama evaluate --gates --out build/evaluation --card README.md --tables docs/evaluation.md
+	.venv/bin/iti-llama evaluate --checks --out build/evaluation --card README.md --tables docs/evaluation.md
 	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
 
 # A second behaviour of the bundled model, its strength chosen on validation tasks, and both together: what docs/methods.md shows.
@@ -99,19 +106,10 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
-# A Llama of code as people write it, from scratch (an hour on two cores), and what ITI does to it: examples/natural/README.md.
-train-natural: .venv/.test
-	.venv/bin/python -m iti_llama.examples.natural.train --out build/natural
-
-natural: .venv/.test
-	.venv/bin/python -m iti_llama.examples.natural.measure --model examples/natural/model --out build/natural-out \
-	    --readme examples/natural/README.md --figure examples/natural/curves.png --summary README.md
-	cp build/natural-out/*.safetensors examples/natural/
-
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
 bench: .venv/.test
 	.venv/bin/python benchmarks/side_by_side.py --environments $(CURDIR)/.venv-peers --markdown docs/benchmarks.md \
-	    --figure figures/benchmarks.png
+	    --figure docs/figures/benchmarks.png
 
 # What wants an NVIDIA card, under 10 minutes on a large one; writes docs/gpu.md. PARTS=decoding,speed for some of it.
 PARTS ?= demo,decoding,speed,capture,probes,sweep,forms
@@ -121,21 +119,21 @@ gpu: .venv-gpu/.ready
 clean:
 	rm -rf .venv .venv-oldest .venv-vllm .venv-engines .venv-space .venv-gpu .venv-peers build *.egg-info
 
-.venv/.run: requirements/run.txt pyproject.toml
+.venv/.run: .ci/requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PIP) install $(TORCH)
-	$(PIP) install -r requirements/run.txt
+	$(PIP) install -r .ci/requirements/run.txt
 	$(PIP) install --no-deps -e .
 	touch $@
 
-.venv/.test: .venv/.run requirements/test.txt
-	$(PIP) install -r requirements/test.txt
+.venv/.test: .venv/.run .ci/requirements/test.txt
+	$(PIP) install -r .ci/requirements/test.txt
 	touch $@
 
-.venv-vllm/.ready: requirements/vllm.txt pyproject.toml
+.venv-vllm/.ready: .ci/requirements/vllm.txt pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
-	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/vllm.txt
+	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install -r .ci/requirements/vllm.txt
 	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet uninstall -y torchvision torchaudio torchcodec
 	.venv-vllm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	.venv-vllm/bin/python -c "import pathlib, sysconfig; \
@@ -143,33 +141,33 @@ clean:
 	    (place / 'METADATA').write_text('Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n')"
 	touch $@
 
-.venv-engines/.ready: requirements/engines.txt
+.venv-engines/.ready: .ci/requirements/engines.txt
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
-	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/engines.txt
+	.venv-engines/bin/python -m pip --disable-pip-version-check --quiet install -r .ci/requirements/engines.txt
 	touch $@
 
 # With the CUDA build of torch that PyPI has. Flash attention comes from the Hub through `kernels`, in the versions that
 # transformers 5.24 takes; without it `make gpu` says that those rows failed.
 KERNELS = kernels>=0.18.2,<0.19
-.venv-gpu/.ready: requirements/run.txt pyproject.toml
+.venv-gpu/.ready: .ci/requirements/run.txt pyproject.toml
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
-	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/run.txt
+	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install -r .ci/requirements/run.txt
 	.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	-.venv-gpu/bin/python -m pip --disable-pip-version-check --quiet install "$(KERNELS)"
 	touch $@
 
-.venv-space/.ready: requirements/space.txt pyproject.toml
+.venv-space/.ready: .ci/requirements/space.txt pyproject.toml
 	$(PYTHON) -m venv .venv-space
 	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
-	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/space.txt
+	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install -r .ci/requirements/space.txt
 	.venv-space/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	touch $@
 
-.venv-oldest/.test: requirements/oldest.txt pyproject.toml
+.venv-oldest/.test: .ci/requirements/oldest.txt pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install $(TORCH)
-	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install -r requirements/oldest.txt
+	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install -r .ci/requirements/oldest.txt
 	.venv-oldest/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -e .
 	touch $@

@@ -46,16 +46,14 @@ def __getattr__(name: str):
 
 def register() -> None:
     """Tell transformers' Auto classes about `iti_llama`. Done by itself; imports torch."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     from .configuration_iti_llama import ITILlamaConfig
-    from .loading_iti_llama import ITILlamaForSequenceClassification
     from .modeling_iti_llama import ITILlamaForCausalLM, ITILlamaModel
 
     AutoConfig.register(ITILlamaConfig.model_type, ITILlamaConfig, exist_ok=True)
     AutoModel.register(ITILlamaConfig, ITILlamaModel, exist_ok=True)
     AutoModelForCausalLM.register(ITILlamaConfig, ITILlamaForCausalLM, exist_ok=True)
-    AutoModelForSequenceClassification.register(ITILlamaConfig, ITILlamaForSequenceClassification, exist_ok=True)
 
 
 class _WhenTransformersIsThere(MetaPathFinder):

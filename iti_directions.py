@@ -1,12 +1,16 @@
 # Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
-"""The directions of Inference-Time Intervention: their file, and what they add to a layer. Read without torch."""
+"""The directions of Inference-Time Intervention: their file, and what config.json says of them. Needs no torch."""
 
+import hashlib
 import json
-import math
 import os
+import re
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
@@ -15,17 +19,44 @@ from safetensors import SafetensorError, safe_open
 if TYPE_CHECKING:
     import torch
 
-FORMAT, FORMAT_VERSIONS = "iti_directions", ("1", "1.1")
-SITES = ("head", "residual")
-UNFINISHED = "iti_save_unfinished"
-"""A field of config.json while the directions beside it are written anew."""
-CUT_OFF = f"{UNFINISHED}: a save was cut off, its directions may be old or new: save again"
-_REQUIRED = {"heads": "int64", "directions": "float32", "sigma": "float32"}
-_OPTIONAL = {"scores": "float32"}
-_WEIGHTS = {"weights": "float32"}
-_GATE = {"gate_heads": "int64", "gate_weights": "float32", "gate_bias": "float32", "gate_threshold": "float32"}
+AUTO_MAP = {
+    "AutoConfig": "configuration_iti_llama.ITILlamaConfig",
+    "AutoModel": "modeling_iti_llama.ITILlamaModel",
+    "AutoModelForCausalLM": "modeling_iti_llama.ITILlamaForCausalLM",
+}
+DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
+"""What can make transformers fetch and run code, with `_` before or `_internal` after; whoever loads may choose it."""
+FIELDS = {
+    "iti_alpha": 1.0,
+    "iti_top_k": None,
+    "iti_scope": "all",
+    "iti_directions_file": "iti_directions.safetensors",
+    "iti_directions_sha256": None,
+    "iti_behaviours": {},
+    "base_model_name_or_path": None,
+    "base_model_revision": None,
+}
+"""The fields of config.json that a plain Llama does not have, with their defaults."""
+SITES, SCOPES = ("head", "residual"), ("all", "generated")
+FLOAT32_MAX = 3.4028234663852886e38
+_TENSORS = {
+    "heads": ("int64", ("K", 2)),
+    "directions": ("float32", ("K", "head_dim")),
+    "sigma": ("float32", ("K",)),
+    "scores": ("float32", ("K",)),
+    "weights": ("float32", ("K",)),
+    "gate_heads": ("int64", ("G", 2)),
+    "gate_weights": ("float32", ("G", "head_dim")),
+    "gate_bias": ("float32", (1,)),
+    "gate_threshold": ("float32", (2,)),
+}
+"""dtype and shape by name: three that every file has, then `scores`, then those of format 1.1."""
+_REQUIRED, _RANKED, _GATE = list(_TENSORS)[:3], list(_TENSORS)[:5], list(_TENSORS)[5:]
+_KNOWN = {"1": list(_TENSORS)[:4], "1.1": list(_TENSORS)}
 _GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
 _METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
+_LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
+"""The geometry that a config.json describes where it names none, as `LlamaConfig` has it."""
 
 
 class ITIDirectionsError(ValueError):
@@ -35,14 +66,13 @@ class ITIDirectionsError(ValueError):
 @dataclass(frozen=True)
 class ITIGate:
     """When to steer: a linear probe of the plain model's heads at the prompt's last token. Its score, a log-odds, is
-    `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; alpha is multiplied by 0 where the score is
-    below the first threshold, by 1 from the second on, and by what lies evenly between them in between.
+    `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; a prompt is steered from the threshold on.
 
     Args:
         heads (`torch.Tensor`): int64 [G, 2], the (layer, head) that each row of weights reads.
         weights (`torch.Tensor`): float32 [G, head_dim].
         bias (`torch.Tensor`): float32 [1].
-        threshold (`torch.Tensor`): float32 [2], the second not below the first.
+        threshold (`torch.Tensor`): float32 [2], the same number twice.
     """
 
     heads: "torch.Tensor"
@@ -50,21 +80,14 @@ class ITIGate:
     bias: "torch.Tensor"
     threshold: "torch.Tensor"
 
-    @property
-    def layers(self) -> list[int]:
-        return sorted(set(self.heads[:, 0].tolist()))
-
-    def strength(self, x: "dict[int, torch.Tensor]") -> "torch.Tensor":
-        """What alpha is multiplied by, float32 [batch], from 0 to 1. `x`: of each of `layers`, o_proj's input at the
-        last token, [batch, heads * head_dim]."""
-        score = 0
+    def opens(self, heads: "Mapping[int, torch.Tensor]") -> "torch.Tensor":
+        """Whether each prompt is steered, bool [batch]; a score that is not a number leaves it plain. `heads`: what
+        o_proj gets at the last token, {layer: [batch, heads * head_dim]}."""
+        score = self.bias
         for (layer, head), weights in zip(self.heads.tolist(), self.weights, strict=True):
-            of_head = x[layer].unflatten(-1, (-1, len(weights)))[:, head].float()
-            score = score + (of_head @ weights.to(of_head.device)).to(self.bias.device)
-        low, high = self.threshold
-        score = score + self.bias
-        between = ((score - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-        return between.where(score < high, 1.0)
+            output = heads[layer].unflatten(-1, (-1, len(weights)))[:, head].float().to(weights.device)
+            score = score + output @ weights
+        return score >= self.threshold[0]
 
 
 @dataclass(frozen=True)
@@ -101,62 +124,39 @@ class ITIDirections:
     gate: ITIGate | None = None
 
     def __post_init__(self):
-        name = "these directions"
+        name, tensors = "these directions", self._tensors()
         _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
         for key, value in {**self.provenance, "base_model": self.base_model}.items():
             _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
-        k = self._rows("heads", self.heads, name)
-        shapes = {"heads": [k, 2], "directions": [k, self.head_dim], "sigma": [k], "scores": [k], "weights": [k]}
-        if self.gate is not None:
-            g = self._rows("gate_heads", self.gate.heads, name)
-            shapes |= {"gate_heads": [g, 2], "gate_weights": [g, self.head_dim], "gate_bias": [1]}
-            shapes |= {"gate_threshold": [2]}
-        for key, tensor in self._tensors().items():
-            dtype = (_REQUIRED | _OPTIONAL | _WEIGHTS | _GATE)[key]
-            found = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            wanted = f"torch.{dtype} {shapes[key]}"
-            _expect(found == wanted, name, f"{key} is {found}", wanted)
-            if dtype != "int64":
-                said = f"{key} holds NaN or infinity at place {{0}}".format
-                _expect_all(tensor.reshape(-1), lambda part: abs(part) < math.inf, name, said, "finite numbers")
-        for row in range(k):
-            length = float(self.directions[row] @ self.directions[row]) ** 0.5
-            _expect(abs(length - 1) <= 1e-3, name, f"direction in row {row} has length {length:.4f}", "1 within 0.001")
+        sizes = {"K": self.heads, "G": self.heads if self.gate is None else self.gate.heads}
+        sizes = {size: len(heads) if heads.ndim else 0 for size, heads in sizes.items()} | {"head_dim": self.head_dim}
+        for key, tensor in tensors.items():
+            dtype, shape = _TENSORS[key]
+            wanted = f"torch.{dtype} {[sizes.get(size, size) for size in shape]}"
+            given = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            _expect(given == wanted and len(tensor) > 0, name, f"{key} is {given}", f"{wanted}, K of at least 1")
+            finite = abs(tensor.reshape(-1)) <= FLOAT32_MAX
+            _expect_rows(finite, name, f"{key} holds NaN or infinity at place {{}}", "finite numbers")
+        lengths = (self.directions**2).sum(-1) ** 0.5
+        _expect_rows(
+            abs(lengths - 1) <= 1e-3, name, "direction in row {} has length {:.4f}", "1 within 0.001", lengths
+        )
         for key, numbers in (("sigma", self.sigma), ("weight", self.weights)):
             if numbers is not None:
-                said = f"{key} in row {{0}} is {{1:.4g}}".format
-                _expect_all(numbers, lambda part: part >= 0, name, said, "0 or more")
+                _expect_rows(numbers >= 0, name, f"{key} in row {{}} is {{:.4g}}", "0 or more", numbers)
         some = self.weights is None or bool((self.weights != 0).any())
-        _expect(some, name, f"all {k} weights are 0", "one above 0, or directions without weights")
-        self._expect_heads("", self.heads, name)
-        if self.gate is not None:
-            self._expect_heads("gate_heads: ", self.gate.heads, name)
-            low, high = self.gate.threshold.tolist()
-            _expect(low <= high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the second not below the first")
-
-    @staticmethod
-    def _rows(key: str, heads: "torch.Tensor", name: str) -> int:
-        rows = heads.shape[0] if heads.ndim == 2 else 0
-        _expect(rows > 0, name, f"{key} has shape {list(heads.shape)}", "[K, 2] with K of at least 1")
-        return rows
-
-    def _expect_heads(self, key: str, heads: "torch.Tensor", name: str) -> None:
-        layers, width = self.num_hidden_layers, self.num_attention_heads
-
-        def said(row: int, _) -> str:
-            return f"{key}row {row} names layer {int(heads[row, 0])}, head {int(heads[row, 1])}"
-
-        for column, number in enumerate((layers, width)):
-            wanted = f"layer 0 to {layers - 1}, head 0 to {width - 1}"
-            _expect_all(heads[:, column], lambda part, n=number: (part >= 0) & (part < n), name, said, wanted)
-        numbers = heads[:, 0] * width + heads[:, 1]
-        order = numbers.argsort()
-        numbers = numbers[order]
-
-        def twice(place: int, _) -> str:
-            return f"{said(max(int(order[place]), int(order[place + 1])), None)} a second time"
-
-        _expect_all(numbers[1:] != numbers[:-1], lambda part: part, name, twice, "once")
+        _expect(some, name, f"all {len(self)} weights are 0", "one above 0, or directions without weights")
+        inside = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
+        for key, heads in {"": self.heads, "gate_heads: ": tensors.get("gate_heads", self.heads[:0])}.items():
+            seen = set()
+            for row, (layer, head) in enumerate(heads.tolist()):
+                named = f"{key}row {row} names layer {layer}, head {head}"
+                fits = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
+                _expect(fits, name, named, inside)
+                _expect((layer, head) not in seen, name, f"{named} a second time", "once")
+                seen.add((layer, head))
+        low, high = (0, 0) if self.gate is None else self.gate.threshold.tolist()
+        _expect(low == high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the same number twice")
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -167,20 +167,19 @@ class ITIDirections:
             return self
         n = len(self)
         _expect(1 <= k <= n, "these directions", f"iti_top_k is {k}, but the directions hold {n} heads", f"1 to {n}")
-        ranked = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL | _WEIGHTS}
-        return replace(self, **{name: tensor[:k] for name, tensor in ranked.items() if tensor is not None})
+        return replace(self, **{name: tensor[:k] for name, tensor in self._tensors().items() if name in _RANKED})
 
     def _tensors(self) -> "dict[str, torch.Tensor]":
         """By their names in the file."""
-        found = {name: getattr(self, name) for name in _REQUIRED | _OPTIONAL | _WEIGHTS}
-        found = {name: tensor for name, tensor in found.items() if tensor is not None}
-        gate = {} if self.gate is None else {name: getattr(self.gate, name.removeprefix("gate_")) for name in _GATE}
-        return found | gate
+        tensors = {name: getattr(self, name) for name in _RANKED}
+        if self.gate is not None:
+            tensors |= {name: getattr(self.gate, name.removeprefix("gate_")) for name in _GATE}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     @property
     def format_version(self) -> str:
         """The lowest that can say what is in here: an older reader refuses what it does not know."""
-        return FORMAT_VERSIONS[0] if self.gate is None and self.weights is None else FORMAT_VERSIONS[1]
+        return "1" if self.gate is None and self.weights is None else "1.1"
 
     @property
     def scales(self) -> "torch.Tensor":
@@ -190,24 +189,12 @@ class ITIDirections:
     def offsets(self) -> "dict[int, torch.Tensor]":
         """scale * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
         offsets = {}
-        for (layer, head), direction, scale in zip(self.heads.tolist(), self.directions, self.scales, strict=True):
-            row = offsets.setdefault(layer, self.sigma.new_zeros(self.num_attention_heads * self.head_dim))
-            row[head * self.head_dim : (head + 1) * self.head_dim] = scale * direction
+        rows = self.scales[:, None] * self.directions
+        for (layer, head), row in zip(self.heads.tolist(), rows, strict=True):
+            if layer not in offsets:
+                offsets[layer] = (abs(row) * 0).repeat(self.num_attention_heads)
+            offsets[layer][head * self.head_dim : (head + 1) * self.head_dim] = row
         return offsets
-
-    def shifts(
-        self, config, held: "dict[int, torch.nn.Module]", dtype: "torch.dtype", top_k: int | None
-    ) -> "dict[int, torch.Tensor]":
-        """What the `top_k` best heads add to each steered layer's attention output at alpha 1: {layer: float32
-        [hidden_size]}, on one device. `held`: the attention modules here, by layer; `dtype`: of o_proj's input."""
-        self.check_geometry(config)
-        shifts = {}
-        for layer, offset in self.top(top_k).offsets().items():
-            if layer in held:
-                o_proj = held[layer].o_proj
-                shift = project(o_proj, offset, dtype) if self.site == "head" else offset
-                shifts[layer] = shift.to(next(iter(shifts.values())).device if shifts else device_of(o_proj))
-        return shifts
 
     def check_geometry(self, config, name: str = "the directions") -> None:
         """Raises `ITIDirectionsError` unless they fit the model of `config` (a `LlamaConfig`)."""
@@ -218,9 +205,11 @@ class ITIDirections:
                 advice = f"Use the base they were made for ({self.base_model or 'not recorded'}) or fit new ones."
                 made = f"made for a model with {key}={getattr(self, key)}, but this model has {key}={value}"
                 raise ITIDirectionsError(f"{name}: {made}. {advice}")
-        width, found = self.num_attention_heads * self.head_dim, config.hidden_size
-        fits = self.site == "head" or found == width
-        _expect(fits, name, f"site 'residual', but hidden_size is {found}", f"num_attention_heads * head_dim, {width}")
+        width, hidden = self.num_attention_heads * self.head_dim, config.hidden_size
+        fits = self.site == "head" or hidden == width
+        _expect(
+            fits, name, f"site 'residual', but hidden_size is {hidden}", f"num_attention_heads * head_dim, {width}"
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike, framework: str = "pt") -> "ITIDirections":
@@ -230,8 +219,7 @@ class ITIDirections:
             raise FileNotFoundError(f"{path}: no such directions file")
         try:
             with safe_open(path, framework=framework) as file:
-                metadata = file.metadata() or {}
-                names = list(file.keys())
+                metadata, names = file.metadata() or {}, list(file.keys())
                 for name in names if framework == "np" else ():  # which lacks some dtypes
                     dtype = file.get_slice(name).get_dtype()
                     _expect(dtype in ("I64", "F32"), path, f"{name} has dtype {dtype}", "I64 or F32")
@@ -240,23 +228,20 @@ class ITIDirections:
             raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
         for key in _METADATA:
             _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
-        for key, known in (("format", (FORMAT,)), ("format_version", FORMAT_VERSIONS)):
+        version = metadata["format_version"]
+        for key, known in (("format", ["iti_directions"]), ("format_version", _KNOWN)):
             wanted = f"{' or '.join(map(repr, known))}, as this version reads"
             _expect(metadata[key] in known, path, f"{key} is '{metadata[key]}'", wanted)
-        version = metadata["format_version"]
-        optional = _OPTIONAL if version == FORMAT_VERSIONS[0] else _OPTIONAL | _WEIGHTS | _GATE
-        missing, extra = _REQUIRED.keys() - tensors.keys(), tensors.keys() - _REQUIRED.keys() - optional.keys()
-        if _GATE.keys() & tensors.keys():
-            missing |= _GATE.keys() - tensors.keys()
-        found = f"missing tensors {sorted(missing)}, unknown tensors {sorted(extra)}"
-        wanted = f"{list(_REQUIRED)} and optionally, in version '{version}', {list(optional)}"
-        _expect(not missing | extra, path, found, wanted)
+        required = {*_REQUIRED, *(_GATE if tensors.keys() & set(_GATE) else ())}
+        missing, extra = sorted(required - tensors.keys()), sorted(tensors.keys() - set(_KNOWN[version]))
+        wanted = f"{_REQUIRED} and optionally, in version '{version}', {_KNOWN[version][3:]}"
+        _expect(not missing + extra, path, f"missing tensors {missing}, unknown tensors {extra}", wanted)
         gate = {name.removeprefix("gate_"): tensors.pop(name) for name in _GATE if name in tensors}
         for key in _GEOMETRY:
             number = metadata[key] if metadata[key].isdecimal() else "0"
             _expect(0 < int(number[:9]) < 10**8, path, f"metadata {key} is '{metadata[key]}'", "a positive integer")
         try:
-            read = cls(
+            directions = cls(
                 **tensors,
                 gate=ITIGate(**gate) if gate else None,
                 **{key: int(metadata[key]) for key in _GEOMETRY},
@@ -265,95 +250,209 @@ class ITIDirections:
             )
         except ITIDirectionsError as error:
             raise ITIDirectionsError(str(error).replace("these directions", str(path), 1)) from None
-        _expect(read.format_version == version, path, "format_version is '1.1'", "'1': it holds nothing of 1.1")
-        return read
+        same = directions.format_version == version
+        _expect(same, path, f"format_version is '{version}'", "'1': it holds nothing of 1.1")
+        return directions
 
     @classmethod
     def from_pretrained(
-        cls, repo_or_dir: str | os.PathLike, filename: str = "iti_directions.safetensors", **hub_kwargs
+        cls, repo_or_dir: str | os.PathLike, filename: str = FIELDS["iti_directions_file"], **hub_kwargs
     ) -> "ITIDirections":
         """As `load`, from a Hub repo or folder. `hub_kwargs`: revision, token and so on, as for a model."""
-        from transformers.utils import cached_file
-
-        path = cached_file(repo_or_dir, filename, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
-        if path is None:
-            advice = "A steered model is never loaded without; to load the weights alone, use the base model."
-            raise FileNotFoundError(f"{repo_or_dir}: no {filename}, where its directions should be. {advice}")
-        return cls.load(path)
+        return cls.load(hub_file(repo_or_dir, filename, **hub_kwargs))
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the file whole or not at all. The same directions give the same bytes."""
         from safetensors.torch import save
 
-        geometry = {key: str(getattr(self, key)) for key in _GEOMETRY}
-        made = {
-            "format": FORMAT,
-            "format_version": self.format_version,
-            "site": self.site,
-            "base_model": self.base_model,
-        }
+        made = {"format": "iti_directions", "format_version": self.format_version, "site": self.site}
+        made |= {"base_model": self.base_model} | {key: str(getattr(self, key)) for key in _GEOMETRY}
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-        return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made | geometry)))
+        return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made)))
 
 
-def _expect(right: bool, where: str | Path, found: str, wanted: str) -> None:
-    if not right:
-        raise ITIDirectionsError(f"{where}: {found}; expected {wanted}")
+@dataclass(frozen=True)
+class Behaviour:
+    """What config.json says of one set of directions.
+
+    Args:
+        name (`str`): what it is called; "default" unless `iti_behaviours` gives the default directions a name.
+        file (`str`): the directions file in the repo, without a folder.
+        alpha (`float`): strength, in units of sigma.
+        top_k (`int`, *optional*): how many of the best-ranked heads are steered; all of them if None.
+        sha256 (`str`, *optional*): digest of the file; another file is refused.
+    """
+
+    name: str
+    file: str
+    alpha: float
+    top_k: int | None
+    sha256: str | None
 
 
-def _expect_all(values, right, where: str, found, wanted: str) -> None:
-    """`right` must hold of all of a [n] tensor or array; part by part, to hold little besides. `found` gets the first
-    place where it does not, and the value there."""
-    for start in range(0, len(values), 1 << 14):
-        part = values[start : start + (1 << 14)]
-        if not (held := right(part)).all():
-            place = held.tolist().index(False)
-            _expect(False, where, found(start + place, float(part[place])), wanted)
+def behaviours_of(fields: Mapping) -> dict[str, Behaviour]:
+    """The behaviours that checked `fields` of a config name, the default one first; none where there is no file."""
+    file, entries = fields["iti_directions_file"], fields["iti_behaviours"]
+    if file is None:
+        return {}
+    name = next((name for name, entry in entries.items() if entry["file"] == file), "default")
+    default = Behaviour(name, file, fields["iti_alpha"], fields["iti_top_k"], fields["iti_directions_sha256"])
+    others = [other for other in entries if other != name]
+    return {name: default} | {other: Behaviour(other, **{"sha256": None} | entries[other]) for other in others}
 
 
-def project(o_proj: "torch.nn.Module", offset: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
-    """W_O @ offset, without bias and PEFT adapters: float32 [hidden_size], where the projection runs. In float32 from
-    the columns of the chosen heads where the weight is a plain tensor, else (quantised, offloaded) through the module
-    itself, fed with `dtype`. `offset` is float32 [num_attention_heads * head_dim]."""
-    import torch
-
-    while hasattr(o_proj, "base_layer"):
-        if getattr(o_proj, "merged", False):
-            raise ValueError("a PEFT adapter is merged into the weight of o_proj: call unmerge_adapter() first")
-        o_proj = o_proj.base_layer
-    weight = getattr(o_proj, "weight", None)
-    if hasattr(weight, "full_tensor"):  # tensor parallelism
-        weight = weight.full_tensor()
-    elif type(o_proj) is not torch.nn.Linear or type(weight.data) is not torch.Tensor or weight.is_meta:
-        weight = None
-    if weight is not None and weight.is_floating_point():
-        columns = offset.nonzero()[:, 0]
-        return weight[:, columns.to(weight.device)].float() @ offset[columns].to(weight.device)
-    rows = torch.stack([offset, torch.zeros_like(offset)]).to(device_of(o_proj), dtype)
-    with_offset, without = o_proj(rows).float()
-    if with_offset.is_meta:
-        raise ValueError("the weights are on the meta device: load them before setting directions")
-    return with_offset - without
+def read_behaviours(
+    fields: Mapping, file_of: Callable[[str], Path], where: str, framework: str = "pt"
+) -> dict[str, ITIDirections]:
+    """The directions of every behaviour that `fields` of a config name, by its name, the default ones first. Their
+    geometry, digest and number of heads are those that the config says. `file_of` finds a file of the repo `where`.
+    Raises `OSError` if one is missing and, naming repo and file, `ITIDirectionsError` if it cannot be used."""
+    geometry = SimpleNamespace(**_LLAMA_7B | {key: fields[key] for key in _LLAMA_7B if key in fields})
+    directions = {}
+    for name, behaviour in behaviours_of(check_fields(fields)).items():
+        path, file = file_of(behaviour.file), f"{where}/{behaviour.file}"
+        directions[name] = ITIDirections.load(path, framework)
+        directions[name].check_geometry(geometry, file)
+        directions[name].top(behaviour.top_k)
+        if behaviour.sha256 not in (None, digest := file_sha256(path)):
+            default = behaviour.file == fields.get("iti_directions_file", behaviour.file)
+            label = "iti_directions_sha256" if default else f"iti_behaviours[{name!r}]: sha256"
+            wanted = f"{behaviour.sha256}, as {label} says"
+            advice = f"was the file swapped, or a save cut off? To accept it as it is, set {label} to null"
+            raise ITIDirectionsError(f"{file}: SHA-256 is {digest}; expected {wanted}: {advice}")
+    return directions
 
 
-def device_of(module: "torch.nn.Module") -> "torch.device":
-    """Where a module runs, also when accelerate keeps its weights elsewhere."""
-    device = next(tensor.device for tensor in (*module.parameters(), *module.buffers()))
-    hook = getattr(module, "_hf_hook", None)
-    return type(device)(hook.execution_device) if device.type == "meta" and hook is not None else device
+def check_fields(fields: Mapping) -> dict:
+    """The fields of `FIELDS` in a config, with their defaults, and NumPy's numbers as Python's. Raises `ValueError`,
+    naming field, value found and value wanted."""
+    for name in fields:
+        if name.startswith("iti_") and name not in FIELDS:
+            nearest = get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
+            raise ValueError(f"{name} is not a field that this version knows; did you mean {nearest}?")
+    checked = FIELDS | {name: fields[name] for name in FIELDS if name in fields}
+    checked["iti_alpha"] = check_alpha(checked["iti_alpha"])
+    check_count("iti_top_k", checked["iti_top_k"])
+    if (scope := checked["iti_scope"]) not in SCOPES:
+        raise ValueError(f"iti_scope is {scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
+    if (default_file := checked["iti_directions_file"]) is not None:
+        _check_file("iti_directions_file", default_file)
+    _check_digest("iti_directions_sha256", checked["iti_directions_sha256"])
+    for name in ("base_model_name_or_path", "base_model_revision"):
+        if not (checked[name] is None or (isinstance(checked[name], str) and checked[name])):
+            raise ValueError(f"{name} is {checked[name]!r}; expected a non-empty string or null")
+    entries, files = checked["iti_behaviours"] or {}, {}
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"iti_behaviours is {entries!r}; expected an object, {{name: {{file, alpha, top_k}}}}")
+    if entries and default_file is None:
+        raise ValueError(
+            f"iti_behaviours names {', '.join(entries)}, but iti_directions_file is null; expected a file"
+        )
+    checked["iti_behaviours"] = {
+        name: _checked_entry(name, entry, default_file, files) for name, entry in entries.items()
+    }
+    return checked
+
+
+def _checked_entry(name: object, entry: object, default_file: str, files: dict[str, str]) -> dict:
+    """An entry of `iti_behaviours`; `files` are those of the entries before it, {file: name}."""
+    label = f"iti_behaviours[{name!r}]"
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
+        raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
+    if not isinstance(entry, Mapping) or entry.keys() - {"file", "alpha", "top_k", "sha256"}:
+        raise ValueError(f"{label} is {entry!r}; expected an object of file, alpha, top_k and sha256")
+    _check_file(f"{label}: file", file := entry.get("file", f"iti_directions.{name}.safetensors"))
+    if files.setdefault(file, name) != name:
+        raise ValueError(f"{label}: file is {file!r}, that of {files[file]!r}; expected one of its own")
+    if file == default_file:
+        if entry.keys() != {"file"}:
+            raise ValueError(f"{label} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
+        return {"file": file}
+    check_count(f"{label}: top_k", entry.get("top_k"))
+    _check_digest(f"{label}: sha256", entry.get("sha256"))
+    checked = {"file": file, "alpha": check_alpha(entry.get("alpha", 1.0), f"{label}: alpha")}
+    checked["top_k"] = entry.get("top_k")
+    return checked | ({"sha256": entry["sha256"]} if entry.get("sha256") else {})
+
+
+def check_alpha(alpha: object, field: str = "iti_alpha") -> float:
+    """`alpha` as a float. Raises `ValueError` unless it is a finite float32, of Python, NumPy or (0-d) torch."""
+    scalar = getattr(alpha, "ndim", None) == 0 and getattr(getattr(alpha, "device", None), "type", "") != "meta"
+    number = alpha.item() if scalar else alpha
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= FLOAT32_MAX:
+        raise ValueError(f"{field} is {alpha!r}; expected a finite number")
+    return float(number)
+
+
+def check_count(field: str, k: object) -> None:
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise ValueError(f"{field} is {k!r}; expected null or an integer of at least 1")
+
+
+def _check_file(field: str, name: object) -> None:
+    if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
+        raise ValueError(f"{field} is {name!r}; expected a plain file name, without a folder")
+
+
+def _check_digest(field: str, digest: object) -> None:
+    if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+        raise ValueError(f"{field} is {digest!r}; expected 64 hex digits or null")
+
+
+def check_harmless(fields: Mapping, where: str) -> None:
+    """Raises `ValueError` if a config.json names code that transformers would fetch and run."""
+    for key, value in fields.items():
+        if key.strip("_").removesuffix("_internal") in DANGEROUS_FIELDS and value is not None:
+            raise ValueError(f"{where}: {key} is {value!r}; expected no such field, it can make transformers run code")
+
+
+def output_shift(weight: "torch.Tensor", offset: "torch.Tensor") -> "torch.Tensor":
+    """W_O @ offset, what an offset of the heads adds to the residual stream: float32 [hidden_size]. `weight`
+    [hidden_size, heads * head_dim] of any dtype and `offset` [heads * head_dim], both of torch or both of NumPy."""
+    used = offset != 0
+    columns = weight[:, used]
+    columns = columns.float() if hasattr(columns, "float") else columns.astype("float32")
+    return columns @ offset[used]
+
+
+def hub_file(repo_or_dir: str | os.PathLike, filename: str, **hub_kwargs) -> Path:
+    """Where a directions file of a Hub repo or folder lies here. Raises `FileNotFoundError` if there is none."""
+    from transformers.utils import cached_file
+
+    path = cached_file(repo_or_dir, filename, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+    if path is None:
+        advice = "A steered model is never loaded without; to load the weights alone, use the base model."
+        raise FileNotFoundError(f"{repo_or_dir}: no {filename}, where its directions should be. {advice}")
+    return Path(path)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> Path:
     """Write a file, whole or not at all; the folder is made where there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _expect(right: bool, where: str | Path, given: str, wanted: str) -> None:
+    if not right:
+        raise ITIDirectionsError(f"{where}: {given}; expected {wanted}")
+
+
+def _expect_rows(right, where: str, given: str, wanted: str, numbers=None) -> None:
+    """`right`, bool [n], must hold throughout; `given` is told the first place where it does not."""
+    if not bool(right.all()):
+        row = right.tolist().index(False)
+        _expect(False, where, given.format(row, *(() if numbers is None else (float(numbers[row]),))), wanted)
 
 
 def _with_sorted_header(data: bytes) -> bytes:
@@ -370,9 +469,11 @@ def _what_it_is(path: Path) -> str:
     """A guess at what a file that is not safetensors is, for the error message."""
     with path.open("rb") as file:
         start = file.read(8)
-    kinds = {
-        b"\x80": "looks like a pickle, which is never read",
-        b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
-        b"version ": "looks like a Git LFS pointer; fetch the file with `git lfs pull`",
-    }
-    return next((kinds[mark] for mark in kinds if start.startswith(mark)), "is truncated or no safetensors file")
+    for mark, kind in (
+        (b"\x80", "looks like a pickle, which is never read"),
+        (b"PK", "looks like a zip archive (a torch.save file, perhaps), which is never read"),
+        (b"version ", "looks like a Git LFS pointer; fetch the file with `git lfs pull`"),
+    ):
+        if start.startswith(mark):
+            return kind
+    return "is truncated, or not a safetensors file"

@@ -2,26 +2,22 @@
 """Loading, checking and saving a steered Llama: adapter form (weights from a base model) and self-contained form."""
 
 import copy
-import json
-import math
 import os
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
-from .configuration_iti_llama import FREE_FIELDS, LLAMA_FIELDS, ITILlamaConfig, check_harmless
-from .iti_directions import UNFINISHED, ITIDirections, write_whole
+from .configuration_iti_llama import FREE_FIELDS, HUB_ARGUMENTS, LLAMA_FIELDS, ITILlamaConfig, pinned
+from .iti_directions import FIELDS, ITIDirections, check_harmless, file_sha256, hub_file, read_behaviours
+from .steering_iti_llama import HeldDirections
 
 
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
-INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+QUIET = {"_raise_exceptions_for_missing_entries": False}
 QUANTISATION = ("quant_method", "bits", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "group_size")
 
 
@@ -33,28 +29,27 @@ class ITILlamaLoadingMixin:
         """Config and directions from this repo or folder, and the weights too (self-contained form) or from the base
         model that its config names (adapter form). Takes the arguments of transformers' `from_pretrained` and every
         field of the config. `revision` and `subfolder` belong to this repo, `base_model_revision` to the base; other
-        Hub arguments hold for both. No code of the base is run. Raises `OSError` if the repo, its directions or its
-        base are not there, `ValueError` if they are wrong, or the base is not what the config describes.
+        Hub arguments hold for both. Each repo is read at one commit. No code of the base is run. Raises `OSError` if
+        the repo, its directions or its base are not there, `ValueError` if they are wrong, or the base is not what the
+        config describes.
         """
         repo = pretrained_model_name_or_path
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
+        if repo is not None:
+            commit = getattr(config, "_commit_hash", None)
+            hub = hub | {"revision": commit} if commit else pinned(repo, hub)
         if not isinstance(config, PretrainedConfig):
             kept = {key: kwargs.pop(key) for key in ("dtype", "torch_dtype", "quantization_config") if key in kwargs}
             config, kwargs = ITILlamaConfig.from_pretrained(config or repo, return_unused_kwargs=True, **hub, **kwargs)
             kwargs |= kept
         config.validate_iti()
-        if repo is None:  # weights as `state_dict=`: there is no repo to read directions from
-            if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
-                advice = "pass the repo, or iti_directions_file=None, and then set_iti_directions"
-                raise ValueError(f"the config names {config.iti_directions_file}, but there is no repo: {advice}")
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
-        commit = getattr(config, "_commit_hash", None)
-        hub |= {"revision": commit} if commit else {}  # what belongs together comes from one commit
-        name = config.iti_directions_file
-        directions = None if name is None else ITIDirections.from_pretrained(repo, name, **hub)
-        entries = config.iti_others.items()
-        others = {name: ITIDirections.from_pretrained(repo, entry["file"], **hub) for name, entry in entries}
-        return cls._load(repo, config, directions, others, hub, *model_args, **kwargs)
+        if repo is not None:
+            directions = read_behaviours(vars(config), lambda name: hub_file(repo, name, **hub), str(repo))
+            return cls._load(repo, config, directions, hub, *model_args, **kwargs)
+        if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
+            advice = "pass the repo, or iti_directions_file=None, and then set_iti_directions"
+            raise ValueError(f"the config names {config.iti_directions_file}, but there is no repo: {advice}")
+        return super().from_pretrained(None, *model_args, config=config, **kwargs)  # weights as `state_dict=`
 
     @classmethod
     def from_base(
@@ -80,85 +75,100 @@ class ITILlamaLoadingMixin:
         if directions is not None and not isinstance(directions, ITIDirections):
             directions = ITIDirections.load(directions)
         config = ITILlamaConfig(
-            **_read_base_config(base, revision, hub)[0],
+            **read_base_config(base, revision, hub)[0],
             **{"iti_alpha": alpha, "iti_top_k": top_k, "iti_scope": scope},
-            iti_directions_file=None if directions is None else "iti_directions.safetensors",
+            iti_directions_file=None if directions is None else FIELDS["iti_directions_file"],
             base_model_name_or_path=base,
             base_model_revision=revision,
         )
-        return cls._load(None, config, directions, {}, hub, **kwargs)
+        if directions is not None:
+            directions.check_geometry(config)
+            directions.top(top_k)
+        return cls._load(None, config, {} if directions is None else {"default": directions}, hub, **kwargs)
 
     @classmethod
-    def _load(
-        cls, repo, config: PretrainedConfig, directions: ITIDirections | None, others: dict, hub: dict, *args, **kwargs
-    ):
+    def _load(cls, repo, config: ITILlamaConfig, directions: dict[str, ITIDirections], hub: dict, *args, **kwargs):
         """Weights from the base or the repo into this class, steered. Nothing of the repo's reaches the base."""
-        if directions is not None:
-            name = "the directions" if repo is None else f"{repo}/{config.iti_directions_file}"
-            directions.check_geometry(config, name)
-            directions.top(config.iti_top_k)
-        for behaviour, held in others.items():
-            entry = config.iti_behaviours[behaviour]
-            held.check_geometry(config, f"{repo}/{entry['file']}")
-            held.top(entry["top_k"])
         base, source, stored = config.base_model_name_or_path, repo, hub
+        lora = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")
         if base is not None:
-            fields, commit = _read_base_config(base, config.base_model_revision, hub)
-            _check_base(config, fields)
-            revision = commit or config.base_model_revision or "main"
-            source, stored = base, {name: hub[name] for name in hub if name != "subfolder"} | {"revision": revision}
-            config._commit_hash = None
-            kwargs |= {"trust_remote_code": False, "adapter_kwargs": {}, "_commit_hash": None}
+            fields, at_commit = read_base_config(base, config.base_model_revision, hub)
+            check_base(config, fields)
+            source, stored = base, at_commit
+            kwargs |= {"trust_remote_code": False, "_commit_hash": None}
+            kwargs |= {} if lora else {"adapter_kwargs": {}}
+        if lora in (None, source) and cached_file(source, "adapter_config.json", **stored, **QUIET) is not None:
+            raise ValueError(
+                f"{source}: adapter_config.json would put a PEFT adapter on the weights, and disable_iti() would not "
+                "be the base; expected a model without one: load it, and put the adapter on by model.load_adapter"
+            )
         loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.base_model._iti_loaded = (hub.get("revision"), _samples(model, base is not None))
         if base is not None:
-            model.base_model._iti_base = (fields.get("quantization_config"), model.base_model._iti_loaded[1])
+            model._iti_quantisation = fields.get("quantization_config")
             if repo is not None:
                 model.name_or_path = model.config.name_or_path = str(repo)
-                quiet = {"_raise_exceptions_for_missing_entries": False}
-                if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **quiet) is not None:
+                if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
                     model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
-        model.base_model._compute_shifts(directions, others)
+        model._iti_revision, model._iti_weights = hub.get("revision"), _versions(model)
+        keys = ["default", *list(directions)[1:]]
+        model.base_model._iti_held = HeldDirections(dict(zip(keys, directions.values(), strict=False)))
         return loaded
+
+    def __getstate__(self) -> dict:
+        """A copy has weights of its own: they count as loaded where those of the original are as they were."""
+        state = dict(self.__dict__)
+        if state.get("_iti_weights") is not None:
+            state["_iti_weights"] = {} if weights_changed(self) else None
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        if "_iti_weights" in state and state["_iti_weights"] is None:
+            self._iti_weights = _versions(self)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
         """Write code, config, generation config and directions; and the weights, unless the config names a base model
-        (adapter form). Raises `ValueError` where that would lose weights that were changed."""
+        (adapter form). Raises `ValueError` where that would lose weights that were changed, or the steering."""
         if getattr(self, "_hf_peft_config_loaded", False):  # saves the PEFT adapter alone
             return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if kwargs.pop("push_to_hub", False):
             raise ValueError("push_to_hub=True would leave out tokenizer and card: call model.push_to_hub(repo_id)")
-        self.config.validate_iti()
-        base, name = self.config.base_model_name_or_path, self.config.iti_directions_file
-        quantisation, samples = getattr(self.base_model, "_iti_base", (None, {}))
-        held = "state_dict=" if kwargs.get("state_dict") is not None else None
-        changed = base is not None and (held or _first_change(samples, _samples(self, True)))
-        if changed:
+        config, base, folder = self.config, self.config.base_model_name_or_path, Path(save_directory)
+        config.validate_iti()
+        behaviours, held = self.base_model._iti_behaviours()
+        given = "state_dict=" if kwargs.get("state_dict") is not None else None
+        if base is not None and (changed := given or weights_changed(self)):
             advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
-        self.config.iti_directions_file = (name or "iti_directions.safetensors") if self.iti_directions else None
-        (folder := Path(save_directory)).mkdir(parents=True, exist_ok=True)
-        files = {}
-        if self.iti_directions is not None and is_main_process:
-            files[folder / self.config.iti_directions_file] = self.iti_directions
-            others = self.base_model._iti_others.items()
-            files |= {folder / self.config.iti_behaviours[behaviour]["file"]: own for behaviour, own in others}
-        with _unfinished(folder / "config.json", files):
-            for path, directions in files.items():
-                directions.save(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = {}
+        try:
+            for name, behaviour in behaviours.items() if is_main_process else ():
+                path = held.directions[name].save(folder / f".{behaviour.file}.new")
+                staged[path], digest = folder / behaviour.file, file_sha256(path)
+                if name == "default":
+                    config.iti_directions_sha256 = digest
+                else:
+                    config.iti_behaviours[name]["sha256"] = digest
+            # The config, which holds the digests, comes first: where a save is cut off, old directions are refused.
             if base is None:
                 super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
             elif is_main_process:
-                config = copy.deepcopy(self.config)
-                config.architectures, config.dtype = [type(self).__name__], str(self.dtype).removeprefix("torch.")
-                config.__dict__.pop("quantization_config", None)  # how the base is stored, not how it was loaded here
-                if quantisation is not None:
-                    config.quantization_config = quantisation
-                custom_object_save(self, folder, config=config)
-                config.save_pretrained(folder)
+                saved = copy.deepcopy(config)
+                saved.architectures, saved.dtype = [type(self).__name__], str(self.dtype).removeprefix("torch.")
+                saved.__dict__.pop("quantization_config", None)  # how the base is stored, not how it was loaded here
+                if getattr(self, "_iti_quantisation", None) is not None:
+                    saved.quantization_config = self._iti_quantisation
+                custom_object_save(self, folder, config=saved)
+                saved.save_pretrained(folder)
                 if self.can_generate():
                     self.generation_config.save_pretrained(folder)
+            for path, final in staged.items():
+                os.replace(path, final)
+        finally:
+            for path in staged:
+                path.unlink(missing_ok=True)
         if is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama"):
             import_module("iti_llama").renew_card(folder)
 
@@ -175,32 +185,24 @@ class ITILlamaLoadingMixin:
         raise OSError(f"{pretrained_model_name_or_path}: custom_generate would replace the steering; not supported")
 
 
-class ITILlamaForSequenceClassification(PreTrainedModel):
-    """There is none: says so in a sentence, where transformers would list every model that it knows."""
-
-    config_class = ITILlamaConfig
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        raise ValueError("an ITI-Llama has no head for classification: load it by AutoModelForCausalLM")
-
-
-def _read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict, str | None]:
-    """What the base's config.json says of a Llama, and its commit. Raises as `from_pretrained`."""
+def read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict, dict]:
+    """What the base's config.json says of a Llama, and the Hub arguments of its commit. Raises as
+    `from_pretrained`."""
     hub = {name: hub[name] for name in hub if name not in ("revision", "subfolder")}
     try:
-        fields, _ = PretrainedConfig.get_config_dict(base, revision=revision or "main", **hub)
+        hub = pinned(base, hub | {"revision": revision or "main"})
+        fields, _ = PretrainedConfig.get_config_dict(base, **hub)
     except OSError as error:
         advice = "If the model is gated, accept its licence on its Hub page and log in with `hf auth login`; if it is"
         advice = f"{advice} private, the latter; if you are offline, download it first."
         raise OSError(f"base model {base!r}: its config.json cannot be read: {error}\n{advice}") from error
-    if (found := fields.get("model_type")) != "llama":
-        raise ValueError(f"base model {base!r}: config.json has model_type {found!r}; expected 'llama'")
+    if (model_type := fields.get("model_type")) != "llama":
+        raise ValueError(f"base model {base!r}: config.json has model_type {model_type!r}; expected 'llama'")
     check_harmless(fields, f"base model {base!r}: config.json")
-    return {k: v for k, v in fields.items() if k in (*LLAMA_FIELDS, *FREE_FIELDS)}, fields.get("_commit_hash")
+    return {k: v for k, v in fields.items() if k in (*LLAMA_FIELDS, *FREE_FIELDS)}, hub
 
 
-def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
+def check_base(config: PretrainedConfig, base_fields: dict) -> None:
     """Raises `ValueError` unless the base is the model that the config describes."""
     base, name = ITILlamaConfig(**copy.deepcopy(base_fields)), config.base_model_name_or_path
     for field in LLAMA_FIELDS:
@@ -209,64 +211,34 @@ def _check_base(config: PretrainedConfig, base_fields: dict) -> None:
             raise ValueError(f"base model {name!r} has {field}={theirs!r}, but config.json says {ours!r}")
     ours, theirs = (c.to_dict().get("quantization_config") or {} for c in (config, base))
     for field in QUANTISATION:
-        if (found := theirs.get(field)) != (said := ours.get(field)):
-            advice = f"config.json says {said!r}: to quantise while loading, pass quantization_config="
-            raise ValueError(f"base model {name!r} is stored with quantisation {field}={found!r}, but {advice}")
+        if (stored := theirs.get(field)) != (expected := ours.get(field)):
+            advice = f"config.json says {expected!r}: to quantise while loading, pass quantization_config="
+            raise ValueError(f"base model {name!r} is stored with quantisation {field}={stored!r}, but {advice}")
 
 
-@contextmanager
-def _unfinished(config: Path, files: Collection[Path]) -> Iterator[None]:
-    """While these files are written anew, the config.json that is there says so and is refused by whoever loads it. It
-    is as before where the save fails and none of them has changed."""
-
-    def contents() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in files if path.is_file()}
-
-    before, said, marked = contents(), None, None
-    with suppress(FileNotFoundError, ValueError, TypeError):  # none, or none that anything would load
-        said = config.read_bytes()
-        marked = json.dumps(json.loads(said) | {UNFINISHED: True}, indent=2).encode()
-    if marked is None or not files:
-        yield
-        return
-    write_whole(config, marked)
-    try:
-        yield
-    except BaseException:
-        if contents() == before and config.read_bytes() == marked:
-            write_whole(config, said)
-        raise
-
-
-def _samples(model, exactly: bool) -> dict[str, tuple]:
-    """Of every weight a checksum, where it is to be known exactly; how often it was written to and some 64 of its
-    values, for when not, or when its dtype is no longer the same. Quantised and offloaded: the name."""
-    found = {}
+def _versions(model) -> dict[str, tuple]:
+    """Which tensor each weight is, how often it was written to, as torch counts, and some 64 of its values, since
+    torch does not count what is written through `weight.data`. Quantised and offloaded weights are replaced at every
+    pass by those who keep them: they count by their names."""
+    versions = {}
     for name, weight in model.named_parameters():
-        data = getattr(weight.detach(), "_local_tensor", weight.detach())
-        known = type(data) is torch.Tensor and data.is_floating_point() and not data.is_meta
-        own = data.flatten() if known else torch.empty(0)
-        written = weight._version if known and not weight.is_inference() else 0
-        found[name] = _checksum(own) if exactly else None, written, own[:: max(1, own.numel() // 64)].clone()
-    return found
+        data, versions[name] = getattr(weight.detach(), "_local_tensor", weight.detach()), ()
+        if type(data) is torch.Tensor and data.is_floating_point() and not data.is_meta:
+            sample = data.flatten()[:: max(1, data.numel() // 64)].clone()
+            versions[name] = id(weight), None if weight.is_inference() else weight._version, sample
+    return versions
 
 
-def _checksum(flat: torch.Tensor) -> int:
-    """Of every bit: sums of up to 4096 parts of it, read as integers, each times an odd number of its own."""
-    size = math.gcd(flat.nbytes, 8)
-    words = (flat.clone() if flat.storage_offset() * flat.itemsize % size else flat).view(INTEGERS[size])
-    sums = words.reshape(math.gcd(len(words), 4096), -1).sum(-1) if len(words) else words
-    return (sums * (2 * torch.arange(len(sums), device=sums.device) + 1)).sum().item()
-
-
-def _first_change(before: dict[str, tuple], after: dict[str, tuple]) -> str | None:
-    """The first weight that is not as it was, or that came or went; None if all are."""
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
+def weights_changed(model) -> str | None:
+    """The first weight that came, went, or was written to since the model was loaded; None if all are as they were. A
+    write through `weight.data` is seen where it changes one of the values that are sampled."""
+    before, now = getattr(model, "_iti_weights", None) or {}, _versions(model)
+    for name in sorted(before.keys() | now.keys()):
+        (*was, old), (*is_now, new) = before.get(name) or (None, None), now.get(name) or (None, None)
+        if (
+            (name in before) != (name in now)
+            or was != is_now
+            or (old is not None and not torch.equal(old.to(new), new))
+        ):
             return name
-        (bits, written, old), (bits_now, written_now, new) = before[name], after[name]
-        same = bits == bits_now
-        if old.dtype != new.dtype or None in (bits, bits_now):
-            same = written == written_now and torch.equal(old.to(new), new)
-        if not same:
-            return name
+    return None

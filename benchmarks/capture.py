@@ -17,7 +17,8 @@ from decode import SHAPES
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from iti_llama.toolkit.fit.positions import Row
-from iti_llama.toolkit.fit.record_activations import by_length, record_batch
+from iti_llama.toolkit.fit.record_activations import record_batch
+from iti_llama.toolkit.foundation.bound_memory import batches_of, tokens_a_batch
 
 
 def main() -> None:
@@ -38,11 +39,11 @@ def main() -> None:
         lengths = [max(8, length // 8) for length in lengths]
     most = SHAPES[args.shape]["vocab_size"]
     rows = [Row(torch.randint(5, most, (length,)).tolist(), length - 1) for length in lengths]
-    batches = by_length(rows, args.batch_size)
-    record_batch(model, [rows[i] for i in batches[0]], 0)
+    batches = batches_of([len(row.ids) for row in rows], args.batch_size, tokens_a_batch(model))
+    record_batch(model, [rows[i] for i in batches[0]])
     start = time.perf_counter()
     for batch in batches:
-        kept = record_batch(model, [rows[i] for i in batch], 0)
+        kept = record_batch(model, [rows[i] for i in batch])
     seconds = time.perf_counter() - start
     if args.device == "cpu":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

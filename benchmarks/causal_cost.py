@@ -11,12 +11,12 @@ import statistics
 import time
 from pathlib import Path
 
-from iti_llama.toolkit.bundled.pairs import style_pairs
 from iti_llama.toolkit.fit.causal import causal_effects
 from iti_llama.toolkit.fit.fit_directions import fit
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.measure.bundled_tasks import labelled_pairs
 from iti_llama.toolkit.repo.fit_repo import load_base
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=12)
     args = parser.parse_args()
     model, tokenizer = load_base(Path(__file__).parent.parent)
-    rows, policy = style_pairs(args.groups), Policy("completion-mean")
+    rows, policy = labelled_pairs(groups=args.groups), Policy("completion-mean")
     settings = FitSettings(top_k=args.top_k, permutations=0, rank="causal", test_share=0.01)
     found, ratios = fit(capture(model, tokenizer, rows, policy), rows, policy, settings), []
     for _ in range(args.rounds):

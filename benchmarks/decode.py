@@ -3,10 +3,12 @@
     python benchmarks/decode.py                                         # a small shape, on CPU
     python benchmarks/decode.py --shape llama-3.1-8b --device cuda      # the 8B shape, random weights, bfloat16
     python benchmarks/decode.py --shape llama-3.1-8b --device cuda --compile
+    python benchmarks/decode.py --shape smollm2 --rounds 0 --load       # counts and loading time alone, 30 layers
 
-Prints exact counts (dispatched operations, syncs, graph breaks), then ratios to plain Llama: the median over rounds
-and the range of its middle half, beside a second plain model timed in the same rounds, which shows what the noise is.
-A ratio that lies within the noise says nothing. `--load` also times loading from disk.
+Prints exact counts (dispatched operations, syncs, graph breaks, recompiles over ten changes of alpha), then ratios to
+plain Llama: the median over rounds and the range of its middle half, beside a second plain model timed in the same
+rounds, which shows what the noise is. A ratio that lies within the noise says nothing. `--load` also times loading
+from disk, of this shape and of the bundled model.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from peers import Count, graph_breaks
 from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.toolkit.foundation.package import ROOT
 
 
 SHAPES = {
@@ -41,6 +44,15 @@ SHAPES = {
         "num_hidden_layers": 8,
         "num_attention_heads": 8,
         "num_key_value_heads": 2,
+    },
+    "smollm2": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
     },
     "llama-3.1-8b": {
         "vocab_size": 128256,
@@ -128,6 +140,27 @@ def summary(ratios: list[float]) -> dict[str, float]:
     return {"median": round(median, 4), "from": round(low, 4), "to": round(high, 4), "rounds": len(ratios)}
 
 
+@torch.no_grad()
+def recompiles(steered: ITILlamaForCausalLM, ids: torch.Tensor, changes: int = 10) -> list[bool]:
+    """Whether each of some changes of alpha compiles the pass once more, after the first pass has compiled it."""
+    graphs, compiled = [], []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    forward, before = torch.compile(steered, backend=backend, fullgraph=True), steered.iti_alpha
+    forward(ids, use_cache=False)
+    for change in range(changes):
+        held, steered.iti_alpha = len(graphs), 0.1 + change / 10
+        forward(ids, use_cache=False)
+        compiled.append(len(graphs) > held)
+    steered.iti_alpha = before
+    torch._dynamo.reset()
+    return compiled
+
+
 def load_times(plain, steered, rounds: int, device: str) -> dict[str, float]:
     """Seconds to load the steered model, as a ratio to the plain one; both from disk, alternating."""
     with tempfile.TemporaryDirectory() as folder:
@@ -183,13 +216,14 @@ def main() -> None:
             handle.remove()
         both = {"plain": plain, "steered": steered}
         result["graph_breaks"] = {n: graph_breaks(called(model)["forward"], short) for n, model in both.items()}
+        result["recompiles"] = recompiles(steered, short)
 
     def compiled(model):
         return torch.compile(model, mode="reduce-overhead", fullgraph=True) if arguments.compile else None
 
     steps = {"plain": compiled(plain), "steered": compiled(steered), "plain again": compiled(plain)}
     result["ratios"] = {}
-    for batch in arguments.batch:
+    for batch in arguments.batch if arguments.rounds else ():
         ids = torch.randint(0, plain.config.vocab_size, (batch, arguments.prompt), device=arguments.device)
         seconds: dict[str, list] = {name: [] for name in ("plain", "steered", "hooks", "plain again")}
         for _ in range(arguments.rounds + 2):
@@ -209,7 +243,10 @@ def main() -> None:
                         [p[i] / other[i] for p, other in pairs]
                     )
     if arguments.load:
-        result["load_time"] = load_times(plain, steered, max(4, arguments.rounds // 3), arguments.device)
+        bundled = ITILlamaForCausalLM.from_pretrained(ROOT)
+        pairs = {arguments.shape: (plain, steered), "bundled model": (bundled.merge_and_unload(), bundled)}
+        rounds = max(8, arguments.rounds // 3)
+        result["load_time"] = {name: load_times(*pair, rounds, arguments.device) for name, pair in pairs.items()}
 
     if arguments.json:
         print(json.dumps(result, indent=2))
@@ -219,13 +256,21 @@ def main() -> None:
     )
     for name, count in result.get("counts", {}).items():
         print(f"  a decode step, {name}: {count['operations']} operations, {count['syncs']} syncs")
-    print(f"  graph breaks: {result.get('graph_breaks')}")
-    print("throughput relative to plain Llama, median (middle half of the rounds):")
+    if arguments.counts:
+        print(f"  graph breaks: {result['graph_breaks']}")
+        changes, again = (
+            len(result["recompiles"]),
+            [place + 1 for place, new in enumerate(result["recompiles"]) if new],
+        )
+        print(f"  {changes} changes of alpha compile again at: {again or 'none'}")
+    if result["ratios"]:
+        print("throughput relative to plain Llama, median (middle half of the rounds):")
     for name, ratio in result["ratios"].items():
         print(f"  {name}: {ratio['median']:.3f} ({ratio['from']:.3f} to {ratio['to']:.3f}, {ratio['rounds']} rounds)")
     if arguments.load:
-        ratio = result["load_time"]
-        print(f"load time relative to plain: {ratio['median']:.3f} ({ratio['from']:.3f} to {ratio['to']:.3f})")
+        for name, ratio in result["load_time"].items():
+            middle = f"{ratio['from']:.3f} to {ratio['to']:.3f}, {ratio['rounds']} rounds"
+            print(f"load time relative to plain, {name}: {ratio['median']:.3f} ({middle})")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.corpus import sample_task, sample_tasks
-from iti_llama.toolkit.bundled.tasks import PHRASINGS
+from iti_llama.examples.bundled_model.corpus import sample_task
+from iti_llama.generation_iti_llama import record_heads
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.gate import fit_gate
 from iti_llama.toolkit.fit.report_table import gate_line
@@ -25,6 +25,7 @@ from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import estimate
 from iti_llama.toolkit.foundation.sandbox import Sandbox
 from iti_llama.toolkit.foundation.tokenize import prompt_ids
+from iti_llama.toolkit.measure.bundled_tasks import PHRASINGS, corpus_set
 from iti_llama.toolkit.measure.grade import grade
 from iti_llama.toolkit.repo.card import replace_section
 
@@ -50,8 +51,11 @@ def prompts(groups: int, seed: int = 0) -> list[Example]:
 @torch.no_grad()
 def acts(model, tokenizer, given: list[str]) -> list[bool]:
     """Whether the gate lets each prompt through, as `generate` asks it."""
-    ids = (torch.tensor([prompt_ids(tokenizer, prompt)]) for prompt in given)
-    return [bool(model._iti_open(row, {}).any()) for row in ids]
+    gate, opened = model.iti_directions.gate, []
+    for prompt in given:
+        ids = torch.tensor([prompt_ids(tokenizer, prompt)])
+        opened.append(bool(gate.opens(record_heads(model.model, lambda heads: heads[:, -1], input_ids=ids))))
+    return opened
 
 
 def main() -> None:
@@ -67,7 +71,7 @@ def main() -> None:
     model.set_iti_directions(None)
     gate, told = fit_gate(model, tokenizer, prompts(args.groups))
     model.set_iti_directions(replace(plain, gate=gate))
-    tasks, sandbox = sample_tasks("test", args.n, seed=0), Sandbox()
+    tasks, sandbox = corpus_set("test", args.n).tasks, Sandbox()
     kinds = {"about texts": [], "about numbers": []}
     for task in tasks:
         kinds["about texts" if about_text(task.group) else "about numbers"].append(task)

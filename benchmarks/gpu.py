@@ -81,9 +81,9 @@ def speed(args) -> str:
                     bar = "" if model != "steered" else ("yes" if ratio["median"] >= BARS[phase] else "NO")
                     rows.append([f"{how}, {batch}, {phase}, {model}", *map(_spread, (ratio, noise)), bar])
             if load:
-                ratio = result["load_time"]
-                bar = "yes" if ratio["median"] <= BARS["load"] else "NO"
-                rows.append(["load time (less is better)", _spread(ratio), "", bar])
+                for shape, ratio in result["load_time"].items():
+                    bar = "yes" if ratio["median"] <= BARS["load"] else "NO"
+                    rows.append([f"load time, {shape} (less is better)", _spread(ratio), "", bar])
     return table(["against plain Llama", "ratio (middle half)", "plain again", "inside the bar"], rows)
 
 

@@ -1,6 +1,6 @@
 """This model beside other ways to steer a Llama: same weights, offsets and prompts. `make bench`
 
-    python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure figures/benchmarks.png
+    python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure docs/figures/benchmarks.png
 
 Every way runs in a process of its own, interleaved with plain Llama (peers.py); a peer in an environment of its own,
 made here with pinned versions. One that cannot be installed or fails is quoted. Four parts (--parts): cost; which ways
@@ -30,11 +30,12 @@ from peer_ways import FITS, hf_generate
 from peers import seconds, ways
 from transformers import AutoTokenizer
 
-from iti_llama.toolkit.bundled.pairs import style_pairs
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.fit.positions import Row
-from iti_llama.toolkit.fit.record_activations import by_length, record_batch
+from iti_llama.toolkit.fit.record_activations import record_batch
+from iti_llama.toolkit.foundation.bound_memory import batches_of, tokens_a_batch
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.bundled_tasks import labelled_pairs
 from iti_llama.toolkit.repo.card import replace_section
 
 
@@ -87,7 +88,7 @@ def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
     ids = torch.randint(5, 700, (4, 32), generator=torch.Generator().manual_seed(0))
     tokens = references(plain, directions, ids, new)
     np.savez(folder / "reference.npz", prompts=ids.numpy(), **tokens)
-    rows = style_pairs(150)
+    rows = labelled_pairs(groups=150)
     labelled = [[row.prompt + row.completion for row in rows], [row.label for row in rows]]
     (folder / "texts.json").write_text(json.dumps(labelled))
     return len(offsets)
@@ -100,7 +101,7 @@ def environment(name: str, wanted: list[str], folder: Path) -> Path:
     if not (place / ".ready").exists():
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-        frozen = ROOT / "requirements" / "run.txt"
+        frozen = ROOT / ".ci" / "requirements" / "run.txt"
         steps = [[TORCH], wanted]
         if "--no-deps" in wanted:
             steps.insert(1, ["-r", str(frozen)])
@@ -227,10 +228,10 @@ def capture_growth(rounds: int) -> list[Point]:
         plain.model(input_ids=ids, attention_mask=(ids > 0).long(), use_cache=False)
 
     def over(one: Callable[[list[Row]], object], amount: int) -> None:
-        for batch in by_length(rows[:amount], 16):
+        for batch in batches_of([len(row.ids) for row in rows[:amount]], 16, tokens_a_batch(plain)):
             one([rows[index] for index in batch])
 
-    passes = (left_alone, partial(record_batch, plain, pad=0))
+    passes = (left_alone, partial(record_batch, plain))
     return [interleaved(n, rounds, *(partial(seconds, over, one, n) for one in passes)) for n in (16, 64, 256)]
 
 

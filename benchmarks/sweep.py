@@ -19,9 +19,9 @@ import transformers
 from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.corpus import sample_tasks
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     torch.set_num_threads(2)
     model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT), AutoTokenizer.from_pretrained(ROOT)
     model = model.eval().to(args.device)
-    prompts = [task.prompt for task in sample_tasks("validation", args.tasks, seed=3)]
+    prompts = [task.prompt for task in corpus_set("validation", args.tasks).tasks]
     alphas = [model.iti_alpha * (i + 1) / args.alphas for i in range(args.alphas)]
 
     def one_batch(alphas: list[float]) -> list[str]:

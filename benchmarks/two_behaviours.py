@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer
 
-from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.tasks import corpus_set
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import estimate, paired
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.sandbox import Sandbox
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.tasks import TaskSet
 from iti_llama.toolkit.repo.card import replace_section
+from iti_llama.toolkit.repo.info import overlap
 
 
 def answered(model, tokenizer, tasks: TaskSet, alphas: tuple[float, float], sandbox: Sandbox) -> np.ndarray:
@@ -49,7 +50,10 @@ def main() -> None:
         raise SystemExit(f"{args.sweep}: no strength was chosen; expected one")
     first, second = model.iti_alpha, swept["chosen"]["alpha"]
     model.load_iti_directions(args.second / "iti_directions.safetensors", "commented", 0.0, swept["chosen"]["top_k"])
-    overlap = max(model.iti_overlap()["default", "commented"].values(), key=abs, default=0.0)
+    directions = ITIDirections.load(args.second / "iti_directions.safetensors").top(swept["chosen"]["top_k"])
+    used, layers = model.iti_directions.top(model.iti_top_k), model.model.layers
+    cosines = overlap(used, directions, lambda at: layers[at].self_attn.o_proj.weight.detach().double().numpy())
+    largest = max(cosines.values(), key=abs, default=0.0)
     sandbox, validation, tried = Sandbox(), corpus_set("validation", 100), {}
     for alpha in sorted({point["alpha"] for point in swept["points"]} - {0.0}):
         tried[alpha] = answered(model, tokenizer, validation, (first, alpha), sandbox)[:, 4].mean()
@@ -68,7 +72,7 @@ def main() -> None:
         change = paired(found[first, alpha][:, 3], found[0.0, 0.0][:, 3], groups)
         text += f" At {first:g} and {alpha:g}, correct: {change.points()} points beside plain."
     text += f" {second:g} was chosen alone, {beside:g} beside the first, both on 100 validation tasks."
-    text += f" Overlap of the shifts: a cosine of {overlap:.2f} in the layer where it is largest."
+    text += f" Overlap of the shifts: a cosine of {largest:.2f} in the layer where it is largest."
     print(text)
     if args.markdown is not None:
         replace_section(args.markdown, "two", text)

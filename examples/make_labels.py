@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from iti_llama.toolkit.bundled.corpus import COMMENT_HEADERS, Task, paraphrased, sample_task
+from iti_llama.examples.bundled_model.corpus import COMMENT_HEADERS, Task, paraphrased, sample_task
 from iti_llama.toolkit.data.labelled_set import Example, write_examples
 from iti_llama.toolkit.foundation.files import write_text
 

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.sandbox import Sandbox, SandboxError
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 logging.disable_progress_bar()
@@ -83,11 +83,9 @@ def taught_dir(tmp_path_factory) -> Path:
 def fitted_dir(taught_dir, tmp_path_factory) -> Path:
     """A steered repo that was fitted on `two_ways`: to be copied, not to be changed."""
     folder = tmp_path_factory.mktemp("repos") / "fitted"
-    settings = FitSettings(top_k=6, folds=3, test_share=0.4, permutations=20)
-    about = {"behaviour": "returns x"}
-    fit_repo(
-        taught_dir, two_ways(), folder, policy=Policy("last"), settings=settings, about=about, dataset="two_ways.jsonl"
-    )
+    fitting = FitSettings(top_k=6, folds=3, test_share=0.4, permutations=20)
+    settings = RepoSettings(taught_dir, behaviour="returns x", fitting=fitting)
+    fit_repo(settings, two_ways(), folder, dataset="two_ways.jsonl")
     return folder
 
 

@@ -5,6 +5,8 @@ from reference import some_directions, tiny_llama, tiny_tokenizer
 from transformers import LlamaForCausalLM
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.iti_directions import file_sha256
+from iti_llama.toolkit.repo.steered_repo import change_fields
 
 
 def steered_copy(base: LlamaForCausalLM, directions, **fields) -> ITILlamaForCausalLM:
@@ -19,6 +21,12 @@ def steered_copy(base: LlamaForCausalLM, directions, **fields) -> ITILlamaForCau
 @torch.no_grad()
 def logits(model, ids, **kwargs) -> torch.Tensor:
     return model(input_ids=ids, **kwargs).logits
+
+
+def replace_directions(folder, directions) -> None:
+    """Other directions in a repo on disk, and their digest in its config."""
+    path = directions.save(folder / "iti_directions.safetensors")
+    change_fields(folder, iti_directions_sha256=file_sha256(path))
 
 
 def steered_repo(folder, dtype=None, scope="all", site="head", **overrides):

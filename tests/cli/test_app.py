@@ -108,6 +108,8 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         (["evaluate", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["generate"], "--prompt"),
         (["evaluate", "--tasks", "corpus:train"], "corpus:train"),
+        (["evaluate", "--gates"], "is --checks now"),
+        (["run", "data.jsonl", "--no-gates"], "is --checks now, and --no-gates is --no-checks"),
         (["sweep", "--alphas", "1,x"], "--alphas is '1,x'; expected numbers separated by commas, or even"),
         (["sweep", "--perplexity-guard", "0.9"], "Invalid value for '--perplexity-guard'"),
         (["sweep", "--alphas", "0,1"], "expected positive numbers"),

@@ -28,15 +28,15 @@ def test_held_out_pairs_are_measured_and_the_card_of_the_folder_says_so(run, rep
     assert "| steered (alpha 1) |" in card and str(tmp_path) not in card and "iti-llama evaluate --model repo" in card
 
 
-def test_gates_are_tried_on_demand_and_are_on_the_card(run, repo):
-    code, said, err = run("evaluate", "--model", repo, "--out", repo, "--gates")
+def test_checks_are_tried_on_demand_and_are_on_the_card(run, repo):
+    code, said, err = run("evaluate", "--model", repo, "--out", repo, "--checks")
     assert code == 0, err
-    gates = json.loads((repo / "evaluation.json").read_text())["gates"]
-    assert [gate["name"] for gate in gates] == ["controllability", "utility", "robustness"]
+    checks = json.loads((repo / "evaluation.json").read_text())["checks"]
+    assert [check["name"] for check in checks] == ["controllability", "utility", "robustness"]
     words, card = " ".join(said.split()), (repo / "README.md").read_text()
-    for gate in gates:
-        verdict = "pass" if gate["passed"] else "fail"
-        assert f"{gate['name']}: {verdict}: {gate['why']}" in words and gate["why"] in card
+    for check in checks:
+        verdict = "pass" if check["passed"] else "fail"
+        assert f"{check['name']}: {verdict}: {check['why']}" in words and check["why"] in card
 
 
 def test_a_header_adds_the_condition_that_asks_in_words(run, repo):

@@ -7,19 +7,18 @@ import pytest
 from reference import tiny_tokenizer
 from taught import TEMPLATE
 
-from iti_llama.toolkit.cli.task_sets import Asked, task_set_of
+from iti_llama.toolkit.cli.task_sets import find_tasks
 from iti_llama.toolkit.data.labelled_set import write_examples
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
+from iti_llama.toolkit.measure.settings import TaskRequest
 
 
 @pytest.fixture
 def resolve(fitted_dir, sandbox):
-    def call(part="test", tokenizer=None, **asked):
-        fields = {"tasks": None, "target": None, "header": None, "n": 100, "seed": 0, "folder": str(fitted_dir)}
-        return task_set_of(
-            Asked(**fields | asked), part, tokenizer or tiny_tokenizer(), sandbox, lambda step, rows=None: None
-        )
+    def call(part="test", tokenizer=None, **fields):
+        request = TaskRequest(**{"folder": str(fitted_dir)} | fields)
+        return find_tasks(request, part, tokenizer or tiny_tokenizer(), sandbox, lambda step, rows=None: None)
 
     return call
 
@@ -44,9 +43,9 @@ def test_by_default_a_fitted_repo_is_measured_on_its_held_out_pairs(resolve, fit
             None,
         )
         names[part] = {task.group for task in found.tasks}
-        assert names[part] == {example.group for example in read_part(fitted_dir, part)}
+        assert names[part] == {example.group for example in read_parts(fitted_dir, part)}
     assert not names["validation"] & names["test"]
-    assert not (names["validation"] | names["test"]) & {example.group for example in read_part(fitted_dir, "fit")}
+    assert not (names["validation"] | names["test"]) & {example.group for example in read_parts(fitted_dir, "fit")}
 
 
 def test_by_default_the_bundled_model_is_measured_on_its_corpus(resolve):
@@ -85,7 +84,7 @@ def test_labels_need_labelled_rows(resolve, write):
 
 
 def test_a_labelled_file_is_pairs_by_default_and_prompts_with_another_target(resolve, fitted_dir, tmp_path):
-    path = str(write_examples(read_part(fitted_dir, "test"), tmp_path / "mine.jsonl"))
+    path = str(write_examples(read_parts(fitted_dir, "test"), tmp_path / "mine.jsonl"))
     pairs = resolve(tasks=path)
     assert pairs.pairs and pairs.name == "mine" and pairs.tasks == resolve(tasks=path, target="labels").tasks
     prompts = resolve(tasks=path, target="^return")

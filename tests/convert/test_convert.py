@@ -1,6 +1,7 @@
 """Older files: each format is read without running it, and the repo made of it adds what the source's own code
 adds."""
 
+import copy
 import json
 import pickle
 import sys
@@ -237,6 +238,33 @@ def test_a_baked_checkpoint_becomes_directions_that_give_its_logits(base_dir, ba
         convert(str(tmp_path / "baked"), str(tmp_path / "other"), tmp_path / "no")
     with pytest.raises(LegacyError, match="no o_proj biases"):
         convert(str(base_dir), str(base_dir), tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("baked_dtype", "base_dtype"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("float16", "float32")]
+)
+def test_a_baked_checkpoint_of_another_dtype_is_known_by_its_base_and_not_by_another(
+    base, tmp_path, baked_dtype, base_dtype
+):
+    baked = LlamaForCausalLM(tiny_config(head_dim=16, attention_bias=True)).eval()
+    baked.load_state_dict(base.state_dict(), strict=False)
+    with torch.no_grad():
+        for name, parameter in baked.named_parameters():
+            if name.endswith("bias"):
+                parameter.fill_(0.5 if name.endswith("2.self_attn.o_proj.bias") else 0)
+    changed = copy.deepcopy(base)
+    with torch.no_grad():  # one part in fifty of one layer: less than that is lost in the rounding of bfloat16
+        changed.model.layers[1].self_attn.o_proj.weight.mul_(1.02)
+    # saved in the finer dtype from the weights that the coarser one holds, or the other way round
+    if base_dtype == "bfloat16":
+        baked.to(torch.bfloat16)
+    baked.to(getattr(torch, baked_dtype)).save_pretrained(tmp_path / "baked")
+    copy.deepcopy(base).to(getattr(torch, base_dtype)).save_pretrained(tmp_path / "base")
+    changed.to(getattr(torch, base_dtype)).save_pretrained(tmp_path / "changed")
+    found = convert(str(tmp_path / "baked"), str(tmp_path / "base"), tmp_path / "new")
+    assert found.directions.heads[:, 0].unique().tolist() == [2]
+    with pytest.raises(LegacyError, match="layers.1.self_attn.o_proj.weight is not that of"):
+        convert(str(tmp_path / "baked"), str(tmp_path / "changed"), tmp_path / "no")
 
 
 def test_a_source_of_the_real_size_converts_and_steers(tmp_path):

@@ -14,9 +14,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from iti_llama.toolkit.convert import dequantise_gguf as module
 from iti_llama.toolkit.convert.dequantise_gguf import dequantise_gguf
 from iti_llama.toolkit.data.labelled_set import Example
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 KINDS = gguf.GGMLQuantizationType
@@ -146,8 +146,7 @@ def test_what_is_fitted_on_it_says_that_its_weights_were_dequantised(folder, fil
     said = ModelCard.load(folder / "README.md").data["weights"]
     assert said == f"dequantised from Q4_1 of {file.name}, SHA-256 {module.sha256_of(file)}"
     rows = [Example(f"f{n}", text, label, f"g{n}") for n in range(20) for label, text in enumerate(("no", "yes"))]
-    report = fit_repo(
-        folder, rows, tmp_path / "repo", policy=Policy("last"), settings=FitSettings(top_k=2, folds=3, permutations=0)
-    )
+    fitting = FitSettings(top_k=2, folds=3, permutations=0)
+    report = fit_repo(RepoSettings(folder, fitting=fitting), rows, tmp_path / "repo")
     assert report["base_weights"] == said
     assert said in (tmp_path / "repo" / "README.md").read_text()

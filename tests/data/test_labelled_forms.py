@@ -9,7 +9,7 @@ import pytest
 from reference import tiny_tokenizer
 from taught import TEMPLATE
 
-from iti_llama.toolkit.cli.options import mapping_of
+from iti_llama.toolkit.data.labelled_row import parse_mapping
 from iti_llama.toolkit.data.labelled_set import checksum, is_labelled, read_examples, write_examples
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 
@@ -153,13 +153,13 @@ def test_messages_that_end_with_the_assistants_turn_are_prompt_and_completion(wr
 
 def test_other_files_are_read_by_a_map(write):
     rows = [{"Q": text, "good one": "y", "bad one": "n"} for text in ("a", "b")]
-    mapping = mapping_of("prompt=Q, positive=good one,negative=bad one")
+    mapping = parse_mapping("prompt=Q, positive=good one,negative=bad one")
     assert told(read_examples(write(*rows), None, mapping))[:2] == [
         ("a", "y", 1, "prompt 1"),
         ("a", "n", 0, "prompt 1"),
     ]
     rows = [{"Q": "q", "A": "x", "good": n % 2, "of": f"g{n // 2}"} for n in range(4)]
-    mapping = mapping_of("prompt=Q,completion=A,label=good,group=of")
+    mapping = parse_mapping("prompt=Q,completion=A,label=good,group=of")
     assert told(read_examples(write(*rows), None, mapping))[3] == ("q", "x", 1, "g1")
     with pytest.raises(ValueError, match="line 1: no Z, which --map calls the prompt; the fields are Q, A, good, of"):
         read_examples(write(*rows), None, {"prompt": "Z"})
@@ -170,7 +170,7 @@ def test_other_files_are_read_by_a_map(write):
 )
 def test_a_map_that_cannot_be_meant_is_refused(text):
     with pytest.raises(ValueError, match="--map is .*; expected"):
-        mapping_of(text)
+        parse_mapping(text)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ import pytest
 from reference import tiny_tokenizer
 from taught import TEMPLATE
 
-from iti_llama.toolkit.bundled.pairs import style_pairs
 from iti_llama.toolkit.data.labelled_set import checksum, read_examples, write_examples
-from iti_llama.toolkit.data.style import style_of
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 
 
@@ -59,16 +57,6 @@ def test_bad_rows_are_named(write, rows, message):
     with pytest.raises(ValueError) as error:
         read_examples(path)
     assert str(path) in str(error.value) and message in str(error.value)
-
-
-def test_style_pairs_hold_each_task_once_in_either_style():
-    rows = style_pairs(50)
-    assert len(rows) == 100 and len({r.group for r in rows}) == 50
-    for example in rows:
-        body = example.prompt.split("\n", 1)[1] + example.completion
-        assert style_of(body) == ("idiomatic" if example.label else "plain")
-    assert style_pairs(50) == rows
-    assert style_pairs(50, seed=1) != rows
 
 
 SAID = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]

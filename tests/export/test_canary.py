@@ -15,7 +15,7 @@ from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.export.canary import FILE, ask_server, make_canary, read_canary
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.forms import load_form
-from iti_llama.toolkit.export.gguf_patch import ExportError
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.foundation.package import ROOT
 
 

@@ -20,7 +20,7 @@ from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.export.canary import FILE
 from iti_llama.toolkit.export.compare import compare
 from iti_llama.toolkit.export.export import export
-from iti_llama.toolkit.export.gguf_patch import ExportError
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.foundation.package import ROOT
 
 

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.export.export import check_base_of, export
 from iti_llama.toolkit.export.gguf_file import export_gguf
-from iti_llama.toolkit.export.gguf_patch import ExportError, patch_gguf
+from iti_llama.toolkit.export.gguf_patch import patch_gguf
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
 from iti_llama.toolkit.foundation.package import ROOT
 
@@ -180,6 +181,51 @@ def test_a_file_of_another_base_is_seen(files, tmp_path):
     writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
     with pytest.raises(ExportError, match="of its size away from that of iti-llama-demo"):
         check_base_of(source, other)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_file_with_nan_or_infinity_is_not_the_base_and_gives_no_biases(files, tmp_path, wrong):
+    """In every output projection, so in that which the base is known by."""
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes((files / "plain-f32.gguf").read_bytes())
+    for tensor in gguf.GGUFReader(bad, "r+").tensors:
+        if tensor.name.endswith("attn_output.weight"):
+            tensor.data[0, :] = wrong
+    with pytest.raises(ExportError, match="bad.gguf: blk.*attn_output.weight is .* away from"):
+        check_base_of(open_source(ROOT), bad)
+    saying = "bad.gguf: blk.*attn_output.bias would hold NaN or infinity"
+    with np.errstate(invalid="ignore"), pytest.raises(ExportError, match=saying):
+        patch_gguf(ROOT, bad, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def with_fields(old, new, drop=(), **texts: str):
+    """`old` as `new`, without some fields and with others in the place of theirs."""
+    reader, writer = gguf.GGUFReader(old), gguf.GGUFWriter(new, "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != gguf.Keys.General.ARCHITECTURE and name not in drop:
+            inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=inner)
+    for name, text in texts.items():
+        writer.add_string(name.replace("__", "."), text)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    return new
+
+
+def test_fields_that_are_missing_or_of_another_kind_are_named(files, tmp_path):
+    plain, length, width = files / "plain-f32.gguf", "llama.attention.key_length", "llama.embedding_length"
+    for name, drop, texts, said in (
+        ("split", (), {"split__count": "2"}, "split.count is '2'"),
+        ("narrow", (length, width), {}, "has no llama.embedding_length"),
+        ("words", (width, length), {"llama__embedding_length": "128"}, "llama.embedding_length is '128'"),
+        ("heads", ("llama.attention.head_count",), {}, "num_attention_heads is None"),
+    ):
+        with pytest.raises(ExportError, match=f"{name}.gguf: {said}"):
+            patch_gguf(ROOT, with_fields(plain, tmp_path / f"{name}.gguf", drop, **texts), tmp_path / "out.gguf")
+    patch_gguf(ROOT, with_fields(plain, tmp_path / "fine.gguf", (length,)), tmp_path / "out.gguf")
+    assert (tmp_path / "out.gguf").is_file()
 
 
 def test_a_file_is_patched_without_torch(files, tmp_path):

@@ -9,8 +9,8 @@ from steered import steered_repo
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from iti_llama import ITIDirections
-from iti_llama.toolkit.export.gguf_patch import ExportError
 from iti_llama.toolkit.export.llama import export_llama
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
 
 

@@ -1,12 +1,12 @@
 """Heads ranked by what they do: derivatives and effects are those of hooks, and inert heads are not chosen."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from reference import tiny_tokenizer
-from scipy.optimize import minimize
 from taught import two_ways
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
@@ -15,17 +15,16 @@ from iti_llama.toolkit.fit.causal import (
     bare_rows,
     by_cause,
     causal_effects,
-    choose_ridge,
     derivatives,
     exactly,
     first_order,
-    fitted_weights,
 )
 from iti_llama.toolkit.fit.fit_directions import fit
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 LAYERS, HEADS, DIM = 3, 4, 24
@@ -105,25 +104,6 @@ def test_the_score_is_gain_per_root_of_divergence_to_second_order():
     assert np.allclose(first_order(slopes, labels), expected) and first_order(slopes, labels)[2] == 0
 
 
-def test_fitted_weights_are_the_best_of_0_or_more():
-    rng = np.random.default_rng(1)
-    labels = np.arange(60) % 2
-    slopes = rng.normal(size=(60, 6)) + np.outer(labels - 0.5, [1.0, 0.5, 0.0, -1.0, 0.2, 2.0])
-    information, ridge = slopes.T @ slopes / 60, 0.1
-    cost = information + ridge * np.trace(information) / 6 * np.eye(6)
-    gain = slopes[labels == 1].mean(0) - slopes[labels == 0].mean(0)
-    best = minimize(
-        lambda w: w @ cost @ w / 2 - gain @ w,
-        np.ones(6),
-        jac=lambda w: cost @ w - gain,
-        bounds=[(0, None)] * 6,
-        tol=1e-14,
-    )
-    found = fitted_weights(slopes, labels, ridge)
-    assert np.allclose(found, best.x, atol=1e-4) and found[3] == 0 and found.max() > 0.1
-    assert choose_ridge(slopes, labels, np.arange(60) // 2 % 5) in (0.01, 0.1, 1.0, 10.0)
-
-
 def inert(taught_dir, heads) -> ITILlamaForCausalLM:
     """The taught model, with heads whose columns of W_O are 0: they read as before, and do nothing."""
     model = ITILlamaForCausalLM.from_base(taught_dir, None).eval()
@@ -143,15 +123,10 @@ def test_probes_choose_heads_that_do_nothing_and_causal_none_of_them(taught_dir)
     model = inert(taught_dir, planted)
     found = fit(capture(model, tokenizer, examples, policy), examples, policy, SETTINGS)
     assert set(found.ranking[: found.top_k]) & set(planted), "the probes read heads that do nothing"
-    for rank in ("causal", "causal+probe"):
-        for weights in ("equal", "fitted"):
-            settings = replace(SETTINGS, rank=rank, weights=weights)
-            now = replace(found, settings=settings)
-            effects = causal_effects(model, tokenizer, examples, now, "all")
-            assert np.abs(effects.derivatives[:, planted]).max() < 1e-6 < np.abs(effects.derivatives[:, last]).max()
-            chosen = by_cause(now, effects, examples, settings)
-            assert not set(chosen.ranking[: chosen.top_k].tolist()) & set(planted)
-            assert (chosen.weights is None) == (weights == "equal")
+    effects = causal_effects(model, tokenizer, examples, found, "all")
+    assert not effects.first_order[planted].any() and np.abs(effects.first_order[last]).max() > 0
+    chosen = by_cause(found, effects)
+    assert not set(chosen.ranking[: chosen.top_k].tolist()) & set(planted)
 
 
 def test_only_fitting_rows_are_used(model):
@@ -162,7 +137,8 @@ def test_only_fitting_rows_are_used(model):
         replace(row, completion="z\n") if index in set(found.test.tolist()) else row
         for index, row in enumerate(examples)
     ]
-    assert np.array_equal(effects.derivatives, causal_effects(model, tokenizer, other, found, "all").derivatives)
+    again = causal_effects(model, tokenizer, other, found, "all")
+    assert np.array_equal(effects.first_order, again.first_order) and np.array_equal(effects.exact, again.exact)
 
 
 def test_the_bare_prompt_is_what_the_row_says_it_is():
@@ -180,23 +156,18 @@ def test_what_cannot_be_ranked_is_said(model, taught_dir):
         causal_effects(model, tokenizer, long, found, "all")
     dead = inert(taught_dir, range(LAYERS * HEADS))
     with pytest.raises(ValueError, match="none of the 6 heads checked moves the model towards label 1"):
-        by_cause(found, causal_effects(dead, tokenizer, examples, found, "all"), examples, SETTINGS)
-    with pytest.raises(ValueError, match="weights is 'fitted', but rank is 'probe'"):
-        FitSettings(weights="fitted")
-    with pytest.raises(ValueError, match="rank is 'cause'; expected one of probe, causal, causal.probe"):
-        FitSettings(rank="cause")
+        by_cause(found, causal_effects(dead, tokenizer, examples, found, "all"))
+    for rank in ("cause", "causal+probe"):
+        with pytest.raises(ValueError, match=f"rank is '{re.escape(rank)}'; expected one of probe, causal$"):
+            FitSettings(rank=rank)
 
 
-def test_a_repo_of_weighted_heads_steers_further_than_it_did(taught_dir, tmp_path):
-    settings = replace(SETTINGS, weights="fitted", permutations=20)
-    told = fit_repo(taught_dir, two_ways(), tmp_path / "repo", policy=Policy("last"), settings=settings, alpha=1.0)
+def test_a_repo_of_heads_by_cause_steers_further_than_it_did(taught_dir, tmp_path):
+    settings = replace(SETTINGS, permutations=20)
+    told = fit_repo(RepoSettings(taught_dir, fitting=settings), two_ways(), tmp_path / "repo")
     held = ITIDirections.load(tmp_path / "repo" / "iti_directions.safetensors")
-    assert (
-        held.weights is not None and held.format_version == "1.1" and held.weights.mean() == pytest.approx(1, abs=1e-5)
-    )
-    assert "causal" in held.provenance["ranked_by"] and told["heads"][0]["weight"] == pytest.approx(
-        float(held.weights[0])
-    )
+    assert held.format_version == "1" and held.provenance["ranked_by"].startswith("causal")
+    assert told["heads"][0]["effect"] == max(head["effect"] for head in told["heads"]) > 0
     model, rows = ITILlamaForCausalLM.from_pretrained(tmp_path / "repo"), bare_rows(two_ways(3), tiny_tokenizer())
     plain = ITILlamaForCausalLM.from_base(taught_dir, None)
     moved = {

@@ -18,7 +18,8 @@ from iti_llama.toolkit.fit.gate import C, fit_gate
 from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.repo.fit_repo import Gating, fit_repo
+from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import Gating, RepoSettings
 
 
 def prompts(n: int = 60) -> list[Example]:
@@ -44,6 +45,7 @@ def activations(model, examples):
 def test_it_tells_the_two_kinds_of_prompts_apart_and_says_how_well(fitted):
     gate, told = fitted
     assert len(gate.heads) == 8 and told["auc_test"] > 0.99
+    assert gate.threshold[0] == gate.threshold[1]  # all or nothing
     assert told["fires_on_label_1"]["mean"] > 0.8 and told["fires_on_label_0"]["mean"] < 0.2
     assert told["fires_on_label_1"]["n"] + told["fires_on_label_0"]["n"] == told["test"] == 24
 
@@ -58,10 +60,10 @@ def test_the_score_is_that_of_a_logistic_regression_of_the_fitting_rows(model, f
     scaler = StandardScaler().fit(read[fitting])
     reference = LogisticRegression(C=C, tol=1e-10, max_iter=10000).fit(scaler.transform(read[fitting]), y[fitting])
     scores = reference.decision_function(scaler.transform(read[test]))
-    strengths = replace(gate, threshold=torch.tensor([-50.0, 50.0])).strength(
-        {layer: x[test][:, layer].flatten(1) for layer in gate.layers}
-    )
-    assert np.allclose(strengths.numpy() * 100 - 50, scores, atol=2e-3)
+    features = np.concatenate([x[test][:, layer, head].numpy() for layer, head in gate.heads.tolist()], 1)
+    assert np.allclose(features @ gate.weights.flatten().numpy() + gate.bias.numpy(), scores, atol=2e-3)
+    strengths = gate.strength({layer: x[test][:, layer].flatten(1) for layer in gate.layers})
+    assert strengths.tolist() == (scores >= float(gate.threshold[0])).tolist()
 
 
 def test_the_share_of_false_fires_is_what_was_asked_for_out_of_fold(model):
@@ -72,11 +74,6 @@ def test_the_share_of_false_fires_is_what_was_asked_for_out_of_fold(model):
     assert torch.equal(strict[0].weights, loose[0].weights)
     assert strict[1]["fires_on_label_0"]["mean"] <= loose[1]["fires_on_label_0"]["mean"]
     assert 0.2 < strict[1]["auc_out_of_fold"] < 0.8, "labels that say nothing are not told apart"
-
-
-def test_a_ramp_starts_where_the_hard_gate_opens(model, fitted):
-    gate, _ = fit_gate(model, tiny_tokenizer(), prompts(), ramp=True)
-    assert fitted[0].threshold[0] == fitted[0].threshold[1] == gate.threshold[0] < gate.threshold[1]
 
 
 def test_the_test_groups_change_nothing_of_the_gate(model, fitted):
@@ -98,10 +95,8 @@ def test_what_cannot_be_fitted_is_said(model):
 
 def test_a_repo_with_a_gate_steers_where_it_should(taught_dir, tmp_path):
     settings = FitSettings(top_k=6, folds=3, test_share=0.4, permutations=0)
-    told = fit_repo(
-        taught_dir, two_ways(), tmp_path / "repo", policy=Policy("last"), settings=settings, alpha=3.0,
-        gate=Gating(prompts(), "kinds.jsonl"),
-    )  # fmt: skip
+    made_of = RepoSettings(taught_dir, fitting=settings, alpha=3.0)
+    told = fit_repo(made_of, two_ways(), tmp_path / "repo", gate=Gating(prompts(), "kinds.jsonl"))
     assert json.loads((tmp_path / "repo" / "iti_report.json").read_text())["gate"] == told["gate"]
     assert (
         ITIDirections.load(tmp_path / "repo" / "iti_directions.safetensors").provenance["gate_dataset"]

@@ -62,3 +62,14 @@ def test_a_model_that_is_spread_over_devices_gives_the_same(model, tokenizer, ex
     found = capture(spread, tokenizer, examples, Policy("last"))
     expected = capture(model, tokenizer, examples, Policy("last"))
     torch.testing.assert_close(found.heads, expected.heads, atol=1e-6, rtol=1e-6)
+
+
+def test_activations_that_are_not_numbers_are_named(model, tokenizer, examples):
+    from copy import deepcopy
+
+    broken = deepcopy(model)
+    with torch.no_grad():  # only texts with this token meet it
+        broken.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids("!")] = float("inf")
+    rows = [*examples[:2], Example("def f():!\n", "return 1\n", 1, "h")]
+    with pytest.raises(ValueError, match=r"of 1 of 3 texts are NaN or infinite, the first is row 3: .*float32"):
+        capture(broken, tokenizer, rows, Policy("last"))

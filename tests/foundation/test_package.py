@@ -13,7 +13,7 @@ from iti_llama.toolkit.foundation.package import ROOT, __version__
 
 
 def test_the_version_is_the_one_that_the_changelog_begins_with():
-    newest = re.search(r"^## (\S+)", (Path(__file__).parents[2] / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = re.search(r"^## (\S+)", (Path(__file__).parents[2] / "docs" / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest[1] == __version__ == iti_llama.__version__
 
 

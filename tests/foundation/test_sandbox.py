@@ -98,6 +98,74 @@ def test_memory_bomb_is_held(sandbox):
     assert "MemoryError" in run.stderr
 
 
+FOUR = """
+import os, time
+from mmap import mmap
+for _ in range(4):
+    if os.fork() == 0:
+        kept = {take}
+        time.sleep(20)
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize("take", ["bytearray(850 << 20)", "mmap(-1, 850 << 20)"])
+def test_children_share_the_memory_of_one_program(sandbox, take):
+    """Each of the four stays inside its own limit. Touched or only mapped, private or shared: it is counted."""
+    assert sandbox.run(FOUR.format(take=take)).stopped == "memory"
+
+
+def test_a_program_that_has_closed_its_output_is_watched_too(sandbox):
+    take = "import os, time\nos.close(1); os.close(2)\nif os.fork() == 0: x = bytearray(700 << 20); time.sleep(9)\n"
+    assert sandbox.run(take + "x = bytearray(700 << 20)\ntime.sleep(9)").stopped == "memory"
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["shmget(0, 1 << 20, 0o1600)", "msgget(0, 0o1600)", "semget(0, 1, 0o1600)", "memfd_create(b'x', 0)"]
+    + ["mq_open(b'/x', 0o102, 0o600, None)", "unshare(0x10000000)", "syscall(435, None, 0)", "syscall(425, 8, None)"],
+)
+def test_memory_of_no_process_and_namespaces_cannot_be_made(sandbox, call):
+    run = sandbox.run(
+        f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint(libc.{call}, ctypes.get_errno())"
+    )
+    assert run.stdout == "-1 38\n"
+
+
+def test_sockets_are_made_that_lead_nowhere_and_no_others(sandbox):
+    """AF_VSOCK, 40, reaches the host of a virtual machine, whatever the network's namespace."""
+    program = """
+import socket
+for family in range(1, 46):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):
+        try:
+            socket.socket(family, kind)
+            print(family)
+        except OSError:
+            pass
+socket.socketpair()
+"""
+    run = sandbox.run(program)
+    assert set(run.stdout.split()) == {"1", "2", "10"} and run.returncode == 0, run.stderr
+
+
+def test_threads_and_other_programs_run_beside_the_filter(sandbox):
+    program = "import subprocess, threading\nt = threading.Thread(target=print, args=(1,))\nt.start()\nt.join()\n"
+    assert sandbox.run(program + "print(subprocess.check_output(['echo', '2']))").stdout == "1\nb'2\\n'\n"
+
+
+def test_a_machine_whose_calls_are_not_known_runs_nothing(monkeypatch):
+    monkeypatch.setattr(module.platform, "machine", lambda: "riscv64")
+    with pytest.raises(SandboxError, match="x86_64, aarch64, not of riscv64; pass allow_unsandboxed"):
+        Sandbox()
+
+
+def test_the_number_of_files_is_held(sandbox):
+    program = "import os\nfor n in range(5000):\n    os.mkdir(f'/tmp/{n}')\n    print(n)"
+    run = sandbox.run(program)
+    assert "No space left" in run.stderr and 500 < int(run.stdout.split()[-1]) < 2000
+
+
 def test_endless_output_is_cut(sandbox):
     run = sandbox.run("while True: print('x' * 10000)")
     assert run.stopped == "output"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from reference import tiny_tokenizer
 from taught import TEMPLATE
+from tokenizers import processors
 
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.tokenize import chat_prompt, completion_ids, prompt_ids
@@ -28,6 +29,19 @@ def test_a_plain_prompt_gets_the_tokenizers_own_bos_and_a_completion_gets_none()
     tokenizer = tiny_tokenizer()
     assert prompt_ids(tokenizer, "ab") == [1, *completion_ids(tokenizer, "ab")]
     assert 1 not in completion_ids(tokenizer, "ab")
+
+
+def test_a_tokenizer_that_ends_prompts_is_named_once(caplog):
+    tokenizer = tiny_tokenizer()
+    tokenizer.name_or_path = "ends/prompts"
+    ends = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)])
+    tokenizer.backend_tokenizer.post_processor = ends
+    assert [prompt_ids(tokenizer, text)[-1] for text in ("ab", "cd")] == [2, 2]
+    assert caplog.text.count("ends/prompts") == 1 and "add_eos_token" in caplog.text
+    caplog.clear()
+    for quiet in (tiny_tokenizer(), tokenizer):
+        prompt_ids(quiet, "ab<eos>")
+    assert not caplog.records
 
 
 def test_a_templated_prompt_has_the_tokens_that_transformers_gives_it_with_one_bos(chatty):

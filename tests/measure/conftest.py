@@ -3,7 +3,7 @@
 import pytest
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 
 
@@ -18,6 +18,6 @@ def held_out_pairs(fitted_dir):
     """A function: the pairs of a part of the set that `taught` was fitted on."""
 
     def of(part: str, header: str | None = None, pairs: bool = True):
-        return labelled_set(f"held-out:{part}", read_part(fitted_dir, part), header, pairs)
+        return labelled_set(f"held-out:{part}", read_parts(fitted_dir, part), header, pairs)
 
     return of

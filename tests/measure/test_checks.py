@@ -1,4 +1,4 @@
-"""The three gates: they pass what works, and fail what does not."""
+"""The three checks: they pass what works, and fail what does not."""
 
 import math
 import random
@@ -9,22 +9,23 @@ import pytest
 from reference import tiny_tokenizer
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.data.labelled_set import Example
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.checks import controllability, phrased, robustness, utility
 from iti_llama.toolkit.measure.divergence import Divergence
 from iti_llama.toolkit.measure.evaluate import Answers
 from iti_llama.toolkit.measure.grade import Grade
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.measure_steering import receipt
+from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.measure.saved_completions import SavedCompletions
+from iti_llama.toolkit.measure.settings import MeasureSettings
 from iti_llama.toolkit.measure.target import matches, with_target
 from iti_llama.toolkit.measure.tasks import FileTask, TaskSet
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 def answered(name: str, correct: list[bool], target: list[bool]) -> Answers:
@@ -51,8 +52,8 @@ def test_controllability_wants_the_interval_above_plain_s_and_every_random_draw_
     }
     assert controllability(answers, tasks(n)).passed
     answers["random 2"] = answered("random 2", right, [i < 55 for i in range(n)])
-    gate = controllability(answers, tasks(n))
-    assert not gate.passed and "of random 2, the nearest" in gate.why
+    check = controllability(answers, tasks(n))
+    assert not check.passed and "of random 2, the nearest" in check.why
     wrong = answers | {"steered": answered("steered", [False] * n, [i < 60 for i in range(n)])}
     del wrong["random 2"]
     assert not controllability(wrong, tasks(n)).passed  # in the target, and wrong
@@ -68,25 +69,30 @@ def test_utility_counts_what_is_lost_and_the_perplexity_of_neutral_texts(lost, c
         "plain": answered("plain", [True] * n, [False] * n),
         "steered": answered("steered", [i >= lost for i in range(n)], [True] * n),
     }
-    gate = utility(answers, tasks(n), neutral(change), 0.05)
-    assert gate.passed == passed
-    assert f"{-lost:+.1f}" in gate.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in gate.why
+    check = utility(answers, tasks(n), neutral(change), 0.05, 1.1)
+    assert check.passed == passed
+    assert f"{-lost:+.1f}" in check.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in check.why
 
 
 def test_how_much_perplexity_may_be_lost_is_said():
     answers = {name: answered(name, [True], [True]) for name in ("plain", "steered")}
-    gate = utility(answers, tasks(1), neutral(0.12), 0.05, perplexity_guard=1.2)
-    assert gate.passed and gate.why.endswith("times plain's, at most 1.2")
+    check = utility(answers, tasks(1), neutral(0.12), 0.05, 1.2)
+    assert check.passed and check.why.endswith("times plain's, at most 1.2")
 
 
 def test_a_set_without_a_measure_of_soundness_is_judged_by_perplexity_alone():
     answers = {"plain": answered("plain", [True], [False]), "steered": answered("steered", [False], [True])}
-    assert utility(answers, tasks(1, sound=""), neutral(0.0), 0.05).passed
+    assert utility(answers, tasks(1, sound=""), neutral(0.0), 0.05, 1.1).passed
 
 
-def test_every_gate_passes_where_the_steering_works(taught, held_out_pairs):
-    found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
-    assert [(gate["name"], gate["passed"]) for gate in found.found["gates"]] == [
+def check_at(alpha: float, model, held_out_pairs):
+    settings = MeasureSettings(alpha=alpha, checks=True)
+    return measure_steering(model, tiny_tokenizer(), held_out_pairs("test"), None, settings)
+
+
+def test_every_check_passes_where_the_steering_works(taught, held_out_pairs):
+    found = check_at(0.5, taught, held_out_pairs)
+    assert [(check["name"], check["passed"]) for check in found.record["checks"]] == [
         ("controllability", True),
         ("utility", True),
         ("robustness", True),
@@ -96,30 +102,30 @@ def test_every_gate_passes_where_the_steering_works(taught, held_out_pairs):
 
 def test_at_alpha_0_there_is_nothing_to_try(taught, held_out_pairs):
     with pytest.raises(ValueError, match="iti_alpha is 0: nothing is steered"):
-        receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.0, gates=True)
+        check_at(0.0, taught, held_out_pairs)
 
 
 def test_a_strength_far_too_large_fails_utility(taught, held_out_pairs):
-    found = receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, alpha=60.0, gates=True)
-    assert "utility" in [gate.name for gate in found.gates if not gate.passed]
+    found = check_at(60.0, taught, held_out_pairs)
+    assert "utility" in [check.name for check in found.checks if not check.passed]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_directions_of_shuffled_labels_fail(taught_dir, fitted_dir, held_out_pairs, tmp_path, seed):
     """Labels are exchanged in a half of the groups, drawn by chance, and then in the other half: what is left is
     chance, and its direction points either way, so that one of the two has an effect."""
-    rows = read_part(fitted_dir, "fit")
+    rows = read_parts(fitted_dir, "fit")
     groups = sorted({row.group for row in rows})
     half = set(random.Random(seed).sample(groups, len(groups) // 2))
     for name, exchanged in (("one", half), ("other", set(groups) - half)):
         own = [replace(row, label=1 - row.label) if row.group in exchanged else row for row in rows]
         settings = FitSettings(top_k=6, folds=3, permutations=20)
-        report = fit_repo(taught_dir, own, tmp_path / name, policy=Policy("last"), settings=settings)
+        report = fit_repo(RepoSettings(taught_dir, fitting=settings), own, tmp_path / name)
         assert not report["supported"]
         model = ITILlamaForCausalLM.from_pretrained(tmp_path / name).eval()
-        found = receipt(model, tiny_tokenizer(), held_out_pairs("test"), None, alpha=0.5, gates=True)
-        gate = next(gate for gate in found.gates if gate.name == "controllability")
-        assert not gate.passed and gate.why.startswith("no head reads the labels better than shuffled ones")
+        found = check_at(0.5, model, held_out_pairs)
+        check = next(check for check in found.checks if check.name == "controllability")
+        assert not check.passed and check.why.startswith("no head reads the labels better than shuffled ones")
 
 
 def test_phrasings_stand_where_the_writer_s_own_words_begin():
@@ -151,10 +157,10 @@ def test_prompts_in_other_words_are_asked_for_the_same(taught, held_out_pairs):
     own = held_out_pairs("test")
     tasks = [replace(task, paraphrase=f"Tell me: {task.prompt}") for task in own.tasks]
     own = replace(own, tasks=tasks, paraphrase=lambda task: task.paraphrase)
-    gate, found = robustness(taught, tiny_tokenizer(), own, 0.5, None, 0.05)
-    assert [one.name for one in found][4:] == ["in other words"] and "4 phrasings and in other words, of" in gate.why
+    check, found = robustness(taught, tiny_tokenizer(), own, 0.5, None, 0.05)
+    assert [one.name for one in found][4:] == ["in other words"] and "4 phrasings and in other words, of" in check.why
     direct = replace(own, tasks=[replace(task, prompt=task.paraphrase) for task in tasks], paraphrase=None)
-    asked = receipt(taught, tiny_tokenizer(), direct, None, alpha=0.5)
+    asked = measure_steering(taught, tiny_tokenizer(), direct, None, MeasureSettings(alpha=0.5))
     odds = [grade.measures["log-odds"] for grade in asked.answers["steered"].grades]
     assert found[4].steered.mean == pytest.approx(np.mean(odds), abs=1e-4)
 
@@ -164,9 +170,9 @@ def test_robustness_goes_on_from_saved_answers(taught, held_out_pairs, tmp_path)
     own = with_target(held_out_pairs("test", pairs=False), matches("x"))
     call = (taught, tiny_tokenizer(), own, 0.5, None, 0.05)
     whole = SavedCompletions(tmp_path / "whole.jsonl", {})
-    gate, phrasings = robustness(*call, whole, batch_size=6)
+    check, phrasings = robustness(*call, whole, batch_size=6)
     lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "killed.jsonl").write_text("".join(lines[: len(lines) // 2]))
     again = robustness(*call, SavedCompletions(tmp_path / "killed.jsonl", {}), batch_size=6)
-    assert again == (gate, phrasings)
+    assert again == (check, phrasings)
     assert {one.plain.n for one in phrasings} == {8} and np.isfinite([one.change.low for one in phrasings]).all()

@@ -9,7 +9,7 @@ import torch
 from reference import SCOPE_POSITIONS, hooks, tiny_tokenizer
 from transformers import LlamaForCausalLM
 
-from iti_llama.toolkit.bundled.tasks import corpus_set
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.choose_strength import Grid, choose_strength, strength_of_budget
 from iti_llama.toolkit.measure.evaluate import sweep_settings_of
 from iti_llama.toolkit.measure.saved_completions import SavedCompletions

@@ -4,7 +4,7 @@ import pytest
 from reference import some_directions, tiny_config
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.toolkit.bundled.tasks import corpus_set
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.conditions import Condition, standard_conditions, under
 from iti_llama.toolkit.measure.evaluate import evaluate
 from iti_llama.toolkit.measure.tables import evaluation_table

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from iti_llama.toolkit.bundled.corpus import sample_tasks
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.measure import evaluate as module
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set, frozen_tasks
 from iti_llama.toolkit.measure.conditions import Condition
 from iti_llama.toolkit.measure.evaluate import Answers, answer
 from iti_llama.toolkit.measure.grade import Grade
@@ -81,7 +80,7 @@ def test_lm_evaluation_harness_steers_the_repo_as_it_is(bundled, tmp_path):
     import os
     import subprocess
 
-    tasks = [t for t in sample_tasks("test", 200, 0) if ":any:" in t.group or ":all:" in t.group][:8]
+    tasks = [t for t in frozen_tasks("test") if ":any:" in t.group or ":all:" in t.group][:8]
     (tmp_path / "style.jsonl").write_text("".join(json.dumps({"prompt": task.prompt}) + "\n" for task in tasks))
     (tmp_path / "style.yaml").write_text(
         textwrap.dedent(f"""

@@ -2,17 +2,17 @@
 
 import pytest
 
-from iti_llama.toolkit.bundled.corpus import sample_tasks
+from iti_llama.toolkit.measure.bundled_tasks import frozen_tasks
 from iti_llama.toolkit.measure.grade import grade
 
 
 @pytest.fixture(scope="module")
 def task():
-    return sample_tasks("test", 1, 0)[0]
+    return frozen_tasks("test")[0]
 
 
 def test_right_solutions_pass_in_their_style(sandbox):
-    tasks = sample_tasks("test", 12, 3)
+    tasks = frozen_tasks("test")[:12]
     for style in ("plain", "idiomatic"):
         grades = grade(tasks, [task.solutions[style] + "\n" for task in tasks], sandbox)
         assert all(one.correct and one.style == style for one in grades)
@@ -45,6 +45,6 @@ def test_a_program_that_does_not_solve_the_task_fails(sandbox, task, body):
 
 
 def test_values_of_another_type_do_not_count(sandbox):
-    task = next(task for task in sample_tasks("test", 200, 0) if ":count:" in task.group)
+    task = next(task for task in frozen_tasks("test") if ":count:" in task.group)
     body = task.solutions["idiomatic"].replace("return sum", "return 1.0 * sum")
     assert not grade([task], [body], sandbox)[0].correct

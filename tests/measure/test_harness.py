@@ -4,11 +4,14 @@ import json
 import textwrap
 
 import pytest
-from reference import tiny_tokenizer
+import torch
+from reference import hooks, tiny_tokenizer
 from typer.testing import CliRunner
 
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+
+from lm_eval.api.instance import Instance
 
 from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.measure.harness import ITILlamaLM, evaluate_at
@@ -89,6 +92,33 @@ def test_the_command_prints_every_strength_and_writes_what_the_harness_said(tiny
     said = json.loads((tasks / "said.json").read_text())
     _, ours = multiple_choice(tiny, tiny_tokenizer(), QUESTIONS[:3], [0.7])
     assert said["results"]["0.7"]["own_mc2"]["acc,none"] == pytest.approx(ours.mc2.mean, abs=1e-6)
+
+
+def test_every_token_of_a_long_text_is_shifted_in_each_window_of_it(tiny, plain, tokenizer):
+    """Windows of 16 tokens, the last one of 5 tokens after 12 that are repeated: against hooks on a plain Llama."""
+    text = "return the sum of x and y, or of"
+    lm = ITILlamaLM(tiny, iti_alpha=2.0, tokenizer=tokenizer, batch_size=2, max_length=16, add_bos_token=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"] + [9] * 5
+    windows = [([tokenizer.bos_token_id], ids[:16], 1), (ids[15:16], ids[16:32], 0), (ids[20:32], ids[32:37], 0)]
+    expected = 0.0
+    for context, scored, first in windows:
+        with torch.no_grad(), hooks(plain, tiny.iti_directions, 2.0, slice(first, None)):
+            logs = plain(torch.tensor([context + scored])).logits[0].double().log_softmax(-1)
+        expected += logs[len(context) - 1 : -1].gather(1, torch.tensor(scored)[:, None]).sum().item()
+    request = Instance("loglikelihood_rolling", {}, (text + tokenizer.decode([9] * 5),), 0)
+    assert len(ids) == 37
+    assert lm.loglikelihood_rolling([request], disable_tqdm=True) == [pytest.approx(expected, abs=1e-3)]
+
+
+def test_a_tokenizer_without_pad_token_generates_and_stays_as_it_is(tiny):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token, tokenizer.unk_token = None, None
+    lm = ITILlamaLM(tiny, tokenizer=tokenizer, batch_size=3, add_bos_token=True)
+    asked = [("def f(x):", {"until": ["!"], "max_gen_toks": 6}), ("a", {"until": ["!"], "max_gen_toks": 6})]
+    requests = [Instance("generate_until", {}, arguments, 0) for arguments in asked]
+    together = lm.generate_until(requests, disable_tqdm=True)
+    assert together == [lm.generate_until([one], disable_tqdm=True)[0] for one in requests] and all(together)
+    assert tokenizer.pad_token is None and len(tokenizer) == len(tiny_tokenizer())
 
 
 def test_a_model_without_directions_and_a_batch_of_no_size_are_refused(tiny, tokenizer):

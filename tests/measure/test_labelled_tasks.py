@@ -89,3 +89,13 @@ def test_a_grade_is_of_the_sign_of_the_log_odds_and_keeps_them():
         (True, True, {"log-odds": 0.25}),
         (False, True, {"log-odds": -1.5}),
     ]
+
+
+def test_rows_without_prompts_are_pairs_and_nothing_to_complete():
+    rows = [Example("", "bad", 0, "g"), Example("", "good", 1, "g"), Example("", "fine", 1, "h")]
+    pairs = labelled_set("x.jsonl", rows, pairs=True)
+    assert [task.completions for task in pairs.tasks] == [("good", "bad")] and list(pairs.texts) == ["label 0 texts"]
+    with pytest.raises(ValueError, match="x.jsonl: every prompt is empty.*--tasks"):
+        labelled_set("x.jsonl", rows)
+    mixed = labelled_set("x.jsonl", [*rows, Example("p", "a", 1, "i")])
+    assert [text.completion for text in mixed.texts["prompts"]] == ["p"]

@@ -1,4 +1,4 @@
-"""The receipt: conditions, side effects and answers of a steered model, in JSON types."""
+"""A measurement: conditions, side effects and answers of a steered model, in JSON types."""
 
 import json
 from dataclasses import replace
@@ -9,13 +9,17 @@ from reference import hooks, tiny_tokenizer
 from transformers import LlamaForCausalLM
 
 from iti_llama.toolkit.measure.evaluate import settings_of
-from iti_llama.toolkit.measure.measure_steering import receipt
+from iti_llama.toolkit.measure.measure_steering import measure_steering
+from iti_llama.toolkit.measure.settings import MeasureSettings
 from iti_llama.toolkit.measure.target import matches, with_target
+
+
+AT_2 = MeasureSettings(alpha=2.0)
 
 
 @pytest.fixture(scope="module")
 def of_pairs(taught, held_out_pairs):
-    return receipt(taught, tiny_tokenizer(), held_out_pairs("test", "# x"), None, alpha=2.0)
+    return measure_steering(taught, tiny_tokenizer(), held_out_pairs("test", "# x"), None, AT_2)
 
 
 def test_every_condition_is_measured_on_every_pair(of_pairs):
@@ -32,21 +36,21 @@ def test_every_condition_is_measured_on_every_pair(of_pairs):
     assert set(of_pairs.divergence["label 0 texts"]) == {"steered", "minus alpha", "random 1", "random 2", "random 3"}
 
 
-def test_a_receipt_is_json_and_says_what_was_measured_and_how(of_pairs):
-    found = of_pairs.found
+def test_a_record_is_json_and_says_what_was_measured_and_how(of_pairs):
+    found = of_pairs.record
     assert json.loads(json.dumps(found, allow_nan=False))["summary"] == found["summary"]
     assert (found["target"], found["sound"], found["alpha"], found["heads"]) == ("prefers label 1", "", 2.0, 6)
     assert "held-out:test, 8 tasks" in found["how"] and "the likelier of two given completions" in found["how"]
     assert [row["name"] for row in found["summary"]] == ["plain", "steered", "random directions", "minus alpha"]
 
 
-def test_a_receipt_is_the_same_after_a_round_trip_through_json(of_pairs):
-    assert json.loads(json.dumps(of_pairs.found)) == of_pairs.found
+def test_a_record_is_the_same_after_a_round_trip_through_json(of_pairs):
+    assert json.loads(json.dumps(of_pairs.record)) == of_pairs.record
 
 
 def test_the_answers_shown_are_those_of_a_plain_llama_with_hooks(of_pairs, taught, taught_dir):
     plain, tokenizer = LlamaForCausalLM.from_pretrained(taught_dir), tiny_tokenizer()
-    examples = of_pairs.found["examples"]
+    examples = of_pairs.record["examples"]
     assert len(examples) == 8 and any(one["plain"] != one["steered"] for one in examples)
     for one in examples[:4]:
         ids = tokenizer(one["prompt"], return_tensors="pt", return_token_type_ids=False)
@@ -60,19 +64,20 @@ def test_the_answers_shown_are_those_of_a_plain_llama_with_hooks(of_pairs, taugh
 
 def test_answers_with_a_target_are_graded_and_examples_are_the_same_prompts(taught, held_out_pairs, tmp_path):
     tasks = replace(with_target(held_out_pairs("test", pairs=False), matches("^return")), max_new_tokens=12)
-    done = receipt(taught, tiny_tokenizer(), tasks, None, alpha=2.0, completions=tmp_path / "c.jsonl")
-    for row in done.rows:
-        own = done.answers[row.condition].completions
+    measured = measure_steering(taught, tiny_tokenizer(), tasks, None, AT_2, completions=tmp_path / "c.jsonl")
+    for row in measured.rows:
+        own = measured.answers[row.condition].completions
         assert row.target.mean == np.mean(["\nreturn" in f"\n{text}" for text in own])
         assert row.correct.mean == np.mean([bool(text.strip()) for text in own])
-    assert done.found["sound"] == "intact" and [row["odds_change"] for row in done.found["summary"]] == [None] * 4
-    assert [one["prompt"] for one in done.found["examples"]] == [task.prompt for task in tasks.tasks]
+    record = measured.record
+    assert record["sound"] == "intact" and [row["odds_change"] for row in record["summary"]] == [None] * 4
+    assert [example["prompt"] for example in record["examples"]] == [task.prompt for task in tasks.tasks]
     counted = []
-    again = receipt(
-        taught, tiny_tokenizer(), tasks, None, alpha=2.0, completions=tmp_path / "c.jsonl",
+    again = measure_steering(
+        taught, tiny_tokenizer(), tasks, None, AT_2, completions=tmp_path / "c.jsonl",
         progress=lambda step, rows: counted.append(step),
     )  # fmt: skip
-    assert again.found == done.found and again.answers == done.answers and "steered" in counted
+    assert again.record == measured.record and again.answers == measured.answers and "steered" in counted
     assert len((tmp_path / "c.jsonl").read_text().splitlines()) == 1 + 6 * 8
 
 
@@ -81,7 +86,7 @@ def test_answers_of_another_length_are_not_taken_for_these(taught, held_out_pair
 
     def answers(length: int) -> list[str]:
         short = replace(tasks, max_new_tokens=length)
-        found = receipt(taught, tiny_tokenizer(), short, None, alpha=2.0, completions=tmp_path / "c.jsonl")
+        found = measure_steering(taught, tiny_tokenizer(), short, None, AT_2, completions=tmp_path / "c.jsonl")
         return found.answers["steered"].completions
 
     assert max(map(len, answers(2))) <= 2
@@ -91,12 +96,14 @@ def test_answers_of_another_length_are_not_taken_for_these(taught, held_out_pair
 
 def test_one_answer_of_a_pair_cannot_be_sampled(taught, held_out_pairs):
     with pytest.raises(ValueError, match="2 samples, but which of two texts the model prefers is no sample"):
-        receipt(taught, tiny_tokenizer(), held_out_pairs("test"), None, samples=2)
+        measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, MeasureSettings(samples=2))
 
 
 def test_tasks_without_a_target_are_refused_before_anything_is_answered(taught, held_out_pairs, tmp_path):
     with pytest.raises(ValueError, match="say nothing of what is wanted; pass --target"):
-        receipt(taught, tiny_tokenizer(), held_out_pairs("test", pairs=False), None, completions=tmp_path / "c.jsonl")
+        measure_steering(
+            taught, tiny_tokenizer(), held_out_pairs("test", pairs=False), None, completions=tmp_path / "c.jsonl"
+        )
     assert not (tmp_path / "c.jsonl").exists()
 
 

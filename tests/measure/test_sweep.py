@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from reference import tiny_tokenizer
 
-from iti_llama.toolkit.bundled.tasks import corpus_set
 from iti_llama.toolkit.foundation.intervals import estimate
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
+from iti_llama.toolkit.measure.settings import Grid
 from iti_llama.toolkit.measure.sweep import (
     Point,
     Rates,
     alpha_of_kl,
     beats_control,
-    choose,
+    choose_point,
     control,
     even_grid,
     sweep,
@@ -37,7 +38,7 @@ def test_the_alpha_of_a_kl_budget_is_at_the_budget(tiny, tokenizer):
 @pytest.mark.parametrize("kl_guard", [None, 0.02])
 def test_an_even_grid_goes_from_nought_to_the_first_damage(kl_guard, taught, held_out_pairs):
     tasks, before = held_out_pairs("validation"), (taught.iti_top_k, taught.iti_scope)
-    grid = even_grid(taught, tiny_tokenizer(), tasks, [2, 6], ["all"], kl_guard)
+    grid = even_grid(taught, tiny_tokenizer(), tasks, [2, 6], Grid(kl_guard=kl_guard))
     assert (taught.iti_top_k, taught.iti_scope) == before
     assert len(grid) == 8 and np.diff([0, *grid]) == pytest.approx(grid[0], rel=0.02)
     inside = []
@@ -67,23 +68,31 @@ def point(alpha, correct, target, against=1.0, against_correct=1.0, kl=0.0, perp
 
 def test_the_rule_takes_the_most_correct_answers_in_the_target_then_the_least_divergence():
     line = [point(0, 1, 0), point(1, 1, 0.5), point(2, 1, 1, kl=0.2), point(3, 1, 1, kl=0.1), point(4, 0.98, 1)]
-    assert choose(line).alpha == 3
-    assert choose([*line, point(5, 1, 1, kl=0.1001)]).alpha == 3
-    assert choose([*line, point(2.5, 1, 1, kl=0.1001)]).alpha == 2.5
-    assert choose([point(0, 1, 0), point(1, 1, 0.9), point(2, 0.94, 1)]).alpha == 1
-    assert choose([point(0, 1, 0), point(1, 1, 0.8), point(2, 0.94, 0.94)]).alpha == 1
-    assert choose([point(0, 1, 0), point(1, 1, 0.8), point(2, 0.94, 0.94)], guard=0.1).alpha == 2
-    assert choose([point(0, 1, 0), point(1, 0.9, 1)]) is None
-    assert choose([point(0, 1, 0.5), point(1, 1, 0.2)]) is None
-    assert choose([point(0, 1, 0), point(1, 1, 0.8, kl=0.3)], kl_guard=0.1) is None
-    assert choose([point(0, 1, 0), point(1, 1, 0.8, perplexity=1.1), point(2, 1, 1, perplexity=1.11)]).alpha == 1
-    assert choose([point(0, 1, 0), point(1, 1, 0.8), point(2, 1, 1, perplexity=1.11)], perplexity_guard=1.2).alpha == 2
+    assert choose_point(line, Grid()).alpha == 3
+    assert choose_point([*line, point(5, 1, 1, kl=0.1001)], Grid()).alpha == 3
+    assert choose_point([*line, point(2.5, 1, 1, kl=0.1001)], Grid()).alpha == 2.5
+    assert choose_point([point(0, 1, 0), point(1, 1, 0.9), point(2, 0.94, 1)], Grid()).alpha == 1
+    assert choose_point([point(0, 1, 0), point(1, 1, 0.8), point(2, 0.94, 0.94)], Grid()).alpha == 1
+    assert choose_point([point(0, 1, 0), point(1, 1, 0.8), point(2, 0.94, 0.94)], Grid(guard=0.1)).alpha == 2
+    assert choose_point([point(0, 1, 0), point(1, 0.9, 1)], Grid()) is None
+    assert choose_point([point(0, 1, 0.5), point(1, 1, 0.2)], Grid()) is None
+    assert choose_point([point(0, 1, 0), point(1, 1, 0.8, kl=0.3)], Grid(kl_guard=0.1)) is None
+    assert (
+        choose_point([point(0, 1, 0), point(1, 1, 0.8, perplexity=1.1), point(2, 1, 1, perplexity=1.11)], Grid()).alpha
+        == 1
+    )
+    assert (
+        choose_point(
+            [point(0, 1, 0), point(1, 1, 0.8), point(2, 1, 1, perplexity=1.11)], Grid(perplexity_guard=1.2)
+        ).alpha
+        == 2
+    )
 
 
 def test_what_minus_alpha_does_decides_nothing():
     milder = [point(0, 1, 0), point(1, 1, 0.9, kl=0.1), point(2, 1, 0.9, against=0.2, kl=0.2)]
-    assert choose(milder).alpha == 1
-    assert choose([milder[0], point(2, 1, 0.9, against_correct=0.1)]).alpha == 2
+    assert choose_point(milder, Grid()).alpha == 1
+    assert choose_point([milder[0], point(2, 1, 0.9, against_correct=0.1)], Grid()).alpha == 2
 
 
 def test_a_point_that_random_directions_reach_is_not_chosen():
@@ -110,12 +119,12 @@ def odd_point(alpha, odds, kl=0.0, against=None):
 
 def test_of_pairs_the_largest_log_odds_inside_the_kl_guard_are_chosen():
     line = [odd_point(0, [-1, -1]), odd_point(1, [0, 0], 0.1), odd_point(2, [3, 3], 0.2), odd_point(3, [5, 5], 0.4)]
-    assert choose(line, kl_guard=0.25).alpha == 2
-    assert choose(line).alpha == 3
-    assert choose(line, kl_guard=0.05) is None
-    assert choose([line[0], odd_point(1, [-2, -1])]) is None
+    assert choose_point(line, Grid(kl_guard=0.25)).alpha == 2
+    assert choose_point(line, Grid()).alpha == 3
+    assert choose_point(line, Grid(kl_guard=0.05)) is None
+    assert choose_point([line[0], odd_point(1, [-2, -1])], Grid()) is None
     alike = [odd_point(0, [0, 0]), odd_point(1, [1, 1], 0.2), odd_point(2, [1, 1], 0.1, against=[4, 4])]
-    assert choose(alike).alpha == 2
+    assert choose_point(alike, Grid()).alpha == 2
 
 
 def test_of_pairs_the_control_is_beaten_pair_by_pair():
@@ -151,8 +160,3 @@ def test_a_sweep_of_pairs_has_log_odds_at_every_point_of_both_signs(taught, held
     others = measure_divergence(taught, tiny_tokenizer(), tasks.texts["prompts"], [0.0, 1.0, 2.0])
     assert [p.perplexity for p in points[3:5]] == pytest.approx([math.exp(d.nll_change.mean) for d in others[1:]])
     assert points[0].perplexity == 1 != points[4].perplexity
-    one_way = sweep(taught, tiny_tokenizer(), tasks, [6], [1.0, 2.0], ["all"], sandbox, one_way=True)
-    for own, both in zip(one_way, (points[0], *points[3:5]), strict=True):
-        assert own.at.odds_by_task == pytest.approx(both.at.odds_by_task, abs=2e-4)
-        assert own.kl == pytest.approx(both.kl, abs=1e-5) and (own.minus, own.against, own.kl_minus) == (None,) * 3
-    json.dumps([p.to_dict() for p in one_way])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference import tiny_tokenizer
 
-from iti_llama.toolkit.bundled.tasks import corpus_set
+from iti_llama.toolkit.measure.bundled_tasks import corpus_set
 from iti_llama.toolkit.measure.conditions import Condition, standard_conditions
 from iti_llama.toolkit.measure.evaluate import Answers, Measured, divergence_of, evaluate, measure
 from iti_llama.toolkit.measure.grade import Grade

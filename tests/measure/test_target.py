@@ -118,6 +118,14 @@ def test_an_endless_predicate_is_stopped_and_named(write):
     assert time.monotonic() - before < 30
 
 
+def test_each_completion_has_the_time_of_a_run_and_not_a_share_of_it(write):
+    """12 of 0.15 s each, of which a run of one second holds six or fewer."""
+    spec = write("import time\ndef wanted(prompt, text):\n    time.sleep(0.15)\n    return text == 'a'\n")
+    texts = ["a", "b", "b"] * 4
+    found = predicate(spec, Sandbox(Limits(seconds=1))).score([""] * 12, texts)
+    assert found == [float(text == "a") for text in texts]
+
+
 def test_a_predicate_is_run_in_the_sandbox(write, sandbox, tmp_path):
     (tmp_path / "secret").write_text("x")
     spec = write(f"import os\ndef wanted(prompt, text):\n    return os.path.exists({str(tmp_path / 'secret')!r})\n")

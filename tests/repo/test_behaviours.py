@@ -16,16 +16,16 @@ from transformers import AutoModelForCausalLM
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.cli.info import info
 from iti_llama.toolkit.export.export import export
-from iti_llama.toolkit.export.gguf_patch import ExportError
+from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
 from iti_llama.toolkit.export.vllm_plugin import adapters, mix_of, mixed
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.repo.fit_repo import fit_repo
 from iti_llama.toolkit.repo.info import inspect, overlap
 from iti_llama.toolkit.repo.push import files_to_push
+from iti_llama.toolkit.repo.settings import RepoSettings
 from iti_llama.toolkit.repo.verify import verify
 
 
@@ -43,13 +43,14 @@ def repo(tmp_path):
 
 
 def fit_into(taught_dir, out, **kwargs):
-    settings = {"policy": Policy("last"), "settings": SETTINGS, "alpha": 0.5, "base_name": "taught"}
-    return fit_repo(taught_dir, two_ways(), out, **settings | kwargs)
+    made_of = {"fitting": SETTINGS, "alpha": 0.5, "base_name": "taught", "behaviour": "returns"}
+    made_of |= {key: kwargs.pop(key) for key in ("alpha", "base_name") if key in kwargs}
+    return fit_repo(RepoSettings(taught_dir, **made_of), two_ways(), out, **kwargs)
 
 
 def test_a_behaviour_is_fitted_into_a_repo_that_keeps_what_it_has(taught_dir, tmp_path):
     out = tmp_path / "repo"
-    fit_into(taught_dir, out, about={"behaviour": "returns"})
+    fit_into(taught_dir, out)
     before = (out / "iti_directions.safetensors").read_bytes()
     fit_into(taught_dir, out, name="other", alpha=-2.0)
     assert (out / "iti_directions.safetensors").read_bytes() == before
@@ -64,7 +65,7 @@ def test_a_behaviour_is_fitted_into_a_repo_that_keeps_what_it_has(taught_dir, tm
 
 def test_where_it_cannot_be_fitted_nothing_is_changed(taught_dir, base_dir, tmp_path):
     out = tmp_path / "repo"
-    with pytest.raises(FileNotFoundError, match="no config.json; a further behaviour is put beside those"):
+    with pytest.raises(FileNotFoundError, match="no config.json"):
         fit_into(taught_dir, out, name="other")
     fit_into(taught_dir, out)
     fit_into(taught_dir, out, name="other")
@@ -85,9 +86,6 @@ def test_info_tells_of_them_and_of_their_overlap(repo):
     assert found.behaviours == {"typed": {"alpha": -0.5, "heads": 5, "file": "iti_directions.typed.safetensors"}}
     model = ITILlamaForCausalLM.from_pretrained(repo)
     assert set(found.overlap) == {"default and typed"} and found.overlap_of == "shifts"
-    model.set_iti_behaviour("twin", model.iti_directions, alpha=1.0)
-    for cosine in model.iti_overlap()["default", "twin"].values():
-        assert cosine == pytest.approx(1, abs=1e-5)
     shifts = {}
     for name, held in {
         "default": model.iti_directions,
@@ -98,10 +96,11 @@ def test_info_tells_of_them_and_of_their_overlap(repo):
             @ offset.double().numpy()
             for layer, offset in held.offsets().items()
         }
-    for layer, cosine in model.iti_overlap()["default", "typed"].items():
+    assert set(found.overlap["default and typed"]) == shifts["default"].keys() & shifts["typed"].keys()
+    for layer, cosine in found.overlap["default and typed"].items():
         a, b = shifts["default"][layer], shifts["typed"][layer]
         assert cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
-        assert found.overlap["default and typed"][layer] == pytest.approx(cosine, abs=1e-5)
+    model.set_iti_behaviour("twin", model.iti_directions, alpha=1.0)
     model.save_pretrained(repo)
     assert list(inspect(repo).overlap["default and twin"].values()) == pytest.approx([1] * len(shifts["default"]))
 
@@ -111,9 +110,9 @@ def test_overlap_is_that_of_the_shifts_where_the_weights_are_known():
     held = some_directions(tiny_config(), k=1)
     (layer, head), width = held.heads[0].tolist(), held.head_dim
     other = replace(held, heads=torch.tensor([[layer, (head + 1) % held.num_attention_heads]]))
-    weight = np.tile(np.random.default_rng(0).normal(size=(8, width)), held.num_attention_heads)
+    weight = torch.from_numpy(np.tile(np.random.default_rng(0).normal(size=(8, width)), held.num_attention_heads))
     assert overlap(held, other) == {layer: 0}
-    assert overlap(held, other, lambda of: weight) == {layer: pytest.approx(1)}
+    assert overlap(held, other, lambda layer: weight) == {layer: pytest.approx(1)}
 
 
 def test_without_its_base_a_repo_is_told_of_by_offsets(repo):
@@ -136,9 +135,9 @@ def test_they_are_published_and_verified(repo):
     assert "iti_directions.typed.safetensors" in files_to_push(repo)
     assert not verify(str(repo)).problems
     (repo / "iti_directions.typed.safetensors").write_bytes(b"no")
-    assert any("cannot be used" in problem for problem in verify(str(repo)).problems)
+    assert any("iti_directions.typed.safetensors" in problem for problem in verify(str(repo)).problems)
     (repo / "iti_directions.typed.safetensors").unlink()
-    assert any("there is no such file" in problem for problem in verify(str(repo)).problems)
+    assert any("no iti_directions.typed.safetensors" in problem for problem in verify(str(repo)).problems)
     with pytest.raises(FileNotFoundError):
         files_to_push(repo)
     assert base.is_dir()

@@ -8,16 +8,18 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard
 from reference import tiny_tokenizer
+from steered import replace_directions
 from taught import two_ways
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.measure_steering import receipt
+from iti_llama.toolkit.measure.measure_steering import measure_steering
+from iti_llama.toolkit.measure.settings import MeasureSettings
 from iti_llama.toolkit.repo.card import name_repo, renew_card, write_card
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 def test_the_quick_start_names_the_repo():
@@ -34,7 +36,7 @@ def reworded(folder, behaviour: str) -> None:
     """The behaviour is in the directions' provenance."""
     path = folder / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, provenance=directions.provenance | {"behaviour": behaviour}).save(path)
+    replace_directions(folder, replace(directions, provenance=directions.provenance | {"behaviour": behaviour}))
 
 
 def text_of(folder) -> str:
@@ -48,8 +50,10 @@ def part(text: str, name: str) -> str:
 @pytest.fixture(scope="module")
 def evaluation(fitted_dir) -> dict:
     model = ITILlamaForCausalLM.from_pretrained(fitted_dir).eval()
-    pairs = labelled_set("held-out:test", read_part(fitted_dir, "test"), pairs=True)
-    return json.loads(json.dumps(receipt(model, tiny_tokenizer(), pairs, None, gates=True).found))
+    pairs = labelled_set("held-out:test", read_parts(fitted_dir, "test"), pairs=True)
+    return json.loads(
+        json.dumps(measure_steering(model, tiny_tokenizer(), pairs, None, MeasureSettings(checks=True)).record)
+    )
 
 
 @pytest.fixture
@@ -115,7 +119,7 @@ def test_the_table_of_the_fit_is_called_that_where_other_heads_are_used(measured
 def test_other_directions_take_the_old_numbers_from_the_card(measured):
     path = measured / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, directions=-directions.directions).save(path)
+    replace_directions(measured, replace(directions, directions=-directions.directions))
     renew_card(measured)
     assert "Not measured as it is now" in text_of(measured) and "| plain (alpha 0) |" not in text_of(measured)
 
@@ -164,7 +168,8 @@ def test_a_card_of_its_owners_is_left_as_it_is(fitted):
 def test_a_residual_site_is_in_no_standard_deviations(fitted):
     path = fitted / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, site="residual").save(path)
+    edit(fitted, hidden_size=directions.num_attention_heads * directions.head_dim)
+    replace_directions(fitted, replace(directions, site="residual"))
     for name in ("iti_report.json", "labelled_set.jsonl"):
         (fitted / name).unlink()
     text = text_of(write_card(fitted).parent)
@@ -212,7 +217,7 @@ def test_whatever_the_behaviour_is_called_the_card_can_be_read(measured, evaluat
         assert card.data.model_name == f"taught, steered: {behaviour}" and len(card.data.eval_results) == 2
         (title,) = re.findall("^# .*$", card.text, re.MULTILINE)
         assert title == f"# taught, steered: {behaviour}"
-        tables = part(card.text, "receipt").split("| gate |")
+        tables = part(card.text, "receipt").split("| check |")
         for text, rows in zip(tables, (6, 4), strict=True):
             table = [line for line in text.splitlines() if line.startswith("|") and line != "| | |"]
             assert len(table) == rows and len({line.count("|") for line in table}) == 1
@@ -257,7 +262,7 @@ def test_a_choice_that_was_not_made_is_said(measured):
 def test_a_report_that_does_not_support_the_directions_comes_first_among_the_limits(taught_dir, tmp_path):
     rows = [replace(row, completion=f"y = {7 * i % 5}\n") for i, row in enumerate(two_ways())]
     settings = FitSettings(top_k=2, folds=3, permutations=20, test_share=0.4)
-    found = fit_repo(taught_dir, rows, tmp_path / "repo", policy=Policy("last"), settings=settings)
+    found = fit_repo(RepoSettings(taught_dir, fitting=settings), rows, tmp_path / "repo")
     limits = part(text_of(tmp_path / "repo"), "limits")
     assert found["supported"] is False and limits.startswith("- **The data do not support these directions")
 
@@ -266,25 +271,25 @@ def failing(folder) -> None:
     """The evaluation of a folder says that utility was not passed."""
     path = folder / "evaluation.json"
     found = json.loads(path.read_text())
-    for gate in found["gates"]:
-        gate["passed"] &= gate["name"] != "utility"
+    for check in found["checks"]:
+        check["passed"] &= check["name"] != "utility"
     path.write_text(json.dumps(found))
 
 
-def test_the_gates_are_on_the_card_and_one_that_fails_is_in_its_first_lines(measured, evaluation):
-    receipt_of = part(text_of(measured), "receipt")
-    for gate in evaluation["gates"]:
-        assert f"| {gate['name']} | {'pass' if gate['passed'] else '**fail**'} | {gate['why']} |" in receipt_of
+def test_the_checks_are_on_the_card_and_one_that_fails_is_in_its_first_lines(measured, evaluation):
+    results = part(text_of(measured), "receipt")
+    for check in evaluation["checks"]:
+        assert f"| {check['name']} | {'pass' if check['passed'] else '**fail**'} | {check['why']} |" in results
     failing(measured)
     renew_card(measured)
     what = part(text_of(measured), "what").splitlines()
     assert what[0].startswith("# ") and "**It did not pass when it was measured: " in what[2] and "utility" in what[2]
-    edit(measured, iti_alpha=0.25)  # another strength: not measured, so nothing is said of gates
+    edit(measured, iti_alpha=0.25)  # another strength: not measured, so nothing is said of checks
     renew_card(measured)
     assert "did not pass" not in text_of(measured)
 
 
-def test_what_failed_a_gate_is_pushed_on_demand_only(measured, hub, client):
+def test_what_failed_a_check_is_pushed_on_demand_only(measured, hub, client):
     edit(measured, base_model_name_or_path="meta/base")
     failing(measured)
     command = """

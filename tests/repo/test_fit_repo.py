@@ -10,12 +10,9 @@ from taught import TEMPLATE
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example, read_examples
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.repo.fit_repo import fit_repo, read_for
-
-
-LAST = Policy("last")
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +33,13 @@ def labelled():
     ]
 
 
-SETTINGS = FitSettings(top_k=5, permutations=20)
+def made_of(base, **kwargs) -> RepoSettings:
+    return RepoSettings(base, fitting=FitSettings(top_k=5, permutations=20), **kwargs)
 
 
 def test_fit_writes_a_repo_that_loads_and_steers(base_folder, labelled, tmp_path):
     out = tmp_path / "repo"
-    found = fit_repo(base_folder, labelled, out, policy=LAST, settings=SETTINGS, alpha=2.0, dataset="d.jsonl")
+    found = fit_repo(made_of(base_folder, alpha=2.0), labelled, out, dataset="d.jsonl")
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     code = {"configuration_iti_llama.py", "modeling_iti_llama.py", "iti_directions.py"}
     assert (
@@ -68,7 +66,7 @@ def test_fit_writes_a_repo_that_loads_and_steers(base_folder, labelled, tmp_path
 def test_the_same_inputs_give_the_same_bytes(base_folder, labelled, tmp_path):
     written = []
     for name, cache in (("a", None), ("b", tmp_path / "cache"), ("c", tmp_path / "cache")):
-        fit_repo(base_folder, labelled, tmp_path / name, policy=LAST, settings=SETTINGS, cache=cache)
+        fit_repo(made_of(base_folder, cache=cache), labelled, tmp_path / name)
         written.append(
             [(tmp_path / name / file).read_bytes() for file in ("iti_directions.safetensors", "figures/null.png")]
         )
@@ -76,14 +74,14 @@ def test_the_same_inputs_give_the_same_bytes(base_folder, labelled, tmp_path):
 
 
 def test_self_contained_repos_hold_the_weights(base_folder, labelled, tmp_path):
-    fit_repo(base_folder, labelled, tmp_path / "a", policy=LAST, settings=SETTINGS, self_contained=True)
+    fit_repo(made_of(base_folder, self_contained=True), labelled, tmp_path / "a")
     assert (tmp_path / "a" / "model.safetensors").exists()
     # and are a base themselves, of the same directions
-    fit_repo(tmp_path / "a", labelled, tmp_path / "b", policy=LAST, settings=SETTINGS, self_contained=True)
+    fit_repo(made_of(tmp_path / "a", self_contained=True), labelled, tmp_path / "b")
     first, second = (ITIDirections.load(tmp_path / name / "iti_directions.safetensors") for name in "ab")
     assert torch.equal(first.directions, second.directions) and torch.equal(first.sigma, second.sigma)
     with pytest.raises(ValueError, match="--self-contained"):
-        fit_repo(tmp_path / "a", labelled, tmp_path / "c", policy=LAST, settings=SETTINGS)
+        fit_repo(made_of(tmp_path / "a"), labelled, tmp_path / "c")
 
 
 def test_nothing_is_left_of_a_fit_that_fails(base_folder, labelled, tmp_path, monkeypatch):
@@ -94,22 +92,22 @@ def test_nothing_is_left_of_a_fit_that_fails(base_folder, labelled, tmp_path, mo
 
     monkeypatch.setattr(build, "write_report", full)
     with pytest.raises(OSError, match="No space left"):
-        fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS)
+        fit_repo(made_of(base_folder), labelled, tmp_path / "repo")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_files_is_not_overwritten_unasked(base_folder, labelled, tmp_path):
     (tmp_path / "keep.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="is not empty"):
-        fit_repo(base_folder, labelled, tmp_path, policy=LAST, settings=SETTINGS)
+        fit_repo(made_of(base_folder), labelled, tmp_path)
     assert (tmp_path / "keep.txt").read_text() == "mine"
 
 
 def test_only_a_steered_repo_is_ever_overwritten(base_folder, labelled, tmp_path, monkeypatch):
     from iti_llama.toolkit.repo import fit_repo as build
 
-    fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS, alpha=1.0)
-    fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS, alpha=2.0, overwrite=True)
+    fit_repo(made_of(base_folder, alpha=1.0), labelled, tmp_path / "repo")
+    fit_repo(made_of(base_folder, alpha=2.0), labelled, tmp_path / "repo", overwrite=True)
     assert ITILlamaForCausalLM.from_pretrained(tmp_path / "repo").iti_alpha == 2.0
 
     def full(*args):
@@ -117,7 +115,7 @@ def test_only_a_steered_repo_is_ever_overwritten(base_folder, labelled, tmp_path
 
     monkeypatch.setattr(build, "write_report", full)
     with pytest.raises(OSError, match="No space left"):
-        fit_repo(base_folder, labelled, tmp_path / "repo", policy=LAST, settings=SETTINGS, overwrite=True)
+        fit_repo(made_of(base_folder), labelled, tmp_path / "repo", overwrite=True)
     assert ITILlamaForCausalLM.from_pretrained(tmp_path / "repo").iti_alpha == 2.0
     assert [path.name for path in tmp_path.iterdir()] == ["repo"]
 
@@ -127,14 +125,14 @@ def test_only_a_steered_repo_is_ever_overwritten(base_folder, labelled, tmp_path
     (tmp_path / "papers" / "thesis.txt").write_text("mine")
     for name in ("repo", "papers"):
         with pytest.raises(FileExistsError, match="is not overwritten"):
-            fit_repo(base_folder, labelled, tmp_path / name, policy=LAST, settings=SETTINGS, overwrite=True)
+            fit_repo(made_of(base_folder), labelled, tmp_path / name, overwrite=True)
     assert (tmp_path / "papers" / "thesis.txt").read_text() == "mine"
 
 
 def test_a_base_that_is_no_llama_is_refused(labelled, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="model_type 'gpt2'; expected 'llama'"):
-        fit_repo(tmp_path, labelled, tmp_path / "out", policy=LAST, settings=SETTINGS)
+        fit_repo(made_of(tmp_path), labelled, tmp_path / "out")
 
 
 def test_messages_are_fitted_on_as_the_bases_template_writes_them(base_folder, tmp_path):
@@ -151,7 +149,7 @@ def test_messages_are_fitted_on_as_the_bases_template_writes_them(base_folder, t
     examples = read_for(chatty, tmp_path / "d.jsonl")
     assert examples[0].prompt == "<bos>[user]f0\n[assistant]"
     assert examples[0].meta == {"shown": "f0", "shown_at": 11, "messages": rows[0]["messages"]}
-    fit_repo(chatty, examples, tmp_path / "repo", policy=LAST, settings=SETTINGS)
+    fit_repo(made_of(chatty), examples, tmp_path / "repo")
     card = (tmp_path / "repo" / "README.md").read_text()
     assert "tokenizer.apply_chat_template(messages" in card and "[user]" not in card
     kept = read_examples(tmp_path / "repo" / "labelled_set.jsonl")

@@ -12,12 +12,13 @@ from apart import run_apart
 from hub import LOAD, SETUP, TOKEN, Hub, Repo
 from huggingface_hub import ModelCard
 from reference import some_directions, tiny_tokenizer
+from steered import replace_directions
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
-from iti_llama.toolkit.measure.measure_steering import receipt
+from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.repo.card import renew_card
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.push import _saved, files_to_push
@@ -75,7 +76,7 @@ def test_the_bundled_model_can_be_pushed_as_it_is():
         "iti_directions.safetensors",
         "tokenizer.json",
         "README.md",
-        "figures/sweep.png",
+        "sweep.json",
     } <= set(names)
     assert not any(name.startswith(("tests", "toolkit", "build", ".")) for name in names)
 
@@ -114,7 +115,7 @@ def test_new_directions_are_seen_after_a_new_pull_and_old_revisions_keep_theirs(
     first = hub.repos["me/steered"].branches["main"]
     client(LOAD, tmp_path / "1.pt", "{}")
     other = some_directions(ITILlamaForCausalLM.config_class.from_pretrained(folder), seed=8)
-    other.save(folder / "iti_directions.safetensors")
+    replace_directions(folder, other)
     client(COMMAND, "push", folder, "me/steered")
     client(LOAD, tmp_path / "2.pt", "{}")
     client(LOAD, tmp_path / "old.pt", f"{{'revision': '{first}', 'code_revision': '{first}'}}")
@@ -245,8 +246,8 @@ def measured_dir(fitted_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured") / "repo"
     shutil.copytree(fitted_dir, folder)
     model = ITILlamaForCausalLM.from_pretrained(folder).eval()
-    pairs = labelled_set("held-out:test", read_part(folder, "test"), pairs=True)
-    (folder / "evaluation.json").write_text(json.dumps(receipt(model, tiny_tokenizer(), pairs, None).found))
+    pairs = labelled_set("held-out:test", read_parts(folder, "test"), pairs=True)
+    (folder / "evaluation.json").write_text(json.dumps(measure_steering(model, tiny_tokenizer(), pairs, None).record))
     (folder / "LICENSE").write_text("Be kind.")
     card = folder / "README.md"
     licence = "license: other\nlicense_name: license-of-the-base-model"

@@ -1,13 +1,18 @@
 """What a repo on disk says of itself."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import pytest
+from steered import replace_directions
 
 from iti_llama import ITIDirections
 from iti_llama.toolkit.foundation.hashing import fingerprint_of
-from iti_llama.toolkit.repo.steered_repo import state_of
+from iti_llama.toolkit.repo.card import write_card
+from iti_llama.toolkit.repo.steered_repo import SteeredRepo
 
 
 def edit(folder, name: str = "config.json", **fields) -> None:
@@ -24,60 +29,74 @@ def measured(fitted):
 
 
 def test_a_fitted_repo_has_a_report_and_held_out_prompts_and_no_measurement(fitted):
-    state = state_of(fitted)
-    assert (state.behaviour, state.name, state.base, state.adapter, state.heads) == (
-        "returns x",
-        "taught",
-        None,
-        True,
-        6,
-    )
-    assert state.report["top_k"] == 6 and state.sweep == state.evaluation == {}
-    assert not state.measured and not state.budgeted
+    repo = SteeredRepo.open(fitted)
+    assert (repo.does, repo.base_title, repo.base, repo.heads) == ("returns x", "taught", None, 6)
+    assert repo.weights_from is not None
+    assert repo.report["top_k"] == 6 and repo.sweep == repo.evaluation == {}
+    assert not repo.is_measured and not repo.is_budgeted
     rows = [json.loads(line) for line in (fitted / "labelled_set.jsonl").read_text().splitlines()]
-    assert {given for given, _ in state.prompts} == {r["prompt"] for r in rows if r["meta"]["part"] != "fit"}
+    assert {given for given, _ in repo.prompts} == {r["prompt"] for r in rows if r["meta"]["part"] != "fit"}
 
 
 @pytest.mark.parametrize("fields", [{"iti_alpha": 1.5}, {"iti_top_k": 5}, {"iti_scope": "generated"}])
 def test_an_evaluation_is_of_one_alpha_k_and_scope(measured, fields):
-    assert state_of(measured).measured
+    assert SteeredRepo.open(measured).is_measured
     edit(measured, iti_top_k=6)
-    assert state_of(measured).measured  # all of them, said otherwise
+    assert SteeredRepo.open(measured).is_measured  # all of them, said otherwise
     edit(measured, **fields)
-    assert not state_of(measured).measured
+    assert not SteeredRepo.open(measured).is_measured
 
 
 def test_an_evaluation_is_of_one_set_of_directions(measured):
     path = measured / "iti_directions.safetensors"
     directions = ITIDirections.load(path)
-    replace(directions, sigma=directions.sigma * 2).save(path)
-    assert not state_of(measured).measured
+    replace_directions(measured, replace(directions, sigma=directions.sigma * 2))
+    assert not SteeredRepo.open(measured).is_measured
+
+
+def test_an_evaluation_by_an_earlier_version_called_its_checks_gates(measured):
+    checks = [{"name": "utility", "passed": False, "why": "x"}]
+    edit(measured, "evaluation.json", gates=checks)
+    assert SteeredRepo.open(measured).evaluation["checks"] == checks
+    assert SteeredRepo.open(measured).failed_checks == ["utility"]
+
+
+def test_a_repo_is_read_without_torch_and_transformers(measured):
+    script = """
+        import sys
+        sys.modules["torch"] = sys.modules["transformers"] = None
+        from iti_llama.toolkit.repo.steered_repo import SteeredRepo
+        repo = SteeredRepo.open(sys.argv[1])
+        assert (repo.shipped, repo.is_measured) == ((1.0, 6, "all"), True)
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script), measured], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_budget_is_of_one_alpha_k_and_scope(fitted):
     edit(fitted, iti_alpha=0.7)
     budget = {"budget": 0.1, "alpha": 0.7, "kl": 0.1, "top_k": 6, "scope": "all", "n": 8}
     (fitted / "sweep.json").write_text(json.dumps({"budget": budget}))
-    assert state_of(fitted).budgeted
+    assert SteeredRepo.open(fitted).is_budgeted
     edit(fitted, iti_alpha=0.8)
-    assert not state_of(fitted).budgeted
+    assert not SteeredRepo.open(fitted).is_budgeted
 
 
 def test_the_base_is_the_configs_or_else_the_cards_and_never_a_folder(fitted):
-    assert state_of(fitted, "me/given").base == "me/given"
+    assert SteeredRepo.open(fitted, base="me/given").base == "me/given"
     edit(fitted, base_model_name_or_path="meta/base")
-    state = state_of(fitted, "me/given")
-    assert (state.base, state.name) == ("meta/base", "base")
+    repo = SteeredRepo.open(fitted, base="me/given")
+    assert (repo.base, repo.base_title) == ("meta/base", "base")
     edit(fitted, base_model_name_or_path=None)
     (fitted / "README.md").write_text("---\nbase_model:\n- me/carded\n---\n# x\n")
-    assert state_of(fitted).base == "me/carded" and not state_of(fitted).adapter
+    assert SteeredRepo.open(fitted).base == "me/carded" and SteeredRepo.open(fitted).weights_from is None
 
 
 @pytest.mark.parametrize("name", ["iti_report.json", "sweep.json", "evaluation.json"])
 def test_a_file_that_cannot_be_read_is_named(fitted, name):
     (fitted / name).write_text("{")
     with pytest.raises(ValueError, match=f"{name}: no JSON"):
-        state_of(fitted)
+        write_card(fitted)
     (fitted / name).write_text("[1]")
     with pytest.raises(ValueError, match=f"{name}: list; expected an object"):
-        state_of(fitted)
+        write_card(fitted)

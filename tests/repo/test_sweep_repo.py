@@ -9,7 +9,7 @@ from reference import tiny_tokenizer
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.intervals import estimate
 from iti_llama.toolkit.measure.choose_strength import Grid
-from iti_llama.toolkit.measure.keep_labelled_set import read_part
+from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 from iti_llama.toolkit.measure.sweep import Point, Rates
 from iti_llama.toolkit.repo.sweep_repo import sweep_model, write_choice
@@ -23,7 +23,7 @@ ALL_RIGHT = Rates(*[estimate([1.0, 1.0], [0, 1])] * 3)
 def swept(fitted, tmp_path):
     """Sweeps `fitted`; what is found lands in a folder of its own."""
     model = ITILlamaForCausalLM.from_pretrained(fitted).eval()
-    tasks = labelled_set("held-out:validation", read_part(fitted, "validation"), pairs=True)
+    tasks = labelled_set("held-out:validation", read_parts(fitted, "validation"), pairs=True)
 
     def call(grid=GRID, **kwargs):
         kwargs = {"out": tmp_path / "out", "apply_to": fitted} | kwargs

@@ -1,5 +1,6 @@
 """Several behaviours in one model: each the shift that hooks on a plain Llama give, alone and together."""
 
+import hashlib
 import json
 from contextlib import ExitStack
 
@@ -56,10 +57,19 @@ def test_both_shifts_are_added_each_at_its_strength(model, parts, ids):
     assert not close(reference(parts, ids, 2.0, 1.0), reference(parts, ids, 2.0, 0.0))
 
 
-def test_one_operation_a_steered_layer_whatever_the_number_of_behaviours(model):
-    shifted = [layer.self_attn.iti_shift is not None for layer in model.model.layers]
-    assert shifted == [True, True, True, False]
-    assert all(layer.self_attn.iti_shift.shape == (64,) for layer in model.model.layers[:3])
+def test_a_name_given_in_the_config_and_an_entry_taken_out_of_it_are_followed(model, parts, ids):
+    model.config.iti_behaviours["terse"] = {"file": "iti_directions.safetensors"}
+    assert model.iti_strengths == {"terse": 1.5, "typed": -0.5}
+    assert close(logits(model, ids), reference(parts, ids, 1.5, -0.5))
+    assert close(logits(model, ids, iti_alpha={"terse": 0.3}), reference(parts, ids, 0.3, -0.5))
+    del model.config.iti_behaviours["typed"]
+    assert close(logits(model, ids), reference(parts, ids, 1.5, 0.0))
+
+
+def test_a_disabled_model_generates_as_plain_llama(model, parts, ids):
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(ids)}
+    with model.disable_iti():
+        assert torch.equal(model.generate(ids, **settings), parts[0].generate(ids, **settings))
 
 
 def test_a_call_s_own_strengths_one_for_each_row_of_each_behaviour(model, parts, ids):
@@ -100,7 +110,12 @@ def test_a_repo_holds_them_and_gives_them_back(model, parts, ids, tmp_path):
     model.save_pretrained(tmp_path)
     said = json.loads((tmp_path / "config.json").read_text())
     assert said["iti_behaviours"] == {
-        "typed": {"file": "iti_directions.typed.safetensors", "alpha": -0.5, "top_k": None},
+        "typed": {
+            "file": "iti_directions.typed.safetensors",
+            "alpha": -0.5,
+            "top_k": None,
+            "sha256": hashlib.sha256((tmp_path / "iti_directions.typed.safetensors").read_bytes()).hexdigest(),
+        },
         "terse": {"file": "iti_directions.safetensors"},
     }
     loaded = ITILlamaForCausalLM.from_pretrained(tmp_path)
@@ -142,7 +157,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model, parts, ids):
         (lambda: model.set_iti({"tiped": 1.0}), "no behaviour is called 'tiped'; this model has default, typed"),
         (lambda: model.set_iti({"typed": float("nan")}), "expected a finite number"),
         (lambda: model.set_iti_behaviour("typed", wrong), "head_dim=16"),
-        (lambda: model.set_iti_behaviour("a/b", parts[1]), "a name of letters"),
+        (lambda: model.set_iti_behaviour("a/b", parts[1]), "a name of at most 64 letters"),
         (lambda: model.set_iti_behaviour("default", parts[1]), "expected another name"),
         (lambda: model.set_iti_behaviour("more", parts[1], alpha="x"), "alpha is 'x'"),
         (lambda: model.set_iti_directions(None), "the behaviours typed are set beside it"),
@@ -157,7 +172,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model, parts, ids):
     with pytest.raises(ValueError, match="expected the default directions"):
         plain.set_iti_behaviour("typed", parts[1])
     model.config.iti_behaviours["ghost"] = {"file": "ghost.safetensors", "alpha": 1.0, "top_k": None}
-    with pytest.raises(ValueError, match="ghost.*call set_iti_behaviour"):
+    with pytest.raises(ValueError, match="ghost.*call model.load_iti_directions.PATH, 'ghost'"):
         logits(model, ids)
 
 
@@ -168,7 +183,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model, parts, ids):
         ({"a": {"file": "x/y"}}, "file is 'x/y'; expected a plain file name"),
         ({"a": {"alpha": "1"}}, "alpha is '1'"),
         ({"a": {"top_k": 0}}, "top_k is 0"),
-        ({"a": {"strength": 1}}, "expected an object of file, alpha and top_k"),
+        ({"a": {"strength": 1}}, "expected an object of file, alpha, top_k and sha256"),
         ({"a": {"file": "f"}, "b": {"file": "f"}}, "that of 'a'; expected one of its own"),
         ({"a": {"file": "iti_directions.safetensors", "alpha": 2.0}}, "iti_alpha and iti_top_k are its own"),
         ({"default": {}}, "other than 'default'"),

@@ -91,7 +91,7 @@ def test_offsets_hold_sigma_theta_at_the_columns_of_the_head(directions):
 
 def a_gate(g=2, **fields):
     tensors = {"heads": torch.tensor([[0, 1], [3, 2]])[:g], "weights": torch.randn(g, 24), "bias": torch.tensor([0.3])}
-    return ITIGate(**(tensors | {"threshold": torch.tensor([-1.0, 1.0])} | fields))
+    return ITIGate(**(tensors | {"threshold": torch.tensor([0.5, 0.5])} | fields))
 
 
 def test_weights_and_a_gate_are_format_1_1_and_read_back(directions, path):
@@ -120,15 +120,14 @@ def test_weights_scale_sigma_and_nothing_else(directions):
     assert all(torch.equal(weighted[layer], scaled[layer]) for layer in scaled)
 
 
-def test_a_gate_s_strength_is_a_ramp_of_a_linear_score(directions):
+def test_a_gate_opens_from_the_threshold_of_a_linear_score_on(directions):
     gate, generator = a_gate(), torch.Generator().manual_seed(0)
-    x = {layer: torch.randn(50, 96, generator=generator) for layer in gate.layers}
+    x = {layer: torch.randn(50, 96, generator=generator) for layer in (0, 3)}
     score = np.full(50, 0.3)
     for (layer, head), weights in zip(gate.heads.tolist(), gate.weights.double().numpy(), strict=True):
         score += x[layer].double().numpy()[:, head * 24 : head * 24 + 24] @ weights
-    assert np.allclose(gate.strength(x).numpy(), np.clip((score + 1) / 2, 0, 1), atol=1e-5)
-    hard = replace(gate, threshold=torch.tensor([0.5, 0.5]))
-    assert hard.strength(x).tolist() == (score >= 0.5).astype(float).tolist()
+    assert gate.opens(x).tolist() == (score >= 0.5).tolist()
+    assert 0 < gate.opens(x).sum() < 50
 
 
 def test_a_wrong_gate_or_weight_is_refused_by_name(directions, path):
@@ -140,7 +139,7 @@ def test_a_wrong_gate_or_weight_is_refused_by_name(directions, path):
         ({"drop": ["gate_bias"]}, "missing tensors .'gate_bias'"),
         ({"gate_weights": torch.ones(2, 8)}, r"gate_weights is .*\[2, 8\]; expected .*\[2, 24\]"),
         ({"gate_heads": torch.tensor([[0, 1], [9, 2]])}, "gate_heads: row 1 names layer 9, head 2; expected layer 0"),
-        ({"gate_threshold": torch.tensor([1.0, 0.0])}, "gate_threshold is .1, 0.; expected the second not below"),
+        ({"gate_threshold": torch.tensor([0.0, 1.0])}, "gate_threshold is .0, 1.; expected the same number twice"),
         ({"gate_bias": torch.tensor([float("nan")])}, "gate_bias holds NaN"),
         ({"metadata": {"format_version": "1"}}, "unknown tensors .*weights.*in version '1'"),
     ):
@@ -222,7 +221,7 @@ def test_a_file_that_is_no_safetensors_is_refused(path, tmp_path):
         ("truncated", whole[:-100], "truncated"),
         ("empty", b"", "truncated"),
         ("pickle", pickle.dumps({"heads": [(0, 1)]}), "looks like a pickle, which is never read"),
-        ("text", b"hello, I am a text file", "no safetensors file"),
+        ("text", b"hello, I am a text file", "not a safetensors file"),
         ("pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
     ):
         wrong = tmp_path / name

@@ -133,13 +133,29 @@ def test_directions_are_loaded_from_a_file_or_another_repo(steered, adapter_dir,
         ITIDirections.from_pretrained(adapter_dir, "nothing.safetensors")
 
 
-def test_an_un_steered_model_says_so_in_its_config_and_loads(base, tmp_path, ids):
+def test_an_un_steered_model_says_so_in_its_config_and_loads(base, directions, tmp_path, ids):
     kept = {k: v for k, v in base.config.to_dict().items() if k not in ("model_type", "architectures")}
     model = ITILlamaForCausalLM(ITILlamaConfig(**kept))
     model.load_state_dict(base.state_dict())
+    model.set_iti_directions(directions)
+    model.set_iti_directions(None)
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["iti_directions_file"] is None
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path), ids), logits(base, ids))
+
+
+def test_a_directions_file_that_was_swapped_is_refused_unless_it_is_accepted(adapter_dir, ids, expected):
+    other = some_directions(tiny_config(), seed=9)
+    other.save(adapter_dir / "iti_directions.safetensors")
+    with pytest.raises(ITIDirectionsError, match="SHA-256 is .*; expected .*set iti_directions_sha256 to null"):
+        AutoModelForCausalLM.from_pretrained(adapter_dir)
+    for load in (AutoModelForCausalLM.from_pretrained, ITILlamaForCausalLM.from_pretrained):
+        assert_close(logits(load(adapter_dir, iti_directions_sha256=None), ids), expected(1.5, other))
+    other.save(adapter_dir / "more.safetensors")  # the digest is that of another file
+    model = ITILlamaForCausalLM.from_pretrained(adapter_dir, iti_directions_file="more.safetensors")
+    assert_close(logits(model, ids), expected(1.5, other))
+    edit_config(adapter_dir, iti_directions_sha256=None)
+    assert_close(logits(AutoModelForCausalLM.from_pretrained(adapter_dir), ids), expected(1.5, other))
 
 
 def test_tied_and_sharded_checkpoints(tmp_path, ids, directions):
@@ -266,6 +282,32 @@ def test_tensor_parallel_processes_compute_the_same_shift(base_dir, base, direct
         assert_close(torch.load(tmp_path / f"{rank}.pt"), reference)
 
 
+def test_weights_that_reach_a_rank_after_its_directions_are_steered(adapter_dir, base, directions, ids, tmp_path):
+    """As FSDP sends them where rank 0 alone has loaded them: none of the steering is made of weights."""
+    script = """
+        import sys, torch
+        from iti_llama import ITILlamaForCausalLM
+        torch.distributed.init_process_group("gloo")
+        rank = torch.distributed.get_rank()
+        model = ITILlamaForCausalLM.from_pretrained(sys.argv[1]).eval()
+        if rank == 1:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.fill_(1e8)
+        for tensor in (*model.parameters(), *model.buffers()):
+            torch.distributed.broadcast(tensor.detach(), 0)
+        with torch.no_grad():
+            torch.save(model(torch.load(sys.argv[2] + "/ids.pt")).logits, f"{sys.argv[2]}/{rank}.pt")
+        torch.distributed.barrier()
+    """
+    torch.save(ids, tmp_path / "ids.pt")
+    run_in_two(script, adapter_dir, tmp_path)
+    with hooks(base, directions, 1.5):
+        reference = logits(base, ids)
+    for rank in (0, 1):
+        assert_close(torch.load(tmp_path / f"{rank}.pt"), reference)
+
+
 # Without the package -------------------------------------------------------------------------------------------------
 
 
@@ -374,7 +416,7 @@ def test_directions_of_another_geometry_stop_the_load(adapter_dir):
         ({"iti_scope": "prompt"}, "iti_scope is 'prompt'; expected one of 'all', 'generated'"),
         ({"iti_top_k": 0}, "iti_top_k is 0; expected null or an integer of at least 1"),
         ({"iti_top_k": 5}, "iti_top_k is 5, but the directions hold 4 heads"),
-        ({"iti_alfa": 3}, r"iti_alfa is no field that this version knows; did you mean iti_alpha\?"),
+        ({"iti_alfa": 3}, r"iti_alfa is not a field that this version knows; did you mean iti_alpha\?"),
         ({"iti_behavior": {}}, r"did you mean iti_behaviours\?"),
         ({"base_model_name_or_path": ""}, "base_model_name_or_path is ''"),
         ({"hidden_size": 32}, "has hidden_size=64, but config.json says 32"),
@@ -396,7 +438,7 @@ def test_wrong_overrides_stop_the_load(adapter_dir, field):
 
 @pytest.mark.parametrize("loader", [ITILlamaForCausalLM, AutoModelForCausalLM, ITILlamaConfig, AutoConfig])
 def test_a_misspelt_override_stops_the_load(adapter_dir, loader):
-    with pytest.raises(ValueError, match=r"iti_topk is no field that this version knows; did you mean iti_top_k\?"):
+    with pytest.raises(ValueError, match=r"iti_topk is not a field that this version knows; did you mean iti_top_k\?"):
         loader.from_pretrained(adapter_dir, iti_topk=3)
     with pytest.raises(ValueError, match="did you mean iti_scope"):
         ITILlamaConfig(iti_scop="generated")

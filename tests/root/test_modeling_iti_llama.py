@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
 from iti_llama import ITIDirections, ITIDirectionsError
+from iti_llama.steering_iti_llama import Steering
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,6 @@ def test_half_precision_is_as_close_to_float32_as_hooks_are(dtype, ids):
     with hooks(half, directions, 1.5):
         hooked_error = (logits(half, ids).float() - exact).abs().mean()
     model = steered_copy(half, directions, iti_alpha=1.5)
-    assert model.model.layers[directions.heads[0, 0]].self_attn.iti_shift.dtype == dtype
     assert (logits(model, ids).float() - exact).abs().mean() < 1.25 * hooked_error
 
 
@@ -224,18 +224,18 @@ def decode_step(model, ids, **kwargs) -> Count:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_decode_step_costs_one_operation_a_steered_layer_and_no_sync(dtype, ids):
+def test_a_decode_step_costs_one_operation_a_steered_layer_three_a_pass_and_no_sync(dtype, ids):
     base = tiny_llama().to(dtype)
     directions = some_directions(base.config, k=5, layers=[0, 2])
     plain = decode_step(base, ids)
     for scope in ("all", "generated"):
         model = steered_copy(base, directions, iti_scope=scope)
         one_alpha = decode_step(model, ids)
-        assert one_alpha.operations - plain.operations <= 2
+        assert one_alpha.operations - plain.operations <= 2 + 3
         assert one_alpha.syncs == plain.syncs
         alphas = torch.tensor([0.1, 0.5, 1.0]).to(dtype)
         per_row = decode_step(model, ids, iti_alpha=alphas)
-        assert per_row.operations - plain.operations <= 4
+        assert per_row.operations - plain.operations <= 2 + 3
         assert per_row.syncs == plain.syncs
     model.set_iti_directions(None)
     assert decode_step(model, ids).operations == plain.operations
@@ -253,11 +253,12 @@ def test_the_steps_of_generate_cost_one_operation_a_steered_layer(base, ids):
     plain = operations(base, 9) - operations(base, 5)
     for scope in ("all", "generated"):
         model.iti_scope = scope
-        assert operations(model, 9) - operations(model, 5) - plain <= 4 * 2
+        assert operations(model, 9) - operations(model, 5) - plain <= 4 * (2 + 3)
 
 
-def test_compiles_to_one_graph_and_a_new_alpha_does_not_recompile(base, directions, ids):
-    model = steered_copy(base, directions, iti_alpha=0.5)
+@pytest.fixture
+def compiled_graphs():
+    """A backend that runs graphs as they are, and the graphs that it was given."""
     graphs = []
 
     def backend(graph, inputs):
@@ -265,22 +266,68 @@ def test_compiles_to_one_graph_and_a_new_alpha_does_not_recompile(base, directio
         return graph.forward
 
     torch._dynamo.reset()
+    yield backend, graphs
+    torch._dynamo.reset()
+
+
+def test_compiles_without_a_break_and_once_more_at_the_first_change_of_alpha(base, directions, ids, compiled_graphs):
+    model = steered_copy(base, directions, iti_alpha=0.5)
+    backend, graphs = compiled_graphs
     compiled = torch.compile(model, backend=backend, fullgraph=True)
-    for alpha in (0.5, 1.5, 0.0, -3.0):
+    for alpha in (0.5, 1.5, 0.0, -3.0, 0.7, 2.0, -0.1, 0.3, 4.0, 1.0):
         model.iti_alpha = alpha
-        assert_close(logits(compiled, ids, use_cache=False), logits(model, ids, use_cache=False))
-    assert len(graphs) == 1
+        with hooks(base, directions, alpha):
+            assert_close(logits(compiled, ids, use_cache=False), logits(base, ids, use_cache=False))
+    assert len(graphs) == 2
     for _ in range(2):  # plain Llama is a graph of its own, compiled once
         with model.disable_iti():
             assert_close(logits(compiled, ids, use_cache=False), logits(base, ids, use_cache=False))
         assert_close(logits(compiled, ids, use_cache=False), logits(model, ids, use_cache=False))
-    assert len(graphs) == 2
+    assert len(graphs) == 3
     alphas, start = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([2, 3, 4])
     for factor in (1.0, 0.5):
         kwargs = {"iti_alpha": factor * alphas, "iti_start": start, "use_cache": False}
         assert_close(logits(compiled, ids, **kwargs), logits(model, ids, **kwargs))
-    assert len(graphs) == 3
-    torch._dynamo.reset()
+    assert len(graphs) == 4
+
+
+def test_a_compiled_pass_follows_the_config(base, directions, ids, compiled_graphs):
+    model = steered_copy(base, directions, iti_alpha=0.5)
+    compiled = torch.compile(model, backend=compiled_graphs[0], fullgraph=True)
+    logits(compiled, ids, use_cache=False)
+    model.config.iti_alpha = 0
+    assert torch.equal(logits(compiled, ids, use_cache=False), logits(base, ids, use_cache=False))
+    model.config.iti_alpha = 1.5
+    for top_k in (2, 1, 3, None):
+        model.config.iti_top_k = top_k
+        with hooks(base, directions.top(top_k), 1.5):
+            assert_close(logits(compiled, ids, use_cache=False), logits(base, ids, use_cache=False))
+    other = some_directions(base.config, k=5, seed=7)
+    model.set_iti_directions(other)
+    with hooks(base, other, 1.5):
+        assert_close(logits(compiled, ids, use_cache=False), logits(base, ids, use_cache=False))
+
+
+def test_an_exported_pass_is_exact(base, directions, ids):
+    model = steered_copy(base, directions, iti_alpha=1.5)
+    exported = torch.export.export(model, (), {"input_ids": ids, "use_cache": False}).module()
+    with torch.no_grad():
+        assert torch.equal(exported(input_ids=ids, use_cache=False).logits, logits(model, ids, use_cache=False))
+
+
+def test_directions_on_another_device_are_copied_there_once_a_pass(base, ids):
+    """A layer elsewhere: the meta device stands in for a second one."""
+    directions = some_directions(base.config, k=6, layers=range(4))
+    model = steered_copy(base, directions)
+    behaviours, held = model.model._iti_behaviours()
+    shifts = held.totals({"default": 1.0}, {"default": None}, torch.device("cpu"))
+    steering = Steering(shifts, mask=torch.ones(1, 3, 1))
+    elsewhere = torch.zeros(1, 3, 96, device="meta")
+    copies = set()
+    for layer in model.model.layers:
+        assert steering.add("head", layer.self_attn, elsewhere).device.type == "meta"
+        copies |= {id(copy) for copy in steering.copies.values()}
+    assert len(copies) == 1 and len(behaviours) == 1
 
 
 # Training -----------------------------------------------------------------------------------------------------------
@@ -318,6 +365,24 @@ def test_a_lora_trains_on_top_of_the_steering(base, directions, ids):
         assert torch.equal(logits(lora, ids), start)
 
 
+def test_a_backward_pass_uses_the_strength_of_its_forward_pass(base, directions, ids):
+    """Checkpointing computes the pass a second time, when the model may have another strength."""
+
+    def gradients(alphas, checkpointing):
+        model = steered_copy(base, directions).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        losses = []
+        for alpha in alphas:
+            model.iti_alpha = alpha
+            losses.append(model(ids, labels=ids, use_cache=False).loss)
+        sum(losses).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    for plain, recomputed in zip(gradients((0.5, 0.0), False), gradients((0.5, 0.0), True), strict=True):
+        assert torch.allclose(plain, recomputed, atol=1e-6)
+
+
 # Merging ------------------------------------------------------------------------------------------------------------
 
 
@@ -353,8 +418,8 @@ def test_residual_and_head_sites_agree_through_the_output_projection(ids):
     base = tiny_llama(head_dim=16)
     directions = some_directions(base.config, k=3, layers=[1])
     model = steered_copy(base, directions, iti_alpha=1.0)
-    shift = model.model.layers[1].self_attn.iti_shift
-    slices = shift.view(4, 16)
+    with torch.no_grad():
+        slices = (base.model.layers[1].self_attn.o_proj.weight @ directions.offsets()[1]).view(4, 16)
     norms = slices.norm(dim=-1)
     residual = ITIDirections(
         heads=torch.tensor([[1, head] for head in range(4)]),

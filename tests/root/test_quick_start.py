@@ -13,10 +13,10 @@ from apart import run_apart
 from reference import tiny_llama, tiny_tokenizer
 
 from iti_llama.toolkit.data.labelled_set import Example
-from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.settings import RepoSettings
 
 
 def run_without_the_package(code: str, folder) -> subprocess.CompletedProcess:
@@ -57,7 +57,8 @@ def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
         for label in (0, 1)
     ]
     settings = FitSettings(top_k=2, folds=2, permutations=0)
-    fit_repo(tmp_path / "base", examples, tmp_path / "repo", policy=Policy(), settings=settings, self_contained=True)
+    made_of = RepoSettings(tmp_path / "base", fitting=settings, self_contained=True)
+    fit_repo(made_of, examples, tmp_path / "repo")
     card = (tmp_path / "repo" / "README.md").read_text()
     assert ("apply_chat_template" in card) == chat
     assert "say " in quick_start(card, tmp_path / "repo")
@@ -74,16 +75,3 @@ def test_with_the_package_imported_no_remote_code_is_asked_for():
     """
     found = run_without_the_package(textwrap.dedent(code), ROOT)
     assert found.returncode == 0 and "[y/N]" not in found.stdout + found.stderr, found.stderr
-
-
-CLASSIFY = """
-from transformers import AutoModelForSequenceClassification
-AutoModelForSequenceClassification.from_pretrained(".", trust_remote_code=True)
-"""
-
-
-@pytest.mark.parametrize("package", [False, True], ids=["without the package", "with it"])
-def test_a_classifier_is_refused_in_one_sentence(package):
-    found = run_without_the_package(("del sys.modules['iti_llama']\n" if package else "") + CLASSIFY, ROOT)
-    said = found.stderr.strip().splitlines()[-1]
-    assert said == "ValueError: an ITI-Llama has no head for classification: load it by AutoModelForCausalLM"

@@ -7,7 +7,7 @@ import re
 import torch
 
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.repo.steered_repo import state_of
+from iti_llama.toolkit.repo.steered_repo import SteeredRepo
 from iti_llama.toolkit.space.draw import answer_html, differing, heads_css, safe_strengths, scale_html
 from iti_llama.toolkit.space.steered import Answer
 
@@ -39,10 +39,10 @@ def test_colour_is_the_heads_mean_and_the_title_names_the_one_that_reads_most():
 
 
 def test_safe_strengths_end_before_the_first_loss_beyond_the_guard():
-    state = state_of(ROOT)
-    found, sweep = safe_strengths(state), json.loads((ROOT / "sweep.json").read_text())
+    repo = SteeredRepo.open(ROOT)
+    found, sweep = safe_strengths(repo), json.loads((ROOT / "sweep.json").read_text())
     (plain,) = {point["at"]["correct"]["mean"] for point in sweep["points"] if point["alpha"] == 0}
-    points = [point for point in sweep["points"] if point["top_k"] == state.heads and point["alpha"] > 0]
+    points = [point for point in sweep["points"] if point["top_k"] == repo.heads and point["alpha"] > 0]
     beyond = {
         point["alpha"]
         for point in points
@@ -51,10 +51,10 @@ def test_safe_strengths_end_before_the_first_loss_beyond_the_guard():
         or point.get("perplexity", 1.0) > 1.1
     }
     alphas = sorted(point["alpha"] for point in points)
-    assert state.config.iti_alpha in found and found == [a for a in alphas if a <= max(found)]
+    assert repo.alpha in found and found == [a for a in alphas if a <= max(found)]
     assert not beyond & set(found) and min(beyond) == alphas[len(found)]
-    html = scale_html(state, 2.0)
-    assert f"width: {50 * max(found):.1f}%" in html and f"the shipped strength, {state.config.iti_alpha:g}" in html
+    html = scale_html(repo, 2.0)
+    assert f"width: {50 * max(found):.1f}%" in html and f"the shipped strength, {repo.alpha:g}" in html
 
 
 def test_heads_lie_in_the_picture_by_layer_and_head():

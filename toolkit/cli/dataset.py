@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..foundation.settings import Placement
 from ..neocoder.problems import REPOSITORY
-from .options import DeviceMap, Dtype, Json, Seed, Unsandboxed, console, progress_bar, say_next
+from .expand_settings import expand_settings
+from .options import Json, Seed, Unsandboxed, console, progress_bar, say_next
 
 
 dataset = typer.Typer(help="Make a labelled set.", no_args_is_help=True)
@@ -28,16 +30,15 @@ def pairs(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
     groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
     behaviour: Annotated[str, typer.Option(help="what label 1 is: idiomatic or commented")] = "idiomatic",
-    seed: Seed = 0,
     json_: Json = False,
 ) -> None:
     """Solutions of the bundled corpus's training tasks with a behaviour and without, under headers that ask for it."""
-    from ..bundled.pairs import PAIRS
     from ..data.labelled_set import write_examples
+    from ..measure.bundled_tasks import PAIRS, labelled_pairs
 
     if behaviour not in PAIRS:
         raise typer.BadParameter(f"is {behaviour!r}; expected one of {', '.join(PAIRS)}", param_hint="--behaviour")
-    rows = PAIRS[behaviour](groups, seed)
+    rows = labelled_pairs(behaviour, groups)
     write_examples(rows, out)
     if json_:
         print(json.dumps({"out": str(out), "rows": len(rows), "groups": groups, "behaviour": behaviour}))
@@ -111,7 +112,9 @@ def neocoder(
 
 
 @dataset.command(name="generate")
+@expand_settings()
 def generate_samples(
+    placement: Placement,
     model: Annotated[str, typer.Option(help="Hub repo or folder of any causal model")],
     out: Annotated[Path, typer.Option(help="JSON Lines file; rows that are there are kept, missing ones are added")],
     source: Source = REPOSITORY,
@@ -124,8 +127,6 @@ def generate_samples(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
@@ -138,7 +139,7 @@ def generate_samples(
 
     chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    loaded = AutoModelForCausalLM.from_pretrained(model, device_map=device_map, dtype=dtype).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(model, **placement.kwargs).eval()
     with progress_bar(len(chosen) * n) as advance:
         kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
         draw(loaded, tokenizer, chosen, out, n, batch_size=batch_size, progress=partial(advance, "sample"), **kwargs)

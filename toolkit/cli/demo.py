@@ -1,6 +1,7 @@
 """`iti-llama demo`"""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,13 @@ import typer
 from rich.markup import escape
 
 from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Unsandboxed, console, load
+from .expand_settings import expand_settings
+from .options import Json, SteeredModel, Unsandboxed, console
 
 
+@expand_settings()
 def demo(
+    steered: SteeredModel,
     n: Annotated[
         int,
         typer.Option(
@@ -19,11 +23,6 @@ def demo(
         ),
     ] = 3,
     markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
-    repo: Repo = str(ROOT),
-    revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: RemoteCode = False,
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
@@ -31,17 +30,16 @@ def demo(
     from rich.syntax import Syntax
     from rich.table import Table
 
-    from ..bundled.before_after import before_and_after
-    from ..bundled.tasks import demo_tasks
     from ..foundation.complete import complete, function_body
     from ..foundation.files import write_text
     from ..foundation.sandbox import Sandbox
+    from ..measure.bundled_tasks import demo_tasks
     from ..measure.grade import grade
 
-    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
-    bundled = repo == str(ROOT)  # its code is this package's
-    model, tokenizer = load(repo, revision, trust_remote_code or bundled, device_map, dtype)
     origins, tasks = zip(*demo_tasks(n), strict=True)
+    sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
+    bundled = steered.repo == str(ROOT)  # its code is this package's
+    model, tokenizer = replace(steered, trust_remote_code=steered.trust_remote_code or bundled).load()
     answers = {}
     for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
         completions = complete(model, tokenizer, [task.prompt for task in tasks], [alpha] * len(tasks))
@@ -80,3 +78,22 @@ def demo(
             cells.append(Syntax(answer["program"], "python", word_wrap=True, background_color="default"))
         table.add_row(*cells)
         console.print(table)
+
+
+def before_and_after(rows: list[dict]) -> str:
+    """The answers of `iti-llama demo` as a document."""
+    parts = [
+        "# Before and after",
+        "",
+        f"Made by `iti-llama demo --n {len(rows)} --markdown FILE`: the demo's own prompt, then the first "
+        f"{len(rows) - 1} held-out tasks by "
+        "index, good and bad alike. Greedy.",
+    ]
+    for row in rows:
+        parts += ["", f"## {row['asked']}", "", f"{row['origin'].capitalize()}; {row['tests']} tests."]
+        for name, alpha in (("plain", 0), ("steered", row["alpha"])):
+            answer = row[name]
+            passed = "passes" if answer["correct"] else "**fails**"
+            parts += ["", f"{name.capitalize()} (alpha {alpha:g}): {answer['style']}, {passed} its tests.", ""]
+            parts += ["```python", answer["program"].rstrip(), "```"]
+    return "\n".join(parts) + "\n"

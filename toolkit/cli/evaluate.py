@@ -1,7 +1,7 @@
 """`iti-llama evaluate`"""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,46 +10,30 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..foundation.files import folder_of, read_text, write_text
+from ..foundation.files import read_text, write_text
 from ..foundation.package import ROOT
+from ..measure.settings import MeasureSettings, TaskRequest
+from .expand_settings import expand_settings
 from .options import (
     CardFile,
-    DeviceMap,
-    Dtype,
-    Gates,
-    Header,
     Json,
-    MaxNewTokens,
-    N,
-    PerplexityGuard,
-    RemoteCode,
-    Repo,
-    Revision,
-    Seed,
-    TargetOption,
-    Tasks,
+    OldGates,
+    Source,
+    SteeredModel,
     Unsandboxed,
     command_line,
     console,
-    load,
     progress_bar,
     say_next,
 )
 
 
+@expand_settings(n=300)
 def evaluate(
-    repo: Repo = str(ROOT),
-    tasks: Tasks = None,
-    target: TargetOption = None,
-    header: Header = None,
-    n: N = 300,
-    samples: Annotated[int, typer.Option(min=1, help="of each task; 1 is greedy")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.01, help="for more than one sample")] = 1.0,
-    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
-    gates: Gates = False,
-    perplexity_guard: PerplexityGuard = 1.1,
-    guard: Annotated[float, typer.Option(help="gates: share of correct or intact answers that may be lost")] = 0.05,
-    max_new_tokens: MaxNewTokens = None,
+    steered: SteeredModel,
+    request: TaskRequest,
+    settings: MeasureSettings,
+    gates: OldGates = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -59,88 +43,74 @@ def evaluate(
     ] = None,
     card_file: CardFile = None,
     tables: Annotated[Path | None, typer.Option(help="document whose full tables are replaced as well")] = None,
-    source: Annotated[str, typer.Option(help="folder with NeoCoder's files")] = "neocoder",
+    source: Source = "neocoder",
     stronger: Annotated[
         bool, typer.Option("--stronger", help="NeoCoder: add tests by changing inputs where humans agree")
     ] = False,
     primer: Annotated[Path | None, typer.Option(help="multiple choice: text before every question")] = None,
-    revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: RemoteCode = False,
     allow_unsandboxed: Unsandboxed = False,
-    seed: Seed = 0,
     json_: Json = False,
 ) -> None:
     """Run tasks plain, steered, at minus alpha, along random directions and, where they can be, asked in words; print
     rates with intervals."""
-    from iti_llama.configuration_iti_llama import check_alpha
-
     from ..foundation.sandbox import LateSandbox
     from ..measure.checks import phrased
     from ..measure.conditions import standard_conditions
-    from ..measure.measure_steering import receipt
-    from ..measure.summary import Summary, gates_table, summary_table
+    from ..measure.measure_steering import measure_steering
+    from ..measure.summary import Summary, checks_table, summary_table
     from ..measure.tables import divergence_table, evaluation_table
     from ..repo.card import renew_card, replace_section, write_results
-    from .task_sets import Asked, task_set_of
+    from .task_sets import find_tasks, name_tasks
 
-    folder = str(folder_of(repo) or "")
-    asked = Asked(tasks, target, header, n, seed, folder, source, stronger, max_new_tokens)
-    if tasks is None:
-        asked.name("test")  # refuses before anything is loaded
-    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
-    if tasks is not None and tasks.endswith(".csv"):
-        strength = model.iti_alpha if alpha is None else check_alpha(alpha)
-        return choices(model, tokenizer, Path(tasks), n, strength, primer, json_)
+    repo, folder = steered.repo, steered.folder
+    request = replace(request, folder=folder)
+    name_tasks(request, "test")  # refuses before anything is loaded
+    model, tokenizer = steered.load()
+    if request.tasks is not None and request.tasks.endswith(".csv"):
+        strength = model.iti_alpha if settings.alpha is None else settings.alpha
+        return choices(model, tokenizer, Path(request.tasks), request.n, strength, primer, json_)
     sandbox = LateSandbox(allow_unsandboxed=allow_unsandboxed)
     with progress_bar() as advance:
-        chosen = task_set_of(asked, "test", tokenizer, sandbox, advance)
-    conditions = standard_conditions(model, alpha, asked=chosen.asked is not None)
-    rows = len(chosen) * samples * len(conditions)
-    rows += sum(2 * len(own) for _, own in phrased(chosen)) if gates else 0
-    rows += sum(map(len, chosen.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
+        tasks = find_tasks(request, "test", tokenizer, sandbox, advance, source, stronger)
+    conditions = standard_conditions(model, settings.alpha, asked=tasks.asked is not None)
+    rows = len(tasks) * settings.samples * len(conditions)
+    rows += sum(2 * len(phrasing) for _, phrasing in phrased(tasks)) if settings.checks else 0
+    rows += sum(map(len, tasks.texts.values())) * sum(c.alpha != 0 and not c.asked for c in conditions)
     with progress_bar(rows) as advance:
-        done = receipt(
+        measured = measure_steering(
             model,
             tokenizer,
-            chosen,
+            tasks,
             sandbox,
-            alpha=alpha,
-            samples=samples,
-            temperature=temperature,
-            gates=gates,
-            guard=guard,
-            perplexity_guard=perplexity_guard,
+            settings,
             completions=out and out / "completions.jsonl",
-            seed=seed,
             progress=advance,
         )
-    found = done.found | {"command": command_line()}
+    record = measured.record | {"command": command_line()}
     if out is not None:
-        write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
+        write_text(out / "evaluation.json", json.dumps(record, indent=1) + "\n")
         if folder and out.resolve() == Path(folder).resolve():
             renew_card(Path(folder))
-    first = next(iter(chosen.texts))
-    summary = summary_table([Summary.from_dict(row) for row in found["summary"]], chosen.target, chosen.sound)
+    first = next(iter(tasks.texts))
+    summary = summary_table([Summary.from_dict(row) for row in record["summary"]], tasks.target, tasks.sound)
     if card_file is not None:
-        parts = (summary, found["how"], gates_table(found.get("gates", ())))
+        parts = (summary, record["how"], checks_table(record.get("checks", ())))
         replace_section(card_file, "evaluation", "\n\n".join(part for part in parts if part))
-        write_results(card_file, chosen.name, chosen.target, done.rows)
+        write_results(card_file, tasks.name, tasks.target, measured.rows)
     if tables is not None:
-        table = evaluation_table(done.rows, chosen.target, done.divergence[first], chosen.sound)
-        replace_section(tables, "evaluation", f"{table}\n\n{divergence_table(done.divergence)}\n\n{found['how']}")
+        table = evaluation_table(measured.rows, tasks.target, measured.divergence[first], tasks.sound)
+        replace_section(tables, "evaluation", f"{table}\n\n{divergence_table(measured.divergence)}\n\n{record['how']}")
     if json_:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(record, indent=1))
         return
-    console.print(short_table(done, chosen))
-    for line in filter(None, (found["how"], chosen.note)):
+    console.print(short_table(measured, tasks))
+    for line in filter(None, (record["how"], tasks.note)):
         console.print(line, highlight=False, markup=False)
-    for gate in done.gates:
-        verdict = "[green]pass[/green]" if gate.passed else "[red]fail[/red]"
-        console.print(f"{gate.name}: {verdict}: {escape(gate.why)}", highlight=False)
-    for row in done.rows[1:]:
-        wrong = f"{len(row.wrong_way)} out of the target ({len(row.wrong_way) / len(chosen):.1%} the wrong way)"
+    for check in measured.checks:
+        verdict = "[green]pass[/green]" if check.passed else "[red]fail[/red]"
+        console.print(f"{check.name}: {verdict}: {escape(check.why)}", highlight=False)
+    for row in measured.rows[1:]:
+        wrong = f"{len(row.wrong_way)} out of the target ({len(row.wrong_way) / len(tasks):.1%} the wrong way)"
         moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {wrong}"
         console.print(f"{row.condition}: {moved}, against plain")
     if not folder:
@@ -152,14 +122,14 @@ def evaluate(
         say_next(f"iti-llama push {repo} OWNER/NAME" if own else f"the same with --out {repo}: its card says so, too")
 
 
-def short_table(done, tasks) -> Table:
+def short_table(measured, tasks) -> Table:
     """Every condition, narrow enough for 80 columns; all numbers are in evaluation.json."""
     table = Table(padding=(0, 0))
     texts = next(iter(tasks.texts))
     for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "KL", "n"):
         table.add_column(title, overflow="fold")
-    for row in done.rows:
-        own = done.divergence[texts].get(row.condition)
+    for row in measured.rows:
+        own = measured.divergence[texts].get(row.condition)
         cells = [row.condition, f"{row.alpha:g}", *([row.correct.percent()] if tasks.sound else [])]
         table.add_row(*cells, row.target.percent(), f"{own.kl.mean:.3f}" if own else "", str(row.correct.n))
     return table

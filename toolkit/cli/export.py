@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 
 from ..foundation.files import folder_of
+from ..foundation.settings import Placement
+from .expand_settings import expand_settings
 from .options import (
-    DeviceMap,
-    Dtype,
     Json,
     RepoArgument,
     RepoOption,
@@ -24,7 +24,9 @@ from .options import (
 )
 
 
+@expand_settings()
 def export(
+    placement: Placement,
     repo: RepoArgument = None,
     to: Annotated[str, typer.Option(help="llama, gguf, peft or vllm")] = "llama",
     out: Annotated[Path, typer.Option(help="new folder")] = Path("export"),
@@ -47,8 +49,6 @@ def export(
         bool, typer.Option("--canary/--no-canary", help="without, the steered model is not loaded")
     ] = True,
     revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """Write a steered repo in a form that other engines run, with a canary that tells whether they steer."""
@@ -59,8 +59,8 @@ def export(
         step = partial(advance, rows=None)
         canary, said = export_repo(
             source, to, out, alpha=alpha, top_k=top_k, scope=scope, name=name, into=into, quantisation=quantisation,
-            prompts=canary_prompt or (), revision=revision, device_map=device_map, dtype=dtype,
-            with_canary=with_canary, progress=step,
+            prompts=canary_prompt or (), revision=revision, with_canary=with_canary,
+            progress=step, **placement.kwargs,
         )  # fmt: skip
     if json_:
         print(json.dumps({"out": str(out), "to": to, "said": said, "canary": canary and asdict(canary)}))
@@ -81,15 +81,15 @@ AFTER = {
 """What to do after a verdict of `canary`."""
 
 
+@expand_settings()
 def canary(
+    placement: Placement,
     where: Annotated[str, typer.Argument(help="address of an OpenAI-compatible server, a folder, or a GGUF file")],
     canary_file: Annotated[
         Path | None, typer.Option("--canary", help="iti_canary.json; beside the folder's files by default")
     ] = None,
     model: Annotated[str | None, typer.Option(help="model of the request; the server's first by default")] = None,
     base: Annotated[str | None, typer.Option(help="of a PEFT adapter; what it names by default")] = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """Ask an engine whether it steers: steered (exit code 0), plain (3) or neither (4)."""
@@ -106,7 +106,7 @@ def canary(
         from ..export.forms import load_form
 
         files = sorted(place.glob("*.gguf")) if place.is_dir() and not (place / "config.json").is_file() else []
-        form = load_form(files[0] if files else where, base, device_map=device_map, dtype=dtype)
+        form = load_form(files[0] if files else where, base, **placement.kwargs)
         answer = form.continues(found.prompt_ids, len(found.steered.ids))
     verdict = found.verdict(answer)
     if json_:

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from ..foundation.files import read_text
-from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, Json, RemoteCode, Repo, Revision, Seed, console, load
+from .expand_settings import expand_settings
+from .options import Json, Seed, SteeredModel, console
 
 
+@expand_settings()
 def generate(
+    steered: SteeredModel,
     prompt: Annotated[str | None, typer.Option(help="the text to complete")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="read it from a file; - for standard input")] = None,
     alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
@@ -28,11 +30,6 @@ def generate(
     chat: Annotated[
         bool | None, typer.Option("--chat/--no-chat", help="through the chat template; where there is one by default")
     ] = None,
-    repo: Repo = str(ROOT),
-    revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: RemoteCode = False,
     json_: Json = False,
 ) -> None:
     """Complete a prompt, greedily or by sampling."""
@@ -50,12 +47,12 @@ def generate(
     sampling = {name: value for name, value in sampling.items() if value is not None}
     if samples > 1 and not sampling:
         raise ValueError(f"--samples is {samples}, but greedy answers are all the same; expected --temperature too")
-    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
+    model, tokenizer = steered.load()
     if alpha is not None:
         model.iti_alpha = alpha
     alphas = [alpha for alpha in ([0.0] if compare else []) + [model.iti_alpha] for _ in range(samples)]
     if chat and not tokenizer.chat_template:
-        raise ValueError(f"--chat, but the tokenizer of {repo} has no chat template")
+        raise ValueError(f"--chat, but the tokenizer of {steered.repo} has no chat template")
     given = prompt if chat is False else chat_prompt(tokenizer, prompt)
     if sampling:
         import torch

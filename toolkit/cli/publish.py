@@ -9,14 +9,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from ..foundation.settings import Placement
+from ..repo.settings import RepoSettings
+from .expand_settings import expand_settings, option_type
 from .options import (
-    Behaviour,
-    DeviceMap,
-    Dtype,
     Json,
     RepoArgument,
     RepoOption,
     Revision,
+    Token,
     ask_behaviour,
     console,
     one_repo,
@@ -25,20 +26,20 @@ from .options import (
 )
 
 
+@expand_settings(device_map="cpu")
 def convert(
+    placement: Placement,
     source: Annotated[str, typer.Argument(help="folder, file or Hub repo: older ITI files, or a baked checkpoint")],
     base: Annotated[str, typer.Option(help="Hub repo or folder of the plain Llama that it steers")],
     out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
-    behaviour: Behaviour = None,
-    language: Annotated[str | None, typer.Option(help="of the texts, as en or code, for the card")] = None,
-    hub_dataset: Annotated[str | None, typer.Option(help="name of the labelled set on the Hub, for the card")] = None,
+    behaviour: option_type(RepoSettings, "behaviour") = None,
+    language: option_type(RepoSettings, "language") = None,
+    hub_dataset: option_type(RepoSettings, "hub_dataset") = None,
     site: Annotated[str | None, typer.Option(help="head or residual; found out from the files by default")] = None,
     alpha: Annotated[float | None, typer.Option(help="strength; the source's own by default")] = None,
     scope: Annotated[str | None, typer.Option(help="all or generated; what the source does by default")] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the source")] = None,
     base_revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = "cpu",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
     json_: Json = False,
 ) -> None:
@@ -50,8 +51,8 @@ def convert(
     with progress_bar() as advance:
         advance("converting")
         found = convert_source(
-            source, base, out, site, alpha, scope, revision, base_revision, overwrite, dtype, device_map,
-            about=about, progress=advance,
+            source, base, out, site, alpha, scope, revision, base_revision, overwrite, about=about,
+            progress=advance, **placement.kwargs,
         )  # fmt: skip
     if json_:
         told = {
@@ -77,10 +78,8 @@ def push(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
     commit_message: Annotated[str | None, typer.Option()] = None,
     revision: Annotated[str | None, typer.Option(help="branch to push to; made if there is none")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="though the steering failed a gate")] = False,
-    token: Annotated[
-        str | None, typer.Option(envvar="HF_TOKEN", help="one with write access; that of `hf auth login` by default")
-    ] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="though the steering failed a check")] = False,
+    token: Token = None,
     json_: Json = False,
 ) -> None:
     """Push a steered repo to the Hub: code, config, directions, tokenizer, card, report, figures; weights if
@@ -118,7 +117,9 @@ def push(
     say_next(f'AutoModelForCausalLM.from_pretrained("{found.repo}", trust_remote_code=True, device_map="auto")')
 
 
+@expand_settings()
 def verify(
+    placement: Placement,
     repo: RepoArgument = None,
     other: Annotated[
         str | None, typer.Argument(help="another form of it, to compare: a folder, a PEFT adapter or a GGUF file")
@@ -126,8 +127,6 @@ def verify(
     model: RepoOption = None,
     base: Annotated[str | None, typer.Option(help="of a PEFT adapter that is compared")] = None,
     revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
     json_: Json = False,
 ) -> None:
     """What loading a repo would run, and whether that is this package's own code: runs none of it, exit code 2 if not.
@@ -135,7 +134,7 @@ def verify(
     from ..repo.verify import verify as verify_repo
 
     if other is not None:
-        return compare_forms(one_repo(repo, model), other, base, json_, device_map=device_map, dtype=dtype)
+        return compare_forms(one_repo(repo, model), other, base, json_, **placement.kwargs)
     found = verify_repo(one_repo(repo, model), revision)
     if json_:
         print(json.dumps(asdict(found), indent=1))

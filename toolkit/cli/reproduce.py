@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..foundation.files import read_text
-from .options import DeviceMap, Dtype, Json, Revision, Seed, console, progress_bar, say_next
+from ..foundation.settings import Placement
+from .expand_settings import expand_settings
+from .options import Json, Revision, Seed, console, progress_bar, say_next
 
 
 reproduce = typer.Typer(help="Published results again, with the weights and data that you have.", no_args_is_help=True)
@@ -21,7 +23,9 @@ def of_all() -> None:
 
 
 @reproduce.command()
+@expand_settings()
 def truthfulqa(
+    placement: Placement,
     base: Annotated[str, typer.Option("--model", "--base", help="Hub repo or folder of a Llama")],
     data: Annotated[Path, typer.Option(help="TruthfulQA.csv, of sylinrl/TruthfulQA on GitHub")],
     out: Annotated[Path, typer.Option(help="folder for the labelled set, directions and results")],
@@ -41,8 +45,6 @@ def truthfulqa(
     n: Annotated[int | None, typer.Option("--n", "--limit", min=20, help="first questions alone")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 32,
     revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
@@ -58,7 +60,7 @@ def truthfulqa(
     questions = read_questions(data)[:n]
     own = read_texts(texts) if texts else None
     before = read_text(primer, "a text") if primer else ""
-    model, tokenizer = load_base(base, revision, dtype, device_map=device_map)
+    model, tokenizer = load_base(base, {"revision": revision} if revision else {}, **placement.kwargs)
     with progress_bar() as advance:
         found = again(
             model, tokenizer, questions, out, top_k=top_k, alpha=alpha, primer=before, texts=own, base=base,

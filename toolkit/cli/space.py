@@ -4,20 +4,17 @@ from typing import Annotated
 
 import typer
 
-from ..foundation.package import ROOT
-from .options import DeviceMap, Dtype, RemoteCode, Repo, Revision, console, load
+from .expand_settings import expand_settings
+from .options import SteeredModel, console
 
 
+@expand_settings()
 def space(
-    repo: Repo = str(ROOT),
+    steered: SteeredModel,
     host: Annotated[str, typer.Option(help="address to serve on; 0.0.0.0 for every network")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="the first free one from 7860 on by default")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="of an answer")] = 120,
     a_minute: Annotated[int, typer.Option(min=1, help="answers that one address gets in a minute")] = 30,
-    revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: RemoteCode = False,
 ) -> None:
     """A page in the browser: a prompt at minus alpha, 0 and alpha, side by side."""
     try:
@@ -28,7 +25,7 @@ def space(
     from ..space.build_page import page_of
     from ..space.page import Limits
 
-    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
-    page = page_of(repo, model, tokenizer, Limits(max_new_tokens=max_new_tokens, a_minute=a_minute))
+    model, tokenizer = steered.load()
+    page = page_of(steered.repo, model, tokenizer, Limits(max_new_tokens=max_new_tokens, a_minute=a_minute))
     console.print(f"serving {model.name_or_path}; Ctrl-C ends it", highlight=False)
     page.launch(host, port)

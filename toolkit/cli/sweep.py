@@ -9,58 +9,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..foundation.files import folder_of
-from ..foundation.package import ROOT
-from .options import (
-    EVEN,
-    Alphas,
-    DeviceMap,
-    Dtype,
-    Header,
-    Json,
-    MaxNewTokens,
-    N,
-    PerplexityGuard,
-    RemoteCode,
-    Repo,
-    Revision,
-    Seed,
-    TargetOption,
-    Tasks,
-    Unsandboxed,
-    command_line,
-    console,
-    load,
-    numbers,
-    progress_bar,
-    say_next,
-    strengths,
-)
+from ..measure.settings import Grid, TaskRequest
+from .expand_settings import expand_settings
+from .options import Json, Source, SteeredModel, Unsandboxed, command_line, console, progress_bar, say_next
 
 
+@expand_settings(n=100)
 def sweep(
-    repo: Repo = str(ROOT),
-    tasks: Tasks = None,
-    target: TargetOption = None,
-    header: Header = None,
-    n: N = 100,
-    alphas: Alphas = EVEN,
-    top_ks: Annotated[
-        str | None, typer.Option(help="numbers of heads, separated by commas; the repo's by default")
-    ] = None,
-    scopes: Annotated[str, typer.Option(help="all, generated, or both")] = "all",
-    guard: Annotated[
-        float, typer.Option(help="correct (without tests: intact) answers that may be lost, as a share")
-    ] = 0.05,
-    kl_guard: Annotated[
-        float | None, typer.Option(help="largest mean KL, in nats a token; 0.25 by default for --target labels")
-    ] = None,
-    perplexity_guard: PerplexityGuard = 1.1,
-    kl_budget: Annotated[
-        float | None,
-        typer.Option(help="no grid of alphas: the largest whose mean KL is this; enough alone, without --target"),
-    ] = None,
-    max_new_tokens: MaxNewTokens = None,
+    steered: SteeredModel,
+    request: TaskRequest,
+    grid: Grid,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = 256,
     confirm: Annotated[str | None, typer.Option(help="tasks that the choice is confirmed on, once")] = None,
     apply_: Annotated[
@@ -69,69 +27,49 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png; a killed run goes on from there")
     ] = None,
-    source: Annotated[str, typer.Option(help="folder with NeoCoder's files")] = "neocoder",
-    revision: Revision = None,
-    device_map: DeviceMap = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: RemoteCode = False,
+    source: Source = "neocoder",
     allow_unsandboxed: Unsandboxed = False,
-    seed: Seed = 0,
     json_: Json = False,
 ) -> None:
     """Choose alpha, K and scope on validation tasks, over a grid, by a stated rule, against random directions; or
     alpha by a budget of divergence."""
-    from iti_llama import ITILlamaConfig
-
     from ..foundation.sandbox import LateSandbox
-    from ..measure.choose_strength import Grid
-    from ..measure.sweep import POINTS
+    from ..measure.sweep import count_answers
     from ..repo.sweep_repo import sweep_model
-    from .task_sets import Asked, task_set_of
+    from .task_sets import find_tasks, name_tasks
 
-    sandbox = LateSandbox(allow_unsandboxed=allow_unsandboxed)
-    grid = Grid(
-        alphas=strengths(alphas),
-        top_ks=numbers(top_ks, int, "--top-ks") if top_ks else None,
-        scopes=["all", "generated"] if scopes == "both" else [ITILlamaConfig(iti_scope=scopes).iti_scope],
-        guard=guard,
-        kl_guard=kl_guard,
-        perplexity_guard=perplexity_guard,
-        kl_budget=kl_budget,
-    )
-    folder = str(folder_of(repo) or "")
+    sandbox, folder = LateSandbox(allow_unsandboxed=allow_unsandboxed), steered.folder
     if apply_ and not folder:
-        raise ValueError(f"--apply writes a config.json, but {repo} is no folder")
-    asked = Asked(tasks, target, header, n, seed, folder, source, max_new_tokens=max_new_tokens)
-    asked.name("validation")  # refuses before anything is loaded
-    model, tokenizer = load(repo, revision, trust_remote_code, device_map, dtype)
+        raise ValueError(f"--apply writes a config.json, but {steered.repo} is no folder")
+    request = replace(request, folder=folder)
+    name_tasks(request, "validation")  # refuses before anything is loaded
+    model, tokenizer = steered.load()
     with progress_bar() as advance:
-        chosen = task_set_of(asked, "validation", tokenizer, sandbox, advance)
-        checked = confirm and task_set_of(replace(asked, tasks=confirm, n=2 * n), "test", tokenizer, sandbox, advance)
-    budget_alone = kl_budget is not None and target is None and chosen.sound != "correct"
-    tried = 1 if kl_budget is not None else POINTS if grid.alphas is None else len(grid.alphas)
-    each = 2 if chosen.asked is None else 3
-    rows = each * len(chosen) * (1 + tried * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * len(chosen) * tried
-    with progress_bar(rows) as advance:
-        found, choice = sweep_model(
+        tasks = find_tasks(request, "validation", tokenizer, sandbox, advance, source)
+        others = confirm and replace(request, tasks=confirm, n=2 * request.n)
+        others = others and find_tasks(others, "test", tokenizer, sandbox, advance, source)
+    budget_alone = grid.kl_budget is not None and request.target is None and tasks.sound != "correct"
+    with progress_bar(count_answers(tasks, grid)) as advance:
+        record, choice = sweep_model(
             model,
             tokenizer,
-            chosen,
+            tasks,
             grid,
             sandbox,
             budget_alone=budget_alone,
-            confirm=checked or None,
+            confirm=others or None,
             out=out,
             apply_to=Path(folder) if apply_ else None,
             batch_size=batch_size,
-            seed=seed,
+            seed=request.seed,
             command=command_line(),
             progress=advance,
-            told=lambda points: advance.console.print(sweep_plot(points, chosen.target, chosen.sound)),
+            told=lambda points: advance.console.print(sweep_plot(points, tasks.target, tasks.sound)),
         )
     if json_:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(record, indent=1))
         return
-    applied = f" (applied to {repo})" if apply_ else ""
+    applied = f" (applied to {steered.repo})" if apply_ else ""
     if budget_alone:
         console.print(
             f"alpha {choice.alpha:g}, {choice.top_k} heads, scope {choice.scope}: the largest inside a KL of "
@@ -140,9 +78,9 @@ def sweep(
             highlight=False,
             markup=False,
         )
-        say_next(f"iti-llama evaluate --repo {repo} --target ..." if apply_ else AGAIN)
+        say_next(f"iti-llama evaluate --repo {steered.repo} --target ..." if apply_ else AGAIN)
         return
-    console.print(sweep_table(choice, chosen))
+    console.print(sweep_table(choice, tasks))
     if choice.why:
         console.print(choice.why, markup=False)
         say_next("the same with other --alphas, or fit again: more groups, another --policy or --top-k")
@@ -151,8 +89,8 @@ def sweep(
     said = f"chosen: K {best.top_k}, scope {best.scope}, alpha {best.alpha:g}{applied}"
     console.print(said, soft_wrap=True, markup=False)
     if choice.confirmed:
-        console.print(confirmed_table(choice.confirmed, checked))
-    say_next(f"iti-llama evaluate --repo {repo} --gates --out {repo}" if apply_ else AGAIN)
+        console.print(confirmed_table(choice.confirmed, others))
+    say_next(f"iti-llama evaluate --repo {steered.repo} --checks --out {steered.repo}" if apply_ else AGAIN)
 
 
 AGAIN = "the same command with --apply writes the choice into the repo"

@@ -185,6 +185,15 @@ def _tensors(repo: str | os.PathLike, wanted: str, revision: str | None = None) 
     return found
 
 
+def _equal_as_saved(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two weights are the same, but for rounding to the coarser of their dtypes, which one of them was saved
+    in."""
+    if not (a.is_floating_point() and b.is_floating_point()):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    coarser = max((a.dtype, b.dtype), key=lambda dtype: torch.finfo(dtype).eps)
+    return torch.equal(a.to(coarser).float(), b.to(coarser).float())
+
+
 def convert_baked(
     source: str | os.PathLike,
     base: str | os.PathLike,
@@ -205,8 +214,11 @@ def convert_baked(
             if bool(bias.any()):
                 raise LegacyError(f"{source}: {name} is not zero; only o_proj biases can become directions")
     theirs = _tensors(source, "self_attn.o_proj.weight")
-    for name, weight in _tensors(base, "self_attn.o_proj.weight", revision).items():
-        if name not in theirs or not torch.equal(theirs[name].float(), weight.float()):
+    of_base = _tensors(base, "self_attn.o_proj.weight", revision)
+    if not of_base:
+        raise LegacyError(f"{base}: no self_attn.o_proj.weight; expected a Llama in safetensors, to compare with")
+    for name, weight in of_base.items():
+        if name not in theirs or not _equal_as_saved(theirs[name], weight):
             raise LegacyError(
                 f"{source}: {name} is not that of {base}; this is not its base, or it was trained as well"
             )

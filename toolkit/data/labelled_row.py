@@ -29,6 +29,23 @@ class LabelledText:
     label: int
 
 
+def parse_mapping(text: str | None) -> dict[str, str]:
+    """What "ROLE=FIELD,..." says, as {role: field}: {} where there is none.
+
+    Raises:
+        ValueError: if it is not of this form, or half a pair.
+    """
+    if text is None:
+        return {}
+    parts = [part.partition("=") for part in text.split(",")]
+    roles = {role.strip(): name.strip() for role, _, name in parts}
+    if len(roles) < len(parts) or not all(role in ROLES and name for role, name in roles.items()):
+        raise ValueError(f"--map is {text!r}; expected ROLE=FIELD,..., each role once, of {', '.join(ROLES)}")
+    if ("positive" in roles) != ("negative" in roles) or {"positive", "label"} <= set(roles):
+        raise ValueError(f"--map is {text!r}; expected positive and negative, or completion and label")
+    return roles
+
+
 def labelled_texts(row: dict, mapping: Mapping[str, str], where: str) -> tuple[list[LabelledText], str]:
     """The labelled texts of a row, label 1 first, and what was taken for what, as "pairs: question, ...".
 

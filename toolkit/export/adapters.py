@@ -19,13 +19,13 @@ def export_peft(source: Source, folder: Path) -> None:
     """A LoRA of rank 1 on the steered o_proj, A = B = 0, whose bias is the shift: alpha is its scale, so that
     `set_scale` is a strength relative to it. For PEFT 0.14 or later."""
     tensors, prefix = {}, "base_model.model.model.layers"
-    hidden = source.config.hidden_size
-    width = source.directions.num_attention_heads * source.directions.head_dim
+    directions = source.steered.default_directions
+    width = directions.num_attention_heads * directions.head_dim
     shifts = source.shifts()
     for layer, shift in shifts.items():
         name = f"{prefix}.{layer}.self_attn.o_proj"
         tensors[f"{name}.lora_A.weight"] = torch.zeros(1, width)
-        tensors[f"{name}.lora_B.weight"] = torch.zeros(hidden, 1)
+        tensors[f"{name}.lora_B.weight"] = torch.zeros(len(shift), 1)
         tensors[f"{name}.lora_B.bias"] = shift
     _write(source, folder, tensors, [f"{layer}.self_attn.o_proj" for layer in shifts], True)
 
@@ -47,9 +47,9 @@ def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targe
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": source.base_name,
-        "revision": source.config.base_model_revision,
+        "revision": source.steered.base_revision,
         "r": 1,
-        "lora_alpha": source.config.iti_alpha,
+        "lora_alpha": source.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "lora_bias": bias,

@@ -5,6 +5,7 @@ prompt, plain and steered, and says where they part and how far apart the two to
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
@@ -15,7 +16,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from ..foundation.files import write_text
-from .gguf_patch import ExportError
+from .select_behaviours import ExportError
 
 
 FILE = "iti_canary.json"
@@ -116,7 +117,7 @@ def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
         margin = min(scores["plain"]["plain"] - scores["plain"]["steered"],
                      scores["steered"]["steered"] - scores["steered"]["plain"])  # fmt: skip
         texts = {name: tokenizer.decode(own, skip_special_tokens=True) for name, own in ways.items()}
-        if texts["plain"] != texts["steered"]:
+        if texts["plain"] != texts["steered"] and math.isfinite(margin):
             kinds = {name: Way(texts[name], ways[name], scores[name]) for name in ways}
             heads = len(model.iti_directions.top(model.iti_top_k))
             one = Canary(prompt, ids[0].tolist(), model.iti_alpha, heads, at, kinds["plain"], kinds["steered"])

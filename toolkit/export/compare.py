@@ -56,4 +56,8 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
 
 
 def _largest(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    """The largest absolute difference; infinite if there is a NaN. Probabilities of 0, whose log is infinite, are left
+    out."""
+    if any(np.isnan(x).any() for x in (*a, *b)):
+        return float("inf")
     return max(float(np.abs(x - y)[np.isfinite(x) & np.isfinite(y)].max()) for x, y in zip(a, b, strict=True))

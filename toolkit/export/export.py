@@ -1,6 +1,5 @@
 """A steered repo in another form, whole or not at all, with its canary."""
 
-import copy
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,13 +13,14 @@ from ..foundation.files import write_text
 from ..foundation.open_gguf import open_gguf
 from ..foundation.package import __version__
 from ..repo.folder import new_folder
-from ..repo.steered_repo import state_of, strengths_inside
+from ..repo.steered_repo import strengths_inside
 from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card
 from .gguf_file import export_gguf
-from .gguf_patch import ExportError, patch_gguf
+from .gguf_patch import patch_gguf
 from .llama import export_llama
+from .select_behaviours import ExportError
 from .source import Source, o_proj, open_source
 from .vllm_plugin import EXPORT
 
@@ -62,38 +62,37 @@ def export(
         raise ExportError(f"--into is for --to gguf, not {to}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; choose another --out")
-    source, said = open_source(repo, alpha, top_k, scope, revision, name), []
+    source, notes = open_source(repo, alpha, top_k, scope, revision, name), []
     with new_folder(out) as folder:
         progress(f"writing {to}")
         if into is not None:
             check_base_of(source, into)
-            used, patched = source.config, folder / f"{into.stem}-{source.kind}.gguf"
-            alone = used.iti_directions_file if name is not None else None
-            patch_gguf(source.folder, into, patched, used.iti_alpha, used.iti_top_k, "all", alone)
+            patched = folder / f"{into.stem}-{source.kind}.gguf"
+            patch_gguf(source.folder, into, patched, alpha, top_k, scope, name)
         elif to == "gguf":
             base = source.base_name.split("/")[-1]
-            said += export_gguf(source, folder / f"{base}-{source.kind}-{quantisation}.gguf", quantisation, progress)
+            notes += export_gguf(source, folder / f"{base}-{source.kind}-{quantisation}.gguf", quantisation, progress)
         elif to == "llama":
             export_llama(source, folder, progress)
         else:
             {"peft": export_peft, "vllm": export_vllm}[to](source, folder)
-        if to in ADAPTERS and source.config.base_model_name_or_path is None:
-            said.append(
+        if to in ADAPTERS and source.steered.weights_from is None:
+            notes.append(
                 f"the base is inside {source.repo}: `iti-llama export {source.repo} --alpha 0 --out BASE` writes it "
                 "as a plain checkpoint, which the adapter needs"
             )
-        write_text(folder / EXPORT, json.dumps(_said_of(source, to), indent=1) + "\n")
+        write_text(folder / EXPORT, json.dumps(_record(source, to), indent=1) + "\n")
         canary = None
-        if source.config.iti_alpha == 0:
-            said.append("alpha is 0: this is the plain base, and there is no canary that could tell it apart")
+        if source.alpha == 0:
+            notes.append("alpha is 0: this is the plain base, and there is no canary that could tell it apart")
         elif not with_canary:
-            said.append("no canary was made, so that nothing here tells a steered engine from a plain one")
+            notes.append("no canary was made, so that nothing here tells a steered engine from a plain one")
         else:
             progress("making the canary")
             canary = canary_of(source, prompts, device_map, dtype)
             canary.write(folder)
-        write_text(folder / "README.md", export_card(source, to, canary, said))
-    return canary, said
+        write_text(folder / "README.md", export_card(source, to, canary, notes))
+    return canary, notes
 
 
 def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
@@ -103,28 +102,28 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
     import gguf
 
     reader = open_gguf(into)
-    layer = int(source.directions.heads[0, 0])
+    layer = int(source.steered.default_directions.heads[0, 0])
     name, weight = f"blk.{layer}.attn_output.weight", source.tensor(o_proj(layer)).float().numpy()
-    found = next((tensor for tensor in reader.tensors if tensor.name == name), None)
-    if found is None:
+    tensor = next((tensor for tensor in reader.tensors if tensor.name == name), None)
+    if tensor is None:
         return  # `patch_gguf` says what is wrong with it
-    theirs = gguf.quants.dequantize(found.data, found.tensor_type)
+    theirs = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     apart = 1.0 if theirs.shape != weight.shape else np.linalg.norm(theirs - weight) / np.linalg.norm(weight)
-    if apart > most:
+    if not apart <= most:  # NaN is not near
         raise ExportError(
             f"{into}: {name} is {apart:.0%} of its size away from that of {source.base_name}; expected a GGUF of that"
         )
 
 
-def _said_of(source: Source, to: str) -> dict:
+def _record(source: Source, to: str) -> dict:
     """`iti_export.json`: what was exported, and the strengths that were measured for it."""
-    heads, state = len(source.directions.top(source.config.iti_top_k)), state_of(source.folder)
-    swept = state.sweep if state.config.iti_directions_file == source.config.iti_directions_file else {}
-    most = max([abs(source.config.iti_alpha), *strengths_inside(swept, heads, "all")])
+    is_default = source.behaviours[0].file == source.steered.default.file
+    sweep = source.steered.sweep if is_default else {}
+    most = max([abs(source.alpha), *strengths_inside(sweep, source.heads, "all")])
     return {
         "form": to,
-        "alpha": source.config.iti_alpha,
-        "heads": heads,
+        "alpha": source.alpha,
+        "heads": source.heads,
         "range": [-most, most],
         "tool": f"iti-llama {__version__}",
     }
@@ -134,8 +133,8 @@ def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "au
     """The canary of what is exported: from the steered model, loaded as a user loads it."""
     from transformers import AutoTokenizer
 
-    known = [shown for _, shown in state_of(source.folder).prompts[:20]]
-    settings = {"config": copy.deepcopy(source.config), "device_map": device_map, "dtype": dtype}
+    known = [shown for _, shown in source.steered.prompts[:20]]
+    settings = {"config": source.config(), "device_map": device_map, "dtype": dtype}
     model = ITILlamaForCausalLM.from_pretrained(source.folder, **settings).eval()
     place = source.folder if (source.folder / "tokenizer_config.json").is_file() else source.base
     return make_canary(model, AutoTokenizer.from_pretrained(place, trust_remote_code=False), prompts or known)

@@ -45,7 +45,7 @@ Without the plugin vLLM refuses it.""",
 }
 
 
-ASKED = """
+HOW_TO_ASK = """
 ## Is it steered?
 
 An engine that ignores the steering answers plainly and says nothing. `{file}` holds a prompt whose plain and steered
@@ -54,14 +54,13 @@ answers part at token {position}: `iti-llama canary URL_OR_FOLDER --canary {file
 """
 
 
-def export_card(source: Source, to: str, canary: Canary | None, said: list[str]) -> str:
+def export_card(source: Source, to: str, canary: Canary | None, notes: list[str]) -> str:
     """The text of README.md."""
-    config, behaviour = source.config, source.directions.provenance.get("behaviour", "")
-    does = f", {source.kind} so that it **{behaviour}**" if behaviour and config.iti_alpha else f", {source.kind}"
+    behaviour = source.steered.directions[source.behaviours[0].name].provenance.get("behaviour", "")
+    does = f", {source.kind} so that it **{behaviour}**" if behaviour and source.alpha else f", {source.kind}"
     name = Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo
-    heads = len(source.directions.top(config.iti_top_k))
-    asked = "" if canary is None else ASKED.format(file=FILE, position=canary.position)
-    noted = "".join(f"- {line}\n" for line in said)
+    how_to_ask = "" if canary is None else HOW_TO_ASK.format(file=FILE, position=canary.position)
+    notes = "".join(f"- {line}\n" for line in notes)
     return f"""---
 base_model: {source.base_name}
 library_name: {"peft" if to == "peft" else "gguf" if to == "gguf" else "transformers"}
@@ -71,8 +70,8 @@ tags: [inference-time-intervention, iti, activation-steering, llama]
 
 # {source.base_name.split("/")[-1]}{does}
 
-The form `{to}` of `{name}`: Inference-Time Intervention (Li et al. 2023) on {heads} heads at
-alpha = {config.iti_alpha:g}, at every position, of the prompt too.
-{noted}
+The form `{to}` of `{name}`: Inference-Time Intervention (Li et al. 2023) on {source.heads} heads at
+alpha = {source.alpha:g}, at every position, of the prompt too.
+{notes}
 {RUN[to].format(base=source.base_name)}
-{asked}"""
+{how_to_ask}"""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..foundation.files import folder_of
-from .gguf_patch import ExportError
+from .select_behaviours import ExportError
 
 
 class Form(Protocol):

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..foundation.open_gguf import ARCHITECTURE
 from ..foundation.rotary_scaling import rotary_divisors, rotary_theta
-from .gguf_patch import ExportError, bias_name, finish, writing
+from .gguf_patch import bias_name, finish, writing
+from .select_behaviours import ExportError
 from .source import Source
 
 
@@ -73,9 +74,9 @@ def export_gguf(
     }
     if quantisation not in kinds:
         raise ExportError(f"--quantisation is {quantisation!r}; expected one of {', '.join(kinds)}")
-    config, kind = source.config, kinds[quantisation]
-    shifts = {layer: config.iti_alpha * shift.numpy() for layer, shift in source.shifts().items()}
-    head_dim = source.directions.head_dim
+    config, kind = source.config(), kinds[quantisation]
+    shifts = {layer: source.alpha * shift.numpy() for layer, shift in source.shifts().items()}
+    head_dim = source.steered.default_directions.head_dim
     with writing(out) as (part, said):
         writer = gguf.GGUFWriter(part, ARCHITECTURE)
         writer.add_name(f"{source.base_name}, {source.kind}")
@@ -116,7 +117,7 @@ def export_gguf(
 
 
 def _arrays(source: Source, shifts: dict[int, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    config, own_biases = source.config, set()
+    config, own_biases = source.config(), set()
     for shard in source.shards:
         for name, tensor in source.tensors(shard):
             if name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and config.tie_word_embeddings):
@@ -145,7 +146,7 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
     model = known["model"]
     if model.get("type") == "WordLevel":
         raise ExportError(f"{place / 'tokenizer.json'}: a WordLevel tokenizer, which llama.cpp does not have")
-    said, size = [], source.config.vocab_size
+    said, size = [], source.config().vocab_size
     added = {token["id"]: token for token in known.get("added_tokens", ())}
     words = {index: word for word, index in model["vocab"].items()} | {i: t["content"] for i, t in added.items()}
     tokens = [words.get(index, f"[PAD{index}]") for index in range(size)]

@@ -4,7 +4,6 @@ llama.cpp reads `blk.N.attn_output.bias`, where a file has it, and adds it after
 `src/models/llama.cpp`).
 """
 
-import math
 import os
 from pathlib import Path
 
@@ -13,11 +12,8 @@ import numpy as np
 from iti_llama.iti_directions import ITIDirections
 
 from ..foundation.open_gguf import ARCHITECTURE, open_gguf
-from ..repo.open_repo import open_repo
-
-
-class ExportError(ValueError):
-    """What cannot be exported so, and what to do instead."""
+from ..repo.steered_repo import SteeredRepo
+from .select_behaviours import ExportError, mix_shifts, select_behaviours
 
 
 def bias_name(layer: int) -> str:
@@ -31,62 +27,44 @@ def patch_gguf(
     alpha: float | None = None,
     top_k: int | None = None,
     scope: str | None = None,
-    file: str | None = None,
+    name: str | None = None,
 ) -> None:
-    """Add the steering to a GGUF of the base, of any quantisation: `blk.N.attn_output.bias`, computed from that file's
-    own output projections, dequantised. Everything else is copied byte for byte. Needs no torch. `file` is the one
-    directions file to add, of a repo that has several.
+    """Add the steering, of several behaviours the mix or `name` alone, to a GGUF of the base, of any quantisation:
+    `blk.N.attn_output.bias`, computed from that file's own output projections, dequantised. Everything else is copied
+    byte for byte. Needs no torch.
 
     Raises:
-        ExportError: if the file is of another architecture or geometry, or the scope is "generated".
+        ExportError: if the file is of another architecture or geometry; else as `select_behaviours`.
         FileNotFoundError, ValueError: if repo or file cannot be read; FileExistsError: if `out` is there.
     """
     import gguf
 
-    opened = open_repo(repo)
-    fields = opened.config()
-    scope = scope or fields.get("iti_scope", "all")
-    if scope != "all":
-        raise ExportError(
-            f"{repo}: iti_scope is 'generated', but a bias acts on every position, of the prompt too; pass --scope "
-            "all to say that this is wanted"
-        )
-    strength = float(fields.get("iti_alpha", 1.0) if alpha is None else alpha)
-    if not math.isfinite(strength):
-        raise ValueError(f"iti_alpha is {strength}; expected a finite number")
-    name = file or fields.get("iti_directions_file") or "iti_directions.safetensors"
-    directions = ITIDirections.load(opened.get(name), framework="np")
-    others = [entry for entry in (fields.get("iti_behaviours") or {}).values() if entry.get("alpha") and file is None]
-    for found, what in ((others, "several behaviours"), (directions.gate, "a gate")):
-        if found:
-            raise ExportError(f"{repo}: has {what}, which a patched file cannot hold; expected one, without gate")
-    k = top_k if top_k is not None else fields.get("iti_top_k")
-    rows = len(directions) if k is None else k
-    if not 1 <= rows <= len(directions):
-        raise ExportError(f"iti_top_k is {rows}, but the directions hold {len(directions)} heads")
+    steered = SteeredRepo.open(repo)
+    behaviours = select_behaviours(steered, alpha, top_k, scope, name)
     reader = open_gguf(into)
-    _check_geometry(reader, directions, into)
+    _check_geometry(reader, steered.default_directions, into)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    biases: dict[int, np.ndarray] = {}
-    for row in range(rows):
-        layer, head = (int(x) for x in directions.heads[row])
-        offset = float(directions.scales[row]) * directions.directions[row].astype(np.float64)
-        columns = slice(head * directions.head_dim, (head + 1) * directions.head_dim)
-        if directions.site == "head":
-            found = tensors.get(projection := f"blk.{layer}.attn_output.weight")
-            if found is None:
-                raise ExportError(f"{into}: has no {projection}; expected a whole Llama")
-            weight = gguf.quants.dequantize(found.data, found.tensor_type)
-            shift = weight[:, columns].astype(np.float64) @ offset
-        else:
-            shift = np.zeros(directions.num_attention_heads * directions.head_dim)
-            shift[columns] = offset
-        biases[layer] = biases.get(layer, 0) + strength * shift
+
+    def weight_of(layer: int) -> np.ndarray:
+        projection = f"blk.{layer}.attn_output.weight"
+        if projection not in tensors:
+            raise ExportError(f"{into}: has no {projection}; expected a whole Llama")
+        return gguf.quants.dequantize(tensors[projection].data, tensors[projection].tensor_type)
+
+    shifts = mix_shifts(steered, behaviours, weight_of)
+    biases = {layer: behaviours[0].alpha * shift for layer, shift in shifts.items()}
     for layer in biases:
         if bias_name(layer) in tensors:  # a base with biases of its own
-            own = tensors[bias_name(layer)]
-            biases[layer] = biases[layer] + gguf.quants.dequantize(own.data, own.tensor_type)
-    new = {bias_name(layer): bias.astype(np.float32) for layer, bias in sorted(biases.items())}
+            held = tensors[bias_name(layer)]
+            biases[layer] = biases[layer] + gguf.quants.dequantize(held.data, held.tensor_type)
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        new = {bias_name(layer): bias.astype(np.float32) for layer, bias in sorted(biases.items())}
+    for tensor_name, bias in new.items():
+        if not np.isfinite(bias).all():
+            raise ExportError(
+                f"{into}: {tensor_name} would hold NaN or infinity; expected finite output projections, and an alpha "
+                f"of a usual size, not {behaviours[0].alpha:g}"
+            )
     with writing(out) as (part, _):
         writer = gguf.GGUFWriter(part, ARCHITECTURE, endianess=reader.endianess)
         if gguf.Keys.General.ALIGNMENT in reader.fields:
@@ -106,17 +84,21 @@ def patch_gguf(
 
 
 def _check_geometry(reader, directions: ITIDirections, into: Path) -> None:
-    def field(name: str, default=None):
-        found = reader.fields.get(f"{ARCHITECTURE}.{name}")
-        return default if found is None else found.contents()
+    def field(name: str) -> int | None:
+        entry = reader.fields.get(f"{ARCHITECTURE}.{name}")
+        value = None if entry is None else entry.contents()
+        if value is not None and not isinstance(value, int):
+            raise ExportError(f"{into}: {ARCHITECTURE}.{name} is {str(value)[:40]!r}; expected one number")
+        return value
 
-    heads, hidden = field("attention.head_count"), field("embedding_length")
-    found = {
-        "num_hidden_layers": field("block_count"),
-        "num_attention_heads": heads,
-        "head_dim": field("attention.key_length", hidden // heads if heads else None),
-    }
-    for name, value in found.items():
+    heads, head_dim = field("attention.head_count"), field("attention.key_length")
+    if head_dim is None:
+        hidden = field("embedding_length")
+        if hidden is None:
+            raise ExportError(f"{into}: has no {ARCHITECTURE}.embedding_length; expected a whole Llama")
+        head_dim = hidden // heads if heads else None
+    geometry = {"num_hidden_layers": field("block_count"), "num_attention_heads": heads, "head_dim": head_dim}
+    for name, value in geometry.items():
         if value != getattr(directions, name):
             raise ExportError(
                 f"{into}: {name} is {value}, but the directions were made for {getattr(directions, name)}; expected a "

@@ -52,7 +52,7 @@ def export_llama(source: Source, folder: Path, progress: Callable[[str], None] =
         for layer, shift in shifts.items():
             if o_proj(layer) in tensors:
                 bias = tensors[o_proj(layer, "bias")]
-                tensors[o_proj(layer, "bias")] = (bias.float() + source.config.iti_alpha * shift).to(bias.dtype)
+                tensors[o_proj(layer, "bias")] = (bias.float() + source.alpha * shift).to(bias.dtype)
         save_file(tensors, folder / shard, metadata={"format": "pt"})
         progress(f"shard {number} of {len(source.shards)}")
         weight_map |= dict.fromkeys(tensors, shard)

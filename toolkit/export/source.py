@@ -11,13 +11,15 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from iti_llama import ITIDirections, ITILlamaConfig
-from iti_llama.iti_directions import project
-from iti_llama.loading_iti_llama import _check_base, _read_base_config
+from iti_llama import ITILlamaConfig
+from iti_llama.iti_directions import Behaviour
+from iti_llama.loading_iti_llama import check_base, read_base_config
 
 from ..foundation.files import folder_of
 from ..repo.folder import TOKENIZER_FILES
-from .gguf_patch import ExportError
+from ..repo.open_repo import read_object
+from ..repo.steered_repo import SteeredRepo
+from .select_behaviours import ExportError, mix_shifts, select_behaviours
 
 
 PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json", "README.md"]
@@ -25,25 +27,43 @@ PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json"
 
 @dataclass(frozen=True)
 class Source:
-    """A steered repo, opened. repo: its name or folder. folder, base: where its files and its base's lie on this
-    machine. config: with the strength, heads and scope that are exported. base_name: for people. base_config: the
-    base's config.json. others: directions of the further behaviours. shards: of the base, by name, with the tensors
-    that each holds."""
+    """A steered repo and its base. repo: its name or folder. steered: its files on this machine. behaviours: as they
+    are exported, see `select_behaviours`. base: where the base's files lie on this machine; base_name: for people;
+    base_config: its config.json; shards: by name, with the tensors that each holds."""
 
     repo: str
-    folder: Path
+    steered: SteeredRepo
+    behaviours: list[Behaviour]
     base: Path
     base_name: str
-    config: ITILlamaConfig
     base_config: dict
-    directions: ITIDirections
-    others: dict[str, ITIDirections]
     shards: dict[str, list[str]]
+
+    @property
+    def folder(self) -> Path:
+        return self.steered.folder
+
+    @property
+    def alpha(self) -> float:
+        """The strength that the exported shifts are scaled by."""
+        return self.behaviours[0].alpha
+
+    @property
+    def heads(self) -> int:
+        return len(self.steered.used(self.behaviours[0]))
 
     @property
     def kind(self) -> str:
         """What an export of it is: "steered", or "plain" at alpha 0."""
-        return "steered" if self.config.iti_alpha else "plain"
+        return "steered" if self.alpha else "plain"
+
+    def config(self) -> ITILlamaConfig:
+        """That of the model that is exported: its strength, heads and scope."""
+        first, *others = self.behaviours
+        entries = {other.name: {"file": other.file, "alpha": other.alpha, "top_k": other.top_k} for other in others}
+        fields = {"iti_alpha": first.alpha, "iti_top_k": first.top_k, "iti_scope": "all", "iti_behaviours": entries}
+        fields |= {"iti_directions_file": first.file, "iti_directions_sha256": first.sha256}
+        return ITILlamaConfig.from_dict(self.steered.fields | fields, name_or_path=str(self.folder))
 
     def tensor(self, name: str) -> torch.Tensor:
         shard = next(shard for shard, names in self.shards.items() if name in names)
@@ -56,25 +76,8 @@ class Source:
                 yield name, file.get_tensor(name)
 
     def shifts(self) -> dict[int, torch.Tensor]:
-        """What is added to each steered layer's attention output, at each behaviour's strength, in units of
-        `iti_alpha`, as the model itself computes it: {layer: float32 [hidden_size]}. One output projection is read at
-        a time. With one behaviour that is its shift at alpha 1."""
-        shifts: dict[int, torch.Tensor] = {}
-        for directions, top_k, alpha in self._parts():
-            linear = torch.nn.Linear(1, 1, bias=False)
-            for layer, offset in sorted(directions.top(top_k).offsets().items()):
-                if directions.site == "head":
-                    linear.weight = torch.nn.Parameter(self.tensor(o_proj(layer)), requires_grad=False)
-                    offset = project(linear, offset, linear.weight.dtype)
-                shifts[layer] = shifts[layer] + alpha * offset if layer in shifts else alpha * offset
-        return dict(sorted(shifts.items()))
-
-    def _parts(self) -> list[tuple[ITIDirections, int | None, float]]:
-        """Of each behaviour that does something its directions, heads, and strength in units of `iti_alpha`."""
-        entries = self.config.iti_others
-        others = [(self.others[name], entry["top_k"], entry["alpha"]) for name, entry in entries.items()]
-        others = [(held, top_k, alpha / self.config.iti_alpha) for held, top_k, alpha in others if alpha != 0]
-        return [(self.directions, self.config.iti_top_k, 1.0), *others]
+        """See `mix_shifts`."""
+        return mix_shifts(self.steered, self.behaviours, lambda layer: self.tensor(o_proj(layer)))
 
 
 def o_proj(layer: int, part: str = "weight") -> str:
@@ -93,71 +96,25 @@ def open_source(
     Of several behaviours `name` takes one alone.
 
     Raises:
-        ExportError: if there is no behaviour of that name, if the scope is "generated", the base is quantised, or its
-            weights are not in safetensors.
+        ExportError: as `select_behaviours`; if the base is quantised, or its weights are not in safetensors.
         FileNotFoundError, ValueError: as for loading it, if the base is not what the config describes among them.
     """
-    folder = _folder(repo, revision)
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{repo}: no config.json; expected a steered repo")
-    config = ITILlamaConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), name_or_path=str(folder))
-    if name is not None:
-        _alone(config, name, repo)
-    for field, value in (("iti_alpha", alpha), ("iti_top_k", top_k), ("iti_scope", scope)):
-        if value is not None:
-            setattr(config, field, value)
-    if alpha == 0:  # the plain base is asked for
-        for entry in config.iti_others.values():
-            entry["alpha"] = 0.0
-    config.validate_iti()
-    if config.iti_directions_file is None:
-        raise ExportError(f"{repo}: iti_directions_file is null, so there is no steering to export")
-    if config.iti_scope != "all":
-        raise ExportError(
-            f"{repo}: iti_scope is 'generated', but what is exported acts on every position, of the prompt too; pass "
-            "--scope all to say that this is wanted"
-        )
-    directions = ITIDirections.load(folder / config.iti_directions_file)
-    directions.check_geometry(config, str(folder / config.iti_directions_file))
-    directions.top(config.iti_top_k)
-    entries = config.iti_others.items()
-    others = {other: ITIDirections.load(folder / entry["file"]) for other, entry in entries}
-    for each, held in {config.iti_name: directions, **others}.items():
-        if held.gate is not None and config.iti_alpha != 0:
-            raise ExportError(
-                f"{repo}: the directions of {each!r} have a gate, which decides for each prompt, but what is exported "
-                "acts on every one; save them without it (model.set_iti_directions(replace(directions, gate=None)))"
-            )
-    if config.iti_alpha == 0 and any(entry["alpha"] for _, entry in entries):
-        raise ExportError(
-            f"{repo}: iti_alpha is 0, but {', '.join(others)} would still steer, and an export scales the mix by "
-            "iti_alpha; name one (--name), set their strengths to 0, or iti_alpha to another number"
-        )
-    named = config.base_model_name_or_path
-    base = folder if named is None else _folder(named, config.base_model_revision)
-    fields = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    steered = SteeredRepo.open(_folder(repo, revision), framework="pt")
+    behaviours = select_behaviours(steered, alpha, top_k, scope, name)
+    named = steered.weights_from
+    base = steered.folder if named is None else _folder(named, steered.base_revision)
+    fields = read_object(base / "config.json")
     if fields.get("quantization_config"):
         raise ExportError(
             f"{named or repo}: the base is quantised, and its output projections are known through their module only; "
             "export from the base in full precision, and quantise what comes out"
         )
+    made_for = steered.default_directions.base_model
+    base_name = named if named and not os.path.isabs(named) else Path(named or made_for or steered.folder).name
+    source = Source(str(repo), steered, behaviours, base, base_name, fields, _shards(base))
     if named is not None:
-        _check_base(config, _read_base_config(str(base), None, {})[0])
-    base_name = named if named and not os.path.isabs(named) else Path(named or directions.base_model or folder).name
-    return Source(str(repo), folder, base, base_name, config, fields, directions, others, _shards(base))
-
-
-def _alone(config: ITILlamaConfig, name: str, repo: str | os.PathLike) -> None:
-    """Make the behaviour `name` the only one."""
-    entry = config.iti_others.get(name)
-    if entry is None and name != config.iti_name:
-        held = ", ".join([config.iti_name, *config.iti_others])
-        raise ExportError(f"{repo}: has no behaviour {name!r}; it has {held}")
-    if entry is not None:
-        config.iti_directions_file = entry["file"]
-        config.iti_alpha, config.iti_top_k = entry["alpha"], entry["top_k"]
-    config.iti_behaviours = {}
+        check_base(source.config(), read_base_config(str(base), None, {})[0])
+    return source
 
 
 def _folder(repo: str | os.PathLike, revision: str | None) -> Path:

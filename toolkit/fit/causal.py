@@ -11,9 +11,7 @@ The objective is the mean log-probability of the completions of label 1, given t
 2. The best 2K heads once more, by forward passes of the shifted model, at a strength of small divergence: what the
    objective and the divergence really do. Of the estimate and the exact quotient the smaller counts: far from 0 the
    quotient of a head that does nothing but break the text is large. A head that moves nothing scores 0.
-3. The K best of these; their weights are equal, or fitted: non-negative ridge regression of the label's sign on the
-   rows' derivatives, which maximises the objective's gain less the divergence's second-order cost. The ridge is chosen
-   by cross-validation over groups.
+3. The K best of these.
 
 Heads by cause: Goal-conditioned mediation (arXiv 2602.16080), DEAL (arXiv 2506.08359).
 """
@@ -24,19 +22,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.labelled_set import Example
-from ..data.splits import fold_ids
+from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
 from ..foundation.tokenize import completion_ids, prompt_ids
-from .fit_directions import Fit
-from .record_activations import by_length
-from .settings import FitSettings
+from .fitted_heads import Effects, Fit
 
-
-RIDGES = (0.01, 0.1, 1.0, 10.0)
-"""Of the weights' regression, in units of the mean squared derivative of a head."""
 
 DIVERGENCE = 0.05
 """Nats a completion at which a head is checked, by the estimate: small enough to be near the derivative, large enough
@@ -53,23 +45,6 @@ class BareRow:
     ids: list[int]
     start: int
     label: int
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What the heads do. derivatives: [rows, heads], of each row's log-probability by each head's alpha. labels:
-    [rows]. first_order: [heads], the score by derivatives. checked: heads of which `exact` [checked] is the score that
-    forward passes leave, `gain` and `divergence` [checked] what it is made of, per completion, and `alpha` [checked]
-    the strength."""
-
-    derivatives: np.ndarray
-    labels: np.ndarray
-    first_order: np.ndarray
-    checked: np.ndarray
-    exact: np.ndarray
-    gain: np.ndarray
-    divergence: np.ndarray
-    alpha: np.ndarray
 
 
 def bare_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[BareRow]:
@@ -130,15 +105,24 @@ def _collate(rows: Sequence[BareRow], pad: int, scope: str) -> _Batch:
     return _Batch(ids, mask, (columns >= first).float(), predicts, ids[predicts[:, 0], predicts[:, 1] + 1])
 
 
-def _log_probabilities(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
-    """Of the next token at each position that predicts one, float32 [tokens, vocabulary]."""
+def _hidden(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
+    """The last hidden states at the positions that predict a completion's token, [tokens, hidden_size]."""
     device = model.get_input_embeddings().weight.device
     device = model.device if device.type == "meta" else device
     hidden = model.base_model(
         input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device), use_cache=False
     ).last_hidden_state
     at = batch.predicts.to(hidden.device)
-    return model.lm_head(hidden[at[:, 0], at[:, 1]]).float().log_softmax(-1)
+    return hidden[at[:, 0], at[:, 1]]
+
+
+def _slopes_by_hidden(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The derivative of the targets' summed log-probability by the hidden states [tokens, hidden_size] that predict
+    them. It is taken piece by piece, so that the logits of all tokens are never there at once."""
+    leaf = hidden.detach().requires_grad_()
+    for here, logs in next_token_logs(model, leaf):
+        logs.gather(1, targets[here].to(logs.device)[:, None]).sum().backward()
+    return leaf.grad
 
 
 def _of_rows(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
@@ -164,7 +148,7 @@ def derivatives(
     for parameter, _ in kept:
         parameter.requires_grad_(False)
     try:
-        for chosen in by_length(rows, batch_size):
+        for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model, kept="graph")):
             batch, leaves = _collate([rows[i] for i in chosen], pad, scope), {}
 
             def alphas(layer: int, x: torch.Tensor, leaves=leaves, batch=batch) -> torch.Tensor:
@@ -172,9 +156,9 @@ def derivatives(
                 return leaves[layer]
 
             with torch.enable_grad(), _shifted(model, offsets, alphas, batch.shifted):
-                said = _log_probabilities(model, batch)
-                total = said.gather(1, batch.targets.to(said.device)[:, None]).sum()
-                slopes = torch.autograd.grad(total, [leaves[layer] for layer in range(len(offsets))])
+                hidden = _hidden(model, batch)
+                upstream = _slopes_by_hidden(model, hidden, batch.targets)
+                slopes = torch.autograd.grad(hidden, [leaves[layer] for layer in range(len(offsets))], upstream)
             found[chosen] = torch.stack([slope.cpu() for slope in slopes], 1).flatten(1).double().numpy()
             progress(len(chosen))
     finally:
@@ -214,10 +198,9 @@ def exactly(
     the plain one, over the completion), in nats a completion: [heads] each."""
     per_layer = offsets.shape[1]
     gain, divergence = (np.empty((len(rows), len(heads))) for _ in range(2))
-    for chosen in by_length(rows, batch_size):
+    for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model)):
         batch = _collate([rows[i] for i in chosen], pad, scope)
-        plain = _log_probabilities(model, batch)
-        targets = batch.targets.to(plain.device)[:, None]
+        plain = _hidden(model, batch)
         for column, (head, alpha) in enumerate(zip(heads, alphas, strict=True)):
             strength = torch.zeros(1, per_layer)
             strength[0, head % per_layer] = alpha
@@ -226,38 +209,17 @@ def exactly(
                 return strength.to(x.device) if layer == head // per_layer else None
 
             with _shifted(model, offsets, of_layer, batch.shifted):
-                shifted = _log_probabilities(model, batch)
-            moved = (plain.exp() * (plain - shifted)).sum(-1)
-            gain[chosen, column] = _of_rows((shifted - plain).gather(1, targets)[:, 0], batch).cpu()
-            divergence[chosen, column] = _of_rows(moved, batch).cpu()
+                shifted = _hidden(model, batch)
+            change, moved = torch.empty(2, len(batch.targets))
+            for here, (before, after) in next_token_logs(model, torch.stack([plain, shifted])):
+                targets = batch.targets[here].to(before.device)[:, None]
+                change[here] = (after - before).gather(1, targets)[:, 0].cpu()
+                moved[here] = (before.exp() * (before - after)).sum(-1).cpu()
+            gain[chosen, column] = _of_rows(change, batch)
+            divergence[chosen, column] = _of_rows(moved, batch)
             progress(len(chosen))
     labels = np.array([row.label for row in rows])
     return (_signs(labels)[:, None] * gain).mean(0), divergence.mean(0)
-
-
-def fitted_weights(slopes: np.ndarray, labels: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights [heads] of 0 or more that maximise `w . g - w . (F + ridge * f) . w / 2`: g the objective's derivative,
-    F the Fisher information of the rows' derivatives `slopes` [rows, heads], f its mean diagonal. That is non-negative
-    ridge regression of the label's sign on the derivatives."""
-    n, heads = slopes.shape
-    penalty = np.sqrt(ridge * (slopes**2).mean()) * np.eye(heads)
-    design = np.concatenate([slopes / np.sqrt(n), penalty])
-    weights, _ = nnls(design, np.concatenate([_signs(labels) / np.sqrt(n), np.zeros(heads)]))
-    return weights
-
-
-def choose_ridge(slopes: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
-    """The ridge whose weights gain most for each root of divergence on folds that they were not fitted on; of equal
-    ones the largest."""
-    scores = {}
-    for ridge in RIDGES:
-        of_folds = []
-        for fold in np.unique(folds):
-            inside, outside = folds != fold, folds == fold
-            moved = slopes[outside] @ fitted_weights(slopes[inside], labels[inside], ridge)
-            of_folds.append(first_order(moved[:, None], labels[outside])[0])
-        scores[ridge] = np.mean(of_folds)
-    return max(RIDGES, key=lambda ridge: (round(scores[ridge], 6), ridge))
 
 
 def causal_effects(
@@ -285,18 +247,18 @@ def causal_effects(
             f"{len(over)} of {len(rows)} fitting texts are longer, with the whole completion, than the model's "
             f"{longest} tokens, and heads are ranked by whole completions: shorten them, or use --rank probe"
         )
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    pad = 0  # never read
     offsets = (found.sigma[:, None] * found.directions).float().reshape(layers, heads, -1)
     labels = np.array([row.label for row in rows])
     slopes = derivatives(model, rows, offsets, scope, pad, batch_size, progress)
     scores = first_order(slopes, labels)
-    order = ranked(scores, found, found.settings.rank)
+    order = _best_first(scores, found)
     checked = order[: max(found.top_k, min(2 * found.top_k, len(rows) // 8 - 1))]
     some = _some_pairs(rows, max(8, len(rows) // (len(checked) + 1)))
     alphas = np.minimum(np.sqrt(DIVERGENCE / np.maximum((slopes[:, checked] ** 2).mean(0) / 2, 1e-9)), MOST_SIGMAS)
     gain, divergence = exactly(model, some, offsets, checked.tolist(), alphas.tolist(), scope, pad, batch_size)
     exact = np.minimum(quotient(gain, np.where(divergence > 1e-9, divergence, 0)), scores[checked])
-    return Effects(slopes, labels, scores, checked, exact, gain, divergence, alphas)
+    return Effects(scores, checked, exact, gain, divergence, alphas)
 
 
 def _some_pairs(rows: Sequence[BareRow], n: int) -> list[BareRow]:
@@ -306,51 +268,25 @@ def _some_pairs(rows: Sequence[BareRow], n: int) -> list[BareRow]:
     return [part[i * len(part) // each] for part in parts for i in range(each)]
 
 
-def ranked(scores: np.ndarray, found: Fit, rank: str) -> np.ndarray:
-    """Heads, best first: by the scores, or ("causal+probe") by the mean of the ranks by them and by the probes. Ranks,
-    since the two scores have different units; of equal ones the larger score goes first."""
-    if rank == "causal":
-        return np.lexsort((-found.separation, -scores.round(12)))
-    by_cause, by_probe = np.empty(len(scores)), np.empty(len(scores))
-    by_cause[np.lexsort((-found.separation, -scores.round(12)))] = np.arange(len(scores))
-    by_probe[found.ranking] = np.arange(len(scores))
-    return np.lexsort((-scores, by_cause + by_probe))
+def _best_first(scores: np.ndarray, found: Fit) -> np.ndarray:
+    """Heads by their scores, the larger separation first where these are equal."""
+    return np.lexsort((-found.separation, -scores.round(12)))
 
 
-def by_cause(found: Fit, effects: Effects, examples: Sequence[Example], settings: FitSettings) -> Fit:
-    """The fit with its heads ranked by cause, and weighted if the settings say so; step 3. Heads that gain nothing are
-    not kept, so there may be fewer than asked.
+def by_cause(found: Fit, effects: Effects) -> Fit:
+    """The fit with its heads ranked by cause; step 3. Heads that gain nothing are not kept, so there may be fewer than
+    asked.
 
     Raises:
         ValueError: if no head that was checked moves the model towards label 1.
     """
     exact = np.full(len(effects.first_order), -np.inf)
     exact[effects.checked] = effects.exact
-    acting = exact > 0
-    if not acting.any():
+    if not (exact > 0).any():
         raise ValueError(
             f"none of the {len(effects.checked)} heads checked moves the model towards label 1: there is no cause to "
             "rank by; expected --rank probe, or another --policy"
         )
-    order = [
-        head
-        for head in ranked(np.where(acting, exact, effects.first_order - 1e6), found, settings.rank)
-        if acting[head]
-    ]
-    kept, weights = order[: found.top_k], None
-    if settings.weights == "fitted":
-        groups = np.array([examples[i].group for i in found.fitting])
-        folds = fold_ids(effects.labels, groups, settings.folds, settings.seed)
-        candidates = np.array(order)
-        slopes = effects.derivatives[:, candidates]
-        fitted = fitted_weights(slopes, effects.labels, choose_ridge(slopes, effects.labels, folds))
-        gains = fitted * np.sqrt((slopes**2).mean(0))
-        best = [i for i in np.argsort(-gains, kind="stable")[: found.top_k] if fitted[i] > 0]
-        again = fitted_weights(slopes[:, best], effects.labels, choose_ridge(slopes[:, best], effects.labels, folds))
-        by_weight = np.argsort(-again * np.sqrt((slopes[:, best] ** 2).mean(0)), kind="stable")
-        by_weight = [i for i in by_weight if again[i] > 0]
-        kept = candidates[best][by_weight].tolist()
-        weights = again[by_weight] / again[by_weight].mean()
+    kept = [head for head in _best_first(exact, found) if exact[head] > 0][: found.top_k]
     rest = [head for head in found.ranking if head not in set(kept)]
-    ranking = np.array([*kept, *rest])
-    return replace(found, ranking=ranking, top_k=len(kept), effects=effects, weights=weights)
+    return replace(found, ranking=np.array([*kept, *rest]), top_k=len(kept), effects=effects)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..data.labelled_set import Example
-from .fit_directions import Fit
+from .fitted_heads import Fit
 from .record_activations import Activations
 
 

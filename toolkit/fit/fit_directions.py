@@ -7,8 +7,6 @@ the best head under permuted labels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,65 +17,12 @@ from ..data.labelled_set import Example, checksum
 from ..data.splits import fold_ids, split_groups
 from ..data.text_baseline import text_baseline
 from ..foundation.package import __version__
+from .fitted_heads import Fit
 from .positions import Policy
 from .probes import accuracy, auc
 from .rank_heads import fold_auc_of, out_of_fold, permuted_with_both_classes, rank_heads, solve_probes
 from .record_activations import Activations
 from .settings import FitSettings
-
-
-if TYPE_CHECKING:
-    from .causal import Effects
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What fitting found. Heads are numbered layer * heads + head; arrays are float64.
-
-    ranking: [heads], best first. out_of_fold_auc, out_of_fold_accuracy, separation: [heads], of the cross-validation;
-    test_auc, test_accuracy: [heads], of probes fitted on every fitting row. directions [heads, head_dim] (unit),
-    sigma [heads]. null: [permutations], the largest out-of-fold AUC over heads with permuted labels.
-    stability: mean Jaccard overlap of the top K between pairs of folds. top_k_auc: {K: out-of-fold AUC} where K was
-    chosen by cross-validation. layer_*: [layers], of probes on the residual stream after each layer.
-    text_auc: out-of-fold AUC of the texts alone. agreement: [heads], see `agreement_of`; None where no fitting group
-    has both labels. effects: what the heads do, and weights: [top_k], where they were ranked by that, see `causal`;
-    else None. fitting, test: row indices. test_scores: [test rows, heads].
-    """
-
-    settings: FitSettings
-    top_k: int
-    ranking: np.ndarray
-    out_of_fold_auc: np.ndarray
-    out_of_fold_accuracy: np.ndarray
-    separation: np.ndarray
-    test_auc: np.ndarray
-    test_accuracy: np.ndarray
-    test_scores: np.ndarray
-    directions: torch.Tensor
-    sigma: torch.Tensor
-    null: np.ndarray
-    stability: float
-    top_k_auc: dict[int, float]
-    layer_auc: np.ndarray
-    layer_accuracy: np.ndarray
-    layer_test_accuracy: np.ndarray
-    text_auc: float
-    agreement: np.ndarray | None
-    fitting: np.ndarray
-    test: np.ndarray
-    effects: "Effects | None" = None
-    weights: np.ndarray | None = None
-
-    def p_value(self, rank: int) -> float:
-        """Share of the null that reaches the AUC of the head at `rank` (0 is the best), counting the data
-        themselves."""
-        return float((1 + (self.null >= self.out_of_fold_auc[self.ranking[rank]]).sum()) / (1 + len(self.null)))
-
-    @property
-    def supported(self) -> bool | None:
-        """Whether the best head beats the null of the maximum at 5%; None without a null, or with one too small to
-        say."""
-        return None if len(self.null) < 19 else self.p_value(0) <= 0.05
 
 
 def directions_of(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> tuple[torch.Tensor, torch.Tensor]:
@@ -205,16 +150,15 @@ def to_directions(
     """The directions of the best-ranked heads of a fit, with where they come from."""
     layers, heads, head_dim = activations.heads.shape[1:]
     chosen = torch.from_numpy(found.ranking[: found.top_k].copy())
-    settings, weights = found.settings, found.weights
+    settings = found.settings
     ranked_by = f"out-of-fold {settings.rank_by}, {settings.folds} folds by group"
     if found.effects is not None:
-        ranked_by = f"{settings.rank}: objective gained per root of divergence, {settings.weights} weights"
+        ranked_by = "causal: objective gained per root of divergence"
     return ITIDirections(
         heads=torch.stack([chosen // heads, chosen % heads], 1),
         directions=torch.nn.functional.normalize(found.directions[chosen], dim=-1).float(),
         sigma=found.sigma[chosen].float(),
         scores=torch.from_numpy(found.out_of_fold_auc)[chosen].float(),
-        weights=None if weights is None else torch.from_numpy(weights).float(),
         num_hidden_layers=layers,
         num_attention_heads=heads,
         head_dim=head_dim,

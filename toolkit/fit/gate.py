@@ -23,7 +23,7 @@ from .positions import Policy
 from .probes import auc, fit_probes
 from .rank_heads import rank_heads
 from .record_activations import capture
-from .settings import FitSettings
+from .settings import FALSE_FIRES, FitSettings
 
 
 HEADS = 8
@@ -37,14 +37,13 @@ def fit_gate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    false_fires: float = 0.05,
-    ramp: bool = False,
+    false_fires: float = FALSE_FIRES,
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[ITIGate, dict]:
-    """A gate, and what was found, as JSON types. `false_fires`: the share of prompts of label 0 that may pass. `ramp`:
-    strength grows from there to the middle score of label 1, instead of at once. Completions are not read.
+    """A gate, and what was found, as JSON types. `false_fires`: the share of prompts of label 0 that may pass.
+    Completions are not read.
 
     Raises:
         ValueError: if `false_fires` is no share, or a class is missing on one side of the split.
@@ -69,15 +68,14 @@ def fit_gate(
         inside, outside = fitting[folds != fold], fitting[folds == fold]
         weights, bias = _joint(read[inside], y[inside])
         held_out[folds == fold] = (read[outside].double() @ weights + bias).numpy()
-    low = float(np.quantile(held_out[y[fitting] == 0], 1 - false_fires, method="higher"))
-    low = float(np.nextafter(np.float32(low), np.float32(np.inf)))  # which that prompt does not pass
-    high = max(low, float(np.median(held_out[y[fitting] == 1]))) if ramp else low
+    threshold = float(np.quantile(held_out[y[fitting] == 0], 1 - false_fires, method="higher"))
+    threshold = float(np.nextafter(np.float32(threshold), np.float32(np.inf)))  # which that prompt does not pass
     weights, bias = _joint(read[fitting], y[fitting])
     gate = ITIGate(
         torch.stack([chosen // heads, chosen % heads], 1),
         weights.reshape(len(chosen), -1).float(),
         torch.tensor([bias], dtype=torch.float32),
-        torch.tensor([low, high]),
+        torch.tensor([threshold, threshold]),
     )
     scores = (read[test].double() @ weights + bias).numpy()
     fires, names = scores >= float(gate.threshold[0]), groups[test]

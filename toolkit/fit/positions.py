@@ -1,6 +1,8 @@
 """Where in a text activations are read: a position policy, and the tokens that it means."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,30 @@ class Policy:
             return completion
         end = completion.rfind("\n", 0, round(len(completion) * self.fraction) + 1)
         return completion[: end + 1]
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Whether what is read can tell the labels apart at all, as far as the texts alone say.
+
+        Raises:
+            ValueError: if a part of a completion is asked for and some have no line that ends there, or what is read
+                of label 1 is the same as what is read of label 0.
+        """
+        if self.kind == "fraction" and self.fraction > 0:
+            cut_off = [number for number, example in enumerate(examples, 1) if not self.cut(example.completion)]
+            if cut_off:
+                raise ValueError(
+                    f"policy is '{self}', which reads up to the end of a line, but {len(cut_off)} of {len(examples)} "
+                    f"completions have no line that ends in their first {self.fraction:g}: the first is row "
+                    f"{cut_off[0]}, {examples[cut_off[0] - 1].completion[:40]!r}; expected last or completion-mean"
+                )
+        read = [Counter(e.prompt + self.cut(e.completion) for e in examples if e.label == label) for label in (0, 1)]
+        totals = [counts.total() for counts in read]
+        if all(totals) and all(read[0][text] * totals[1] == read[1][text] * totals[0] for text in read[0] | read[1]):
+            raise ValueError(
+                f"policy is '{self}', which reads the same texts for label 1 as for label 0, the first is "
+                f"{next(iter(read[0]))[-40:]!r}: nothing there tells them apart; expected last or completion-mean, or "
+                "prompts that differ"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ device. A row's activations do not depend on the batch it is in: padding is on t
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from iti_llama.generation_iti_llama import record_heads
+
 from ..data.labelled_set import Example, checksum, words_of
+from ..foundation.bound_memory import batches_of, tokens_a_batch
 from ..foundation.hashing import fingerprint
 from .activation_cache import cached_batches, hash_of_ids, processes
 from .positions import Policy, Row, tokenize
@@ -32,51 +34,12 @@ class Activations:
     residual: torch.Tensor
 
 
-@contextmanager
-def recording(
-    model: PreTrainedModel, keep: Callable[[torch.Tensor], torch.Tensor]
-) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
-    """Inside the block, a forward pass fills two lists, one entry a layer, with `keep(x)` of the input of o_proj
-    [batch, seq, heads * head_dim] and of the layer's output [batch, seq, hidden_size]."""
-    layers = model.base_model.layers
-    heads, residual = ([torch.empty(0)] * len(layers) for _ in range(2))
-
-    def before_o_proj(index: int):
-        def record(module, arguments):
-            heads[index] = keep(arguments[0])
-
-        return record
-
-    def after_layer(index: int):
-        def record(module, arguments, output):
-            residual[index] = keep(output[0] if isinstance(output, tuple) else output)
-
-        return record
-
-    handles = []
-    for index, layer in enumerate(layers):
-        handles.append(layer.self_attn.o_proj.register_forward_pre_hook(before_o_proj(index)))
-        handles.append(layer.register_forward_hook(after_layer(index)))
-    try:
-        yield heads, residual
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def by_length(rows: Sequence[Row], batch_size: int) -> list[list[int]]:
-    """Indices of the rows of each batch, longest rows first: a batch that does not fit in memory fails at the
-    start."""
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-
-
 @torch.no_grad()
-def record_batch(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+def record_batch(model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     """What is kept of one batch of rows: {"heads": [batch, layers, heads * head_dim], "residual": [batch, layers,
     hidden]}."""
     length = max(len(row.ids) for row in rows)
-    ids = torch.tensor([row.ids + [pad] * (length - len(row.ids)) for row in rows])
+    ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in rows])
     mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows])
     weights = mask.float() * (torch.arange(length) >= torch.tensor([[row.first] for row in rows]))
     weights = weights / weights.sum(-1, keepdim=True)
@@ -86,9 +49,18 @@ def record_batch(model: PreTrainedModel, rows: Sequence[Row], pad: int) -> dict[
 
     device = model.get_input_embeddings().weight.device
     device = model.device if device.type == "meta" else device
-    with recording(model, keep) as (heads, residual):
-        model.base_model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-    return {"heads": torch.stack(heads, 1), "residual": torch.stack(residual, 1)}
+    residual = []
+
+    def after_layer(module, arguments, output) -> None:
+        residual.append(keep(output[0] if isinstance(output, tuple) else output))
+
+    handles = [layer.register_forward_hook(after_layer) for layer in model.base_model.layers]
+    try:
+        heads = record_heads(model.base_model, keep, input_ids=ids.to(device), attention_mask=mask.to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"heads": torch.stack([heads[layer] for layer in sorted(heads)], 1), "residual": torch.stack(residual, 1)}
 
 
 def capture(
@@ -107,7 +79,8 @@ def capture(
     for the same model, data, policy and batch size reads what the first one wrote.
 
     Raises:
-        ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence.
+        ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence. If a
+            text has no token to read, or the activations of one are not finite.
     """
     config, state = model.config, processes()
     rows = [tokenize(example, policy, tokenizer) for example in examples]
@@ -118,13 +91,18 @@ def capture(
             f"{len(over)} of {len(rows)} texts are longer than the model's {longest} tokens, the first is row "
             f"{over[0] + 1} ({len(rows[over[0]].ids)} tokens): shorten them, or leave them out with --drop-long"
         )
+    empty = next((index for index, row in enumerate(rows) if not row.ids), None)
+    if empty is not None:
+        raise ValueError(
+            f"row {empty + 1} has no token to read: policy is '{policy}', its prompt is {examples[empty].prompt!r}, "
+            "and the tokenizer starts no text by itself; expected a prompt, or another policy"
+        )
     if cache is None and state.num_processes > 1:
         raise ValueError(f"{state.num_processes} processes share the work through files: pass a cache folder")
-    batches = by_length(rows, batch_size)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    batches = batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model))
 
     def compute(batch: list[int]) -> dict[str, torch.Tensor]:
-        return record_batch(model, [rows[index] for index in batch], pad)
+        return record_batch(model, [rows[index] for index in batch])
 
     if cache is None:
         parts = []
@@ -142,5 +120,11 @@ def capture(
     order = torch.tensor([index for batch in batches for index in batch])
     joined = {name: torch.cat([part[name] for part in parts]) for name in ("heads", "residual")}
     back = torch.argsort(order)
-    heads = joined["heads"][back].unflatten(-1, (config.num_attention_heads, -1))
-    return Activations(heads, joined["residual"][back])
+    kept = Activations(joined["heads"][back].unflatten(-1, (config.num_attention_heads, -1)), joined["residual"][back])
+    finite = kept.heads.flatten(1).isfinite().all(1) & kept.residual.flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"the activations of {int((~finite).sum())} of {len(rows)} texts are NaN or infinite, the first is row "
+            f"{int(finite.int().argmin()) + 1}: load the model in bfloat16 or float32 (dtype is {model.dtype})"
+        )
+    return kept

@@ -14,7 +14,7 @@ from ..data.labelled_set import Example, checksum
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate
 from ..foundation.package import __version__
-from .fit_directions import Fit
+from .fitted_heads import Fit
 from .positions import Policy
 from .record_activations import Activations
 
@@ -100,9 +100,9 @@ def report(
                 "test_auc": float(fit.test_auc[index]),
                 "test_accuracy": float(fit.test_accuracy[index]),
                 "sigma": float(fit.sigma[index]),
-                **_effect(fit, place, index),
+                **_effect(fit, index),
             }
-            for place, index in enumerate(chosen)
+            for index in chosen
         ],
         "all_heads_auc": fit.out_of_fold_auc.reshape(layers, heads).tolist(),
         "top_head_test_accuracy": asdict(top_test_accuracy(fit, examples)),
@@ -134,18 +134,17 @@ def report(
     }
 
 
-def _effect(fit: Fit, place: int, index: int) -> dict:
+def _effect(fit: Fit, index: int) -> dict:
     """What one head does, where the heads were ranked by that: see `causal`."""
     if fit.effects is None:
         return {}
     at = int(np.flatnonzero(fit.effects.checked == index)[0])
-    found = {
+    return {
         "effect_first_order": float(fit.effects.first_order[index]),
         "effect": float(fit.effects.exact[at]),
         "effect_gain_nats": float(fit.effects.gain[at]),
         "effect_divergence_nats": float(fit.effects.divergence[at]),
     }
-    return found if fit.weights is None else found | {"weight": float(fit.weights[place])}
 
 
 def write_report(found: dict, path: Path) -> Path:

@@ -41,8 +41,8 @@ def report_table(found: dict) -> str:
         "AUC of the text alone (TF-IDF, length)": f"{found['text_baseline_auc']:.3f}",
     }
     if "effect" in best:
-        said = f"what they do ({found['settings']['rank']}, {found['settings']['weights']} weights)"
-        table["heads ranked by"] = f"{said}; top head {best['effect']:.2f} nats for each root of a nat of divergence"
+        effect = f"top head {best['effect']:.2f} nats for each root of a nat of divergence"
+        table["heads ranked by"] = f"what they do; {effect}"
     if "gate" in found:
         table["gate"] = gate_line(found["gate"])
     agreements = [head["agreement"] for head in found["heads"] if head.get("agreement") is not None]

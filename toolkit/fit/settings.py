@@ -2,50 +2,42 @@
 
 from dataclasses import dataclass
 
+from ..foundation.settings import setting
+
 
 METHODS = ("mean-difference", "probe-weights", "random")
 
-
 RANKINGS = ("auc", "accuracy")
 
+RANKS = ("probe", "causal")
 
-RANKS = ("probe", "causal", "causal+probe")
-
-
-WEIGHTS = ("equal", "fitted")
+FALSE_FIRES = 0.05
+"""Share of the prompts to leave alone that a gate may let through."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How directions are fitted.
+    """How directions are fitted. Methods: the mean activation of label 1 minus that of label 0, the weights of the
+    probes, or random ones (control). Ties of the out-of-fold score that ranks the heads go to the larger separation.
+    Ranked by what they do: see `causal`. The null keeps the largest AUC over heads of each draw."""
 
-    method: "mean-difference" (mean activation of label 1 minus that of label 0), "probe-weights" or "random"
-    (control). top_k: heads to keep, at most those there are; None chooses it by cross-validation. rank_by: the
-    out-of-fold score that ranks the heads, "auc" or "accuracy". Ties go to the larger separation. test_share: share of
-    the groups held out for the test scores. folds: of the cross-validation on the others. c, balanced: of the logistic
-    probes, see `fit_probes`. rank: what the heads are ranked by, the probes, or what they do (`causal`). weights: of
-    heads that are ranked by what they do. permutations: draws of the null, of which the largest AUC over heads is
-    kept; 0 leaves the null out.
-    """
-
-    method: str = "mean-difference"
-    top_k: int | None = 48
-    rank_by: str = "auc"
-    folds: int = 5
-    test_share: float = 0.2
-    c: float = 1.0
-    balanced: bool = False
-    permutations: int = 100
-    seed: int = 0
-    rank: str = "probe"
-    weights: str = "equal"
+    method: str = setting("mean-difference", ", ".join(METHODS))
+    top_k: int | None = setting(
+        48, "heads to steer, at most those there are, or 'cv' to choose by cross-validation", words={"cv": None}
+    )
+    rank_by: str = setting("auc", ", ".join(RANKINGS))
+    folds: int = setting(5, "of the cross-validation")
+    test_share: float = setting(0.2, "share of the groups kept for the test")
+    c: float = setting(1.0, "inverse L2 strength of the probes", flags=("--c",))
+    balanced: bool = setting(False, "weigh classes inversely to their frequency")
+    permutations: int = setting(100, "draws of the null; 0 leaves it out", min=0)
+    seed: int = setting(0, "everything that is drawn depends on it")
+    rank: str = setting("probe", f"heads by what they read, or do: {', '.join(RANKS)}")
 
     def __post_init__(self):
-        for name, known in (("method", METHODS), ("rank_by", RANKINGS), ("rank", RANKS), ("weights", WEIGHTS)):
+        for name, known in (("method", METHODS), ("rank_by", RANKINGS), ("rank", RANKS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}")
-        if self.rank == "probe" and self.weights != "equal":
-            raise ValueError("weights is 'fitted', but rank is 'probe'; expected rank causal or causal+probe")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}; expected 1 or more")
         if self.folds < 2:

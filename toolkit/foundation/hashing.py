@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel
-
-from iti_llama import ITIDirections
+import numpy as np
 
 
-def fingerprint(model: PreTrainedModel) -> str:
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from iti_llama import ITIDirections
+
+
+def fingerprint(model: "PreTrainedModel") -> str:
     """A short name for the weights and shape of a model, wherever it lies: a hash over 256 values of each weight."""
     ours = (
         "name",
@@ -31,7 +36,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of(directions: ITIDirections) -> str:
-    """A short name for what directions do: a hash over heads, unit vectors and their scales."""
+def fingerprint_of(directions: "ITIDirections") -> str:
+    """A short name for what directions, of NumPy or torch, do: a hash over heads, unit vectors and their scales."""
     parts = (directions.heads, directions.directions, directions.scales)
-    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
+    return hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest()

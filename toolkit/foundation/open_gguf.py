@@ -31,9 +31,12 @@ def open_gguf(path: Path) -> "GGUFReader":
                  if name in reader.fields}  # fmt: skip
     except (ValueError, IndexError, KeyError, OSError) as error:
         raise ValueError(f"{path}: no GGUF file, or not a whole one ({error})") from None
-    if (found := known.get("general.architecture")) != ARCHITECTURE:
-        raise ValueError(f"{path}: architecture is {found!r}; expected {ARCHITECTURE!r}")
-    if (parts := known.get("split.count", 1)) > 1:
+    if (architecture := known.get("general.architecture")) != ARCHITECTURE:
+        raise ValueError(f"{path}: architecture is {architecture!r}; expected {ARCHITECTURE!r}")
+    parts = known.get("split.count", 1)
+    if not isinstance(parts, int):
+        raise ValueError(f"{path}: split.count is {parts!r}; expected a number")
+    if parts > 1:
         raise ValueError(
             f"{path}: is one of {parts} parts; expected one file: `llama-gguf-split --merge {path.name} WHOLE.gguf`"
         )

@@ -2,7 +2,10 @@
 
 Each program runs in its own namespaces (no network, its own processes, a read-only root that holds the interpreter
 and the system libraries and nothing of the user's), without privileges, under resource limits and a wall clock, with
-capped output. Linux with util-linux (`unshare`, `setpriv`, `prlimit`) is needed; `Sandbox()` proves on construction
+capped output. A filter of system calls (seccomp) closes what namespaces and resource limits leave open: sockets to the
+host of a virtual machine, memory that belongs to no process, namespaces of its own. The address space of all its
+processes together is watched from outside: making a cgroup needs rights that most users do not have. Linux with
+util-linux (`unshare`, `setpriv`, `prlimit`) is needed; `Sandbox()` proves on construction
 that the walls stand and refuses otherwise, unless told `allow_unsandboxed`.
 """
 
@@ -10,9 +13,11 @@ import contextlib
 import functools
 import itertools
 import os
+import platform
 import selectors
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +30,14 @@ from pathlib import Path
 
 
 START = """import os
+if {filter!r}:
+    import ctypes as _ctypes, struct as _struct
+    _filter = _ctypes.create_string_buffer(bytes.fromhex({filter!r}))
+    _program = _struct.pack("HxxxxxxQ", len({filter!r}) // 16, _ctypes.addressof(_filter))
+    _call = lambda *numbers: _ctypes.CDLL(None).prctl(*(n if n is _program else _ctypes.c_ulong(n) for n in numbers))
+    if _call(38, 1, 0, 0, 0) or _call(22, 2, _program, 0, 0):
+        raise OSError("the kernel takes no filter of system calls (seccomp)")
+    del _ctypes, _struct, _filter, _program, _call
 os.write({fd}, b"1")
 os.close({fd})
 with open({path!r}, encoding="utf-8", errors="surrogatepass") as _file:
@@ -33,7 +46,7 @@ __file__ = {path!r}
 del os, _file
 exec(_code)
 """
-"""Tells that the program starts, then is the program."""
+"""Closes the system calls of `filter`, tells that the program starts, then is the program."""
 
 STARTS = 3
 """Times that a program is tried to be started, before that is an error of the sandbox."""
@@ -42,6 +55,63 @@ START_SECONDS = 60.0
 """What a start may take on a busy machine; the program's own clock runs from then on."""
 
 ADVICE = "pass allow_unsandboxed (--allow-unsandboxed) to run programs that you trust under resource limits alone"
+
+WATCH_SECONDS = 0.05
+"""Between two looks at what the processes of a run take."""
+
+EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
+
+NAMESPACES = 0x7E020080
+"""The flags of `clone` that make namespaces."""
+
+MACHINES = {
+    "x86_64": (
+        0xC000003E,
+        {"socket": 41, "socketpair": 53, "clone": 56},
+        {"shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "unshare": 272, "memfd_create": 319},
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {"socket": 198, "socketpair": 199, "clone": 220},
+        {"shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "unshare": 97, "memfd_create": 279},
+    ),
+}
+"""Each kind of machine: its number for seccomp, the calls that their first argument decides on, and closed ones."""
+
+CLOSED = {"io_uring_setup": 425, "clone3": 435, "memfd_secret": 447}
+"""Further closed calls, with one number everywhere. The filter cannot read the flags of `clone3`; the C library uses
+`clone` where that is not there."""
+
+FAMILIES = (1, 2, 10)
+"""Of sockets that may be made: Unix, IPv4 and IPv6, which lead nowhere without a network."""
+
+
+def system_call_filter(machine: str) -> bytes:
+    """The program for seccomp, in the kernel's instructions of 8 bytes.
+
+    Raises:
+        SandboxError: for a machine whose calls are not known here.
+    """
+    if machine not in MACHINES:
+        raise SandboxError(f"the sandbox knows the system calls of {', '.join(MACHINES)}, not of {machine}; {ADVICE}")
+    number, decided, closed = MACHINES[machine]
+    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000
+
+    def step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+        return struct.pack("HBBI", code, if_true, if_false, value)
+
+    steps = [step(load, 4), step(equal, number, 1, 0), step(give, refuse | EPERM)]
+    steps += [step(load, 0), step(at_least, 0x40000000, 0, 1), step(give, refuse | ENOSYS)]  # x32's numbers
+    for call in (*closed.values(), *CLOSED.values()):
+        steps += [step(equal, call, 0, 1), step(give, refuse | ENOSYS)]
+    for call in (decided["socket"], decided["socketpair"]):
+        allowed = [step(equal, family, len(FAMILIES) - at, 0) for at, family in enumerate(FAMILIES)]
+        steps += [step(equal, call, 0, len(allowed) + 3), step(load, 16), *allowed]
+        steps += [step(give, refuse | EAFNOSUPPORT), step(give, allow)]
+    steps += [step(equal, decided["clone"], 0, 3), step(load, 16), step(any_bit, NAMESPACES, 0, 1)]
+    return b"".join([*steps, step(give, refuse | EPERM), step(give, allow)])
+
 
 TOOLS = ("unshare", "setpriv", "prlimit", "mount", "chroot")
 FIRST_USER = 20_000
@@ -54,6 +124,34 @@ _slots, _taken = threading.Lock(), set()
 def _user_ids() -> int:
     """How many user ids this process may give out."""
     return sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+
+
+_look, _seen = threading.Lock(), (0.0, {})
+
+
+def _processes() -> dict[int, list[tuple[int, int]]]:
+    """The children of each process of this machine, as (process, bytes of address space). All threads share a look."""
+    global _seen
+    with _look:
+        if time.monotonic() - _seen[0] >= WATCH_SECONDS / 2:
+            children: dict[int, list[tuple[int, int]]] = {}
+            for name in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError):  # it has ended
+                    fields = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
+                    children.setdefault(int(fields[1]), []).append((int(name), int(fields[20])))
+            _seen = time.monotonic(), children
+        return _seen[1]
+
+
+def _address_space(pid: int) -> int:
+    """Bytes of all descendants of a process together. Memory is counted where it may be used, not where it was
+    touched: pages that are shared belong to nobody."""
+    children, total, parents = _processes(), 0, [pid]
+    while parents:
+        for child, size in children.get(parents.pop(), ()):
+            total += size
+            parents.append(child)
+    return total
 
 
 # Arguments: root of the new world, folder with the job, prefix of the interpreter; then the command.
@@ -72,7 +170,7 @@ mount --bind "$prefix" "$root/python"; mount -o remount,bind,ro,nosuid "$root/py
 mount --bind "$job" "$root/job"; mount -o remount,bind,ro,nosuid,nodev "$root/job"
 for device in null zero urandom; do : > "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
 mount -t proc -o nosuid,nodev,noexec none "$root/proc"
-mount -t tmpfs -o size=16m,mode=1777,nosuid,nodev none "$root/tmp"
+mount -t tmpfs -o size=16m,nr_inodes=1024,mode=1777,nosuid,nodev none "$root/tmp"
 mount -o remount,bind,ro "$root"
 cd "$root/tmp"
 exec "$@"
@@ -90,6 +188,12 @@ try:
     open("/usr/iti_llama_proof", "w"); broken.append("wrote outside")
 except OSError: pass
 try:
+    socket.socket(40, socket.SOCK_STREAM); broken.append("made a socket to the host of a virtual machine")
+except OSError: pass
+try:
+    os.memfd_create("x"); broken.append("made memory of no process")
+except OSError: pass
+try:
     os.kill(PARENT, 0); broken.append("saw the parent process")
 except OSError: pass
 print("broken: " + ", ".join(broken) if broken else "contained")
@@ -102,7 +206,8 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. Seconds of wall clock and CPU, bytes of address space, of a file and of output."""
+    """What one program may use. Seconds of wall clock and CPU, bytes of address space (of each of its processes, and
+    of all together), of a file and of output."""
 
     seconds: float = 5.0
     memory: int = 1 << 30
@@ -113,7 +218,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Run:
-    """What a program did. `stopped` is empty, or says why it was killed: "time" or "output"."""
+    """What a program did. `stopped` is empty, or says why it was killed: "time", "output" or "memory"."""
 
     stdout: str
     stderr: str
@@ -159,7 +264,8 @@ class Sandbox:
             for _ in range(STARTS):
                 ours, theirs = os.pipe()
                 try:
-                    (job / "start.py").write_text(START.format(fd=theirs, path=inside))
+                    calls = system_call_filter(platform.machine()).hex() if self.isolated else ""
+                    (job / "start.py").write_text(START.format(fd=theirs, path=inside, filter=calls))
                     with self._own_user() as user:
                         run, started = self._supervise(self._command(job, root, user), stdin, folder, ours, theirs)
                 finally:
@@ -238,7 +344,7 @@ class Sandbox:
                 for stream in (*chunks, ours):
                     selector.register(stream, selectors.EVENT_READ)
                 while selector.get_map() and not stopped:
-                    for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                    for key, _ in selector.select(min(WATCH_SECONDS, max(0.0, deadline - time.monotonic()))):
                         if key.fileobj == ours:
                             started = os.read(ours, 1) == b"1"
                             deadline = time.monotonic() + self.limits.seconds
@@ -250,13 +356,14 @@ class Sandbox:
                             selector.unregister(key.fileobj)
                     if sum(len(data) for stream in chunks.values() for data in stream) > self.limits.output:
                         stopped = "output"
-                    elif time.monotonic() >= deadline:
-                        stopped = "time"
-            if not stopped:
+                    else:
+                        stopped = self._over(process.pid, deadline, started)
+            while not stopped:  # the program has closed its output
                 try:
-                    process.wait(max(0.0, deadline - time.monotonic()))
+                    process.wait(WATCH_SECONDS)
+                    break
                 except subprocess.TimeoutExpired:
-                    stopped = "time"
+                    stopped = self._over(process.pid, deadline, started)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -267,6 +374,12 @@ class Sandbox:
             b"".join(stream)[: self.limits.output].decode("utf-8", "replace") for stream in chunks.values()
         )
         return Run(stdout, stderr, process.returncode, stopped), started
+
+    def _over(self, pid: int, deadline: float, started: bool) -> str:
+        """What a run has too much of, "time" or "memory"; "" while it may go on."""
+        if time.monotonic() >= deadline:
+            return "time"
+        return "memory" if started and _address_space(pid) > self.limits.memory else ""
 
     def _prove(self) -> None:
         missing = [tool for tool in TOOLS if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]

@@ -10,7 +10,7 @@ def strengths(model: PreTrainedModel, alphas: Sequence[float]) -> torch.Tensor |
     """`iti_alpha` of a call for rows at `alphas`: the default directions at these, further behaviours at their own; at
     alpha 0 nothing of either, so that a plain row is plain."""
     rows = torch.tensor([float(alpha) for alpha in alphas])
-    name, *others = list(getattr(model, "iti_strengths", {"": 0.0}))
+    name, *others = list(getattr(model, "iti_strengths", {})) or [""]
     if not others:
         return rows
     return {name: rows} | {other: model.iti_strengths[other] * (rows != 0) for other in others}
@@ -18,4 +18,5 @@ def strengths(model: PreTrainedModel, alphas: Sequence[float]) -> torch.Tensor |
 
 def ungated(model: PreTrainedModel) -> dict[str, bool]:
     """What a forward pass is told beside, for its answers to be those of rows that a gate lets through."""
-    return {"iti_gate": False} if getattr(model.base_model, "_iti_gates", None) else {}
+    directions = getattr(model, "iti_directions", None)
+    return {} if directions is None else {"iti_gate": False}

@@ -1,5 +1,6 @@
 """Prompts and completions as tokens, and chat messages as prompts: one way for fitting, measuring and generating."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -9,12 +10,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+logger = logging.getLogger(__name__)
+
+
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
     """The tokens of a prompt. Special tokens come from the tokenizer, unless the prompt holds its own, as one that a
     chat template wrote does; or the tokenizer has a template that writes none."""
     own = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
     add = not own and not (tokenizer.chat_template and _without_bos(tokenizer, tokenizer.chat_template))
-    return tokenizer(prompt, add_special_tokens=add)["input_ids"]
+    ids = tokenizer(prompt, add_special_tokens=add)["input_ids"]
+    if add and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
+        _say_of_eos(str(tokenizer.name_or_path), tokenizer.eos_token)
+    return ids
+
+
+@lru_cache(maxsize=64)
+def _say_of_eos(name: str, eos: str) -> None:
+    """Once for each tokenizer."""
+    logger.warning(
+        "the tokenizer %s ends every prompt with %s, so the model goes on after an end: set add_eos_token to false in "
+        "its tokenizer_config.json, or take the token out of its post-processor",
+        name or "of this model",
+        eos,
+    )
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""Three gates that a steering passes or fails at the strength that is shipped: does it do what it says, does it leave
+"""Three checks that a steering passes or fails at the strength that is shipped: does it do what it says, does it leave
 the rest alone, and does it hold where the prompts are put another way."""
 
 import math
@@ -12,7 +12,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
-from .divergence import PERPLEXITY_GUARD, Divergence
+from .divergence import Divergence
 from .evaluate import Answers
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
@@ -32,7 +32,7 @@ TASKS = 100
 
 
 @dataclass(frozen=True)
-class Gate:
+class Check:
     """why: the numbers that it was decided on, in words."""
 
     name: str
@@ -54,24 +54,24 @@ class Phrasing:
 
 
 def wanted(answers: Answers, pairs: bool) -> list[float]:
-    """What the gates want more of, of each answer: correct and in the target; of a pair, its log-odds."""
+    """What the checks want more of, of each answer: correct and in the target; of a pair, its log-odds."""
     if pairs:
         return [grade.measures[LOG_ODDS] for grade in answers.grades]
     return [grade.correct * grade.target for grade in answers.grades]
 
 
-def controllability(answers: dict[str, Answers], task_set: TaskSet, supported: bool = True) -> Gate:
+def controllability(answers: dict[str, Answers], task_set: TaskSet, supported: bool = True) -> Check:
     """Whether the interval of the steered share lies above plain's and above that of every draw of random directions;
     of pairs, whether the log-odds gain on each, pair by pair. Of directions that their own fit does not support it
     fails: such a direction is chance, and may point the right way by chance."""
-    gate = _controls(answers, task_set)
+    check = _controls(answers, task_set)
     if supported:
-        return gate
+        return check
     why = "no head reads the labels better than shuffled ones (the fit's permutation test)"
-    return Gate(gate.name, False, f"{why}; {gate.why}")
+    return Check(check.name, False, f"{why}; {check.why}")
 
 
-def _controls(answers: dict[str, Answers], task_set: TaskSet) -> Gate:
+def _controls(answers: dict[str, Answers], task_set: TaskSet) -> Check:
     steered = answers["steered"]
     groups = [task.group for task in task_set.tasks for _ in range(steered.samples)]
     ours = wanted(steered, task_set.pairs)
@@ -80,12 +80,12 @@ def _controls(answers: dict[str, Answers], task_set: TaskSet) -> Gate:
         gains = {name: paired(ours, values, groups) for name, values in others.items()}
         least = min(gains, key=lambda name: gains[name].low)
         why = f"log-odds {gains[least].plain()} nats above {least}, the nearest"
-        return Gate("controllability", bool(gains[least].low > 0), why)
+        return Check("controllability", bool(gains[least].low > 0), why)
     own, shares = estimate(ours, groups), {name: estimate(values, groups) for name, values in others.items()}
     best = max(shares, key=lambda name: shares[name].high)
     what = "correct and " if task_set.sound == "correct" else ""
     why = f"{what}in the target: {own.percent()}, against {shares[best].percent()} of {best}, the nearest"
-    return Gate("controllability", bool(own.low > shares[best].high), why)
+    return Check("controllability", bool(own.low > shares[best].high), why)
 
 
 def utility(
@@ -93,8 +93,8 @@ def utility(
     task_set: TaskSet,
     neutral: Divergence,
     guard: float,
-    perplexity_guard: float = PERPLEXITY_GUARD,
-) -> Gate:
+    perplexity_guard: float,
+) -> Check:
     """Whether the share of correct (or intact) answers, and the perplexity of texts that say nothing of the behaviour,
     stay within their guards."""
     ratio = math.exp(neutral.nll_change.mean)
@@ -106,7 +106,7 @@ def utility(
         change = paired(steered.correct, plain.correct, groups)
         right = right and change.mean >= -guard - 1e-9
         why = f"{task_set.sound}: {change.points()} points, at most {100 * guard:g} may be lost; {why}"
-    return Gate("utility", bool(right), why)
+    return Check("utility", bool(right), why)
 
 
 def phrased(task_set: TaskSet) -> list[tuple[str, TaskSet]]:
@@ -131,7 +131,7 @@ def robustness(
     seed: int = 0,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda rows: None,
-) -> tuple[Gate, list[Phrasing]]:
+) -> tuple[Check, list[Phrasing]]:
     """Whether the steering gains on plain in each of four phrasings, and in other words where the tasks have
     paraphrases, at temperature 0.8, and loses no more than `guard` of the correct answers over all of them. Plain and
     steered answers of a task are rows of one batch."""
@@ -177,4 +177,4 @@ def robustness(
     why = f"gains at least {unit} in {ways} of {len(task_set.tasks[:TASKS])} tasks"
     if task_set.sound:
         why += f" at temperature {TEMPERATURE:g}; {task_set.sound}: {-100 * lost:+.1f} points over all"
-    return Gate("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), found
+    return Check("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), found

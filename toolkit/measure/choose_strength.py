@@ -10,39 +10,12 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition
-from .divergence import PERPLEXITY_GUARD, Text
+from .divergence import Text
 from .evaluate import Measured, evaluate
 from .saved_completions import SavedCompletions
-from .sweep import Point, Rates, alpha_of_kl, beats_control, choose, control, even_grid, sweep
+from .settings import PAIRS_KL_GUARD, Grid
+from .sweep import Point, Rates, alpha_of_kl, beats_control, choose_point, control, even_grid, sweep
 from .tasks import TaskSet
-
-
-PAIRS_KL_GUARD = 0.25
-"""Largest mean KL, in nats a token, of a choice on labelled pairs where no other is given: nothing is generated then,
-so that there is no answer whose damage could be seen."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is tried. alphas: positive, each with both signs, None for `even_grid`; kl_budget: instead of them the
-    largest alpha whose mean KL it is, for one K and one scope. top_ks: None for the model's own. guard, kl_guard,
-    perplexity_guard: see `choose`."""
-
-    alphas: Sequence[float] | None = None
-    top_ks: Sequence[int] | None = None
-    scopes: Sequence[str] = ("all",)
-    guard: float = 0.05
-    kl_guard: float | None = None
-    perplexity_guard: float = PERPLEXITY_GUARD
-    kl_budget: float | None = None
-
-    def __post_init__(self):
-        if self.alphas is not None and any(not alpha > 0 for alpha in self.alphas):
-            raise ValueError(
-                f"alphas are {list(self.alphas)}; expected positive numbers, each is tried with both signs"
-            )
-        if self.kl_budget is not None and len(self.top_ks or (0,)) * len(self.scopes) > 1:
-            raise ValueError("a KL budget finds one alpha; give it one K and one scope")
 
 
 @dataclass(frozen=True)
@@ -62,16 +35,16 @@ class Choice:
     def to_dict(self) -> dict:
         """As JSON types. Divergences have two digits: further ones differ between machines."""
         chosen = None if self.why else self.best.to_dict()
-        found = {
+        record = {
             "guard": self.grid.guard,
             "kl_guard": self.grid.kl_guard,
             "perplexity_guard": self.grid.perplexity_guard,
             "points": [p.to_dict() for p in self.points],
         }
-        for point in (*found["points"], *([chosen] if chosen else [])):
+        for point in (*record["points"], *([chosen] if chosen else [])):
             point["kl"], point["kl_minus"] = float(f"{point['kl']:.2g}"), float(f"{point['kl_minus']:.2g}")
             point["perplexity"] = round(point["perplexity"], 3)
-        return found | {
+        return record | {
             "chosen": chosen,
             "why": self.why,
             "random": [[rates.to_dict() for rates in draw] for draw in self.random],
@@ -99,7 +72,8 @@ def choose_strength(
     """
     if not task_set.target:
         raise ValueError(
-            f"{task_set.name}: the tasks say nothing of what is wanted; pass --target or --kl-budget alone"
+            f"{task_set.name}: the tasks say nothing of what is wanted, so no strength can be called better; pass "
+            "--target, or --kl-budget alone"
         )
     before = (model.iti_top_k, model.iti_scope)
     if task_set.pairs and grid.kl_guard is None:
@@ -111,14 +85,14 @@ def choose_strength(
             exact, _ = alpha_of_kl(model, tokenizer, next(iter(task_set.texts.values())), grid.kl_budget)
             alphas = [_rounded_down(exact)]
         elif grid.alphas is None:
-            alphas = even_grid(model, tokenizer, task_set, ks, grid.scopes, grid.kl_guard, grid.perplexity_guard)
+            alphas = even_grid(model, tokenizer, task_set, ks, grid)
         else:
             alphas = list(grid.alphas)
         points = sweep(
             model, tokenizer, task_set, ks, alphas, grid.scopes, sandbox, batch_size,
             lambda n: progress("generate", n), store, told=told,
         )  # fmt: skip
-        best = choose(points, grid.guard, grid.kl_guard, grid.perplexity_guard)
+        best = choose_point(points, grid)
         if best is None:
             return Choice(grid, alphas, points, None, "no point beats plain inside the guard: nothing is applied")
         random = control(

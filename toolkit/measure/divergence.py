@@ -9,13 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
+from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
 from ..foundation.intervals import Estimate, estimate
 from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
-
-
-PERPLEXITY_GUARD = 1.1
-"""Largest perplexity of texts that say nothing of the behaviour, as a multiple of the plain model's, by default."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ def measure_divergence(
     progress: Callable[[int], None] = lambda texts: None,
 ) -> list[Divergence]:
     """One `Divergence` for each alpha. The shift acts where it does in generation: under scope "generated" from the
-    prompt's last token on, whatever a gate says. All alphas of a text, alpha 0 among them, are rows of one forward
-    pass. A text of one token after no prompt has nothing to score, and is left out.
+    prompt's last token on, whatever a gate says. All alphas of a text, alpha 0 among them, are rows of one batch. A
+    text of one token after no prompt has nothing to score, and is left out.
 
     Raises:
         ValueError: if no text is left.
@@ -67,33 +64,33 @@ def measure_divergence(
     per_text = max(1, batch_size // k)
     kls: list[list[np.ndarray]] = [[] for _ in alphas]
     nlls: list[list[np.ndarray]] = [[] for _ in range(k)]
-    device = model.get_input_embeddings().weight.device
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     tokens = [_ids_and_start(tokenizer, text) for text in texts]
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index].prompt) + len(texts[index].completion))
-    order = [index for index in order if len(tokens[index][0]) > tokens[index][1]]
-    if not order:
+    scored = [index for index, (ids, start) in enumerate(tokens) if len(ids) > start]
+    if not scored:
         raise ValueError(f"none of {len(texts)} texts has a token to score; expected longer ones")
-    progress(len(texts) - len(order))
-    for at in range(0, len(order), per_text):
-        rows, starts = zip(*(tokens[index] for index in order[at : at + per_text]), strict=True)
-        length = max(map(len, rows))
-        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
-        many = {"input_ids": ids.repeat_interleave(k, 0), "attention_mask": mask.repeat_interleave(k, 0)}
-        if model.iti_scope == "generated":
-            many["iti_start"] = torch.tensor(starts, device=device).repeat_interleave(k) - 1
-        alpha = strengths(model, tried * len(rows))
-        logs = model(**many, iti_alpha=alpha, use_cache=False, **ungated(model)).logits.float().log_softmax(-1)
+    progress(len(texts) - len(scored))
+    order = []
+    most_tokens = tokens_a_batch(model)
+    for places in batches_of([len(tokens[i][0]) for i in scored], per_text, most_tokens // k):
+        batch = [scored[place] for place in places]
+        rows, starts = zip(*(tokens[index] for index in batch), strict=True)
+        hidden = _hidden_states(model, rows, starts, tried, max(1, most_tokens // len(rows[0])))
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
-            own = logs[i * k : (i + 1) * k, start - 1 : len(row) - 1]  # [k, completion, vocabulary]
-            target = torch.tensor(row[start:], device=device)
-            nll = -own.gather(-1, target.expand(k, -1)[..., None])[..., 0]
-            kl = (own[0].exp() * (own[0] - own[1:])).sum(-1)
+            own = hidden[i * k : (i + 1) * k, start - 1 : len(row) - 1]  # [k, completion, hidden_size]
+            target = torch.tensor(row[start:])
+            nll, kl = torch.empty(k, len(target)), torch.empty(k - 1, len(target))
+            for here, logs in next_token_logs(model, own):
+                expected = target[here].to(logs.device).expand(k, -1)[..., None]
+                nll[:, here] = -logs.gather(-1, expected)[..., 0].cpu()
+                probabilities = logs[0].exp()
+                for j in range(k - 1):  # in place: each of these is as large as a piece may be
+                    kl[j, here] = logs[j + 1].sub_(logs[0]).mul_(probabilities).sum(-1).neg().cpu()
+                del logs, probabilities  # before the next piece is made
             for j in range(k):
-                nlls[j].append(nll[j].cpu().numpy())
+                nlls[j].append(nll[j].numpy())
             for j in range(k - 1):
-                kls[j].append(kl[j].clamp_min(0).cpu().numpy())
+                kls[j].append(kl[j].clamp_min(0).numpy())
+        order += batch
         progress(len(rows))
     groups = [texts[index].group for index in order]
     plain = np.concatenate(nlls[0])
@@ -113,6 +110,29 @@ def measure_divergence(
             )
         )
     return results
+
+
+def _hidden_states(
+    model: ITILlamaForCausalLM,
+    rows: Sequence[list[int]],
+    starts: Sequence[int],
+    alphas: Sequence[float],
+    at_once: int,
+) -> torch.Tensor:
+    """The last hidden states [rows * alphas, longest, hidden_size], all alphas of a row one after the other; the rows
+    are token ids, the longest one first. A forward pass has at most `at_once` of them."""
+    device, length = model.get_input_embeddings().weight.device, len(rows[0])
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows for _ in alphas], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows for _ in alphas], device=device)
+    first = torch.tensor([start - 1 for start in starts for _ in alphas], device=device)
+    many, parts = [*alphas] * len(rows), []
+    for at in range(0, len(many), at_once):
+        part = slice(at, at + at_once)
+        call = {"input_ids": ids[part], "attention_mask": mask[part], "iti_alpha": strengths(model, many[part])}
+        if model.iti_scope == "generated":
+            call["iti_start"] = first[part]
+        parts.append(model.model(**call, use_cache=False, **ungated(model)).last_hidden_state)
+    return torch.cat(parts)
 
 
 def _ids_and_start(tokenizer: PreTrainedTokenizerBase, text: Text) -> tuple[list[int], int]:

@@ -2,9 +2,11 @@
 
 Importing this module registers the model type `iti-llama` there. Answers whose likelihood is asked for are shifted
 from their first token on, whatever the model's scope: the question is read by the plain model, as in Li et al.'s
-evaluation and in `multiple_choice`. What is generated is shifted where the model's scope says.
+evaluation and in `multiple_choice`. Of a text whose rolling likelihood is asked for, every token is shifted, in each
+window of it. What is generated is shifted where the model's scope says.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
 
+from ..foundation.complete import end_ids
 from .score import score_tokens
 
 
@@ -57,6 +60,12 @@ class ITILlamaLM(HFLM):
             raise ValueError("the model holds no directions; expected a steered model (model type hf takes others)")
         if iti_alpha is not None:
             pretrained.iti_alpha = float(iti_alpha)
+        tokenizer = copy.deepcopy(tokenizer or AutoTokenizer.from_pretrained(pretrained.name_or_path))
+        pad = tokenizer.pad_token_id
+        if (
+            pad is None or pad >= pretrained.config.vocab_size
+        ):  # the harness pads; the caller's tokenizer stays as it is
+            tokenizer.pad_token_id = next(iter(end_ids(pretrained)), 0)
         super().__init__(pretrained, tokenizer=tokenizer, batch_size=int(batch_size), **kwargs)
 
     def _loglikelihood_tokens(
@@ -71,13 +80,23 @@ class ITILlamaLM(HFLM):
                 raise ValueError(f"an answer has {len(answer)} tokens; the model reads {self.max_length}")
             whole = (context + answer)[-self.max_length - 1 :]  # the last token is scored, not read
             tokens.append((whole[: -len(answer)], answer))
-        alphas, starts = [self.model.iti_alpha] * len(tokens), [len(context) for context, _ in tokens]
+        alphas = [self.model.iti_alpha] * len(tokens)
+        starts = [
+            self._rolling_start(context) if request is None else len(context)
+            for (request, *_), (context, _) in zip(requests, tokens, strict=True)
+        ]
         scored = score_tokens(self.model, tokens, alphas, starts, override_bs or self.batch_size)
         found = [(one.log_probability, one.likeliest) for one in scored]
         for (request, *_), answer in zip(requests, found, strict=True):
             if request is not None:
                 self.cache_hook.add_partial("loglikelihood", request, answer)
         return found
+
+    def _rolling_start(self, context: list[int]) -> int:
+        """The first shifted position of a window of a rolling log-likelihood. There the text is all answer, so what is
+        repeated of it as context is shifted too; the first window's context is the token that the harness puts before
+        the text, and is not."""
+        return int(context == [self.prefix_token_id])
 
 
 def manager_of(tasks: Sequence[str], include_path: str | None) -> TaskManager:

@@ -17,7 +17,7 @@ FILE = "labelled_set.jsonl"
 PARTS = ("fit", "validation", "test")
 
 
-def keep(examples: Sequence[Example], held_out: np.ndarray, seed: int, folder: Path) -> Path:
+def keep_labelled_set(examples: Sequence[Example], held_out: np.ndarray, seed: int, folder: Path) -> Path:
     """Write the set, each row with its part: the rows `held_out` from fitting are halved by group into validation and
     test."""
     groups = {examples[row].group for row in held_out}
@@ -34,7 +34,7 @@ def keep(examples: Sequence[Example], held_out: np.ndarray, seed: int, folder: P
     return write_examples(marked, folder / FILE)
 
 
-def read_part(folder: Path, *parts: str) -> list[Example]:
+def read_parts(folder: Path, *parts: str) -> list[Example]:
     """The rows of some parts.
 
     Raises:

@@ -36,14 +36,16 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     the prompt in other words.
 
     Raises:
-        ValueError: if pairs are asked for and no prompt has completions of both labels, or some prompts have a
-            paraphrase and others do not.
+        ValueError: if pairs are asked for and no prompt has completions of both labels; if not, and every prompt is
+            empty; or some prompts have a paraphrase and others do not.
     """
     by_prompt: dict[tuple[str, str], dict[int, list[Example]]] = defaultdict(lambda: {0: [], 1: []})
     for example in examples:
         by_prompt[example.prompt, example.group][example.label].append(example)
     texts = {"label 0 texts": [Text(e.prompt, e.completion, e.group) for e in examples if e.label == 0]}
-    texts["prompts"] = [Text("", prompt, group) for prompt, group in by_prompt]
+    prompts = [Text("", prompt, group) for prompt, group in by_prompt if prompt]
+    if prompts:
+        texts["prompts"] = prompts
     tasks = []
     for (prompt, group), own in by_prompt.items():
         meta = (own[0] + own[1])[0].meta
@@ -58,6 +60,10 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
         raise ValueError(
             f"{name}: no prompt has completions of both labels, so there is no pair to choose from; pass a --target: "
             "a regular expression, FILE.py:function or probe"
+        )
+    if not pairs and not any(task.prompt.strip() for task in tasks):
+        raise ValueError(
+            f"{name}: every prompt is empty, so there is nothing to complete; pass --tasks FILE.jsonl with prompts"
         )
     other = paraphrases(tasks, name)
     if pairs:

@@ -1,4 +1,4 @@
-"""The receipt of a steered model: every condition on one task set, side effects on held-out texts, a few answers."""
+"""The effects of a steering: every condition on one task set, side effects on held-out texts, a few answers."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,109 +11,105 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.complete import complete
 from ..foundation.sandbox import Sandbox
-from .checks import Gate, Phrasing, controllability, robustness, utility
+from .checks import Check, Phrasing, controllability, robustness, utility
 from .conditions import standard_conditions
 from .degenerate import degenerate
-from .divergence import PERPLEXITY_GUARD, Divergence
+from .divergence import Divergence
 from .evaluate import Answers, Measured, divergence_of, evaluate, settings_of
 from .saved_completions import SavedCompletions
+from .settings import MeasureSettings
 from .tables import summarise
 from .tasks import TaskSet
 
 
 EXAMPLES = 20
-"""Prompts of which a receipt keeps the plain and the steered answer."""
+"""Prompts whose plain and steered answers are kept."""
 
 EXAMPLE_TOKENS = 160
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """found: `evaluation.json`, as JSON types. divergence: {texts: {condition: divergence}}. gates, phrasings: see
-    `gates`."""
+class Measurement:
+    """record: `evaluation.json`, as JSON types. divergence: {texts: {condition: divergence}}. checks, phrasings: see
+    `checks`."""
 
-    found: dict
+    record: dict
     rows: list[Measured]
     answers: dict[str, Answers]
     divergence: dict[str, dict[str, Divergence]]
-    gates: list[Gate]
+    checks: list[Check]
     phrasings: list[Phrasing]
 
 
-def receipt(
+def measure_steering(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     task_set: TaskSet,
     sandbox: Sandbox,
+    settings: MeasureSettings | None = None,
     *,
-    alpha: float | None = None,
-    samples: int = 1,
-    temperature: float = 1.0,
-    gates: bool = False,
-    guard: float = 0.05,
-    perplexity_guard: float = PERPLEXITY_GUARD,
     completions: Path | None = None,
-    seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
-) -> Receipt:
-    """Measure. `alpha` is the model's own by default; `gates`: whether the three gates are tried as well, which
-    asks every task in four other phrasings, with `guard` the share of correct answers that may be lost and
-    `perplexity_guard` the largest perplexity of neutral texts, as a multiple of plain's; `completions` is a file that
-    a killed run goes on from.
+) -> Measurement:
+    """Measure; `completions` is a file that a killed run goes on from.
 
     Raises:
-        ValueError: if the tasks have no target, one answer of a pair is to be sampled, or gates are to be tried at
-            alpha 0.
+        ValueError: if the tasks have no target, one answer of a pair is to be sampled, or alpha 0 is to be checked.
     """
+    settings = settings or MeasureSettings()
+    samples, seed, guard = settings.samples, settings.seed, settings.guard
     if not task_set.target:
         raise ValueError(f"{task_set.name}: the tasks say nothing of what is wanted; pass --target")
     if task_set.pairs and samples > 1:
         raise ValueError(f"{samples} samples, but which of two texts the model prefers is no sample; expected 1")
-    if gates and (model.iti_alpha if alpha is None else alpha) == 0:
-        raise ValueError("iti_alpha is 0: nothing is steered, so there are no gates to try; expected another strength")
-    conditions = standard_conditions(model, alpha, asked=task_set.asked is not None)
-    settings = settings_of(model, task_set, conditions[1].alpha, samples, temperature, seed)
-    store = SavedCompletions(completions, settings)
+    if settings.checks and (model.iti_alpha if settings.alpha is None else settings.alpha) == 0:
+        raise ValueError("iti_alpha is 0: nothing is steered, so there is nothing to check; expected another strength")
+    conditions = standard_conditions(model, settings.alpha, asked=task_set.asked is not None)
+    alpha, temperature = conditions[1].alpha, settings.temperature
+    made_of = settings_of(model, task_set, alpha, samples, temperature, seed)
+    store = SavedCompletions(completions, made_of)
     rows, answers = evaluate(
         model, tokenizer, task_set, conditions, sandbox, samples, temperature, store, seed, progress=progress
     )
     divergence = {
-        name: divergence_of(model, tokenizer, own, conditions, partial(progress, f"divergence to {name}"))
-        for name, own in task_set.texts.items()
+        name: divergence_of(model, tokenizer, texts, conditions, partial(progress, f"divergence to {name}"))
+        for name, texts in task_set.texts.items()
     }
-    texts, neutral = next(iter(task_set.texts)), list(task_set.texts)[-1]
-    tried, phrasings, judged = [], [], {}
-    if gates:
+    first, neutral = next(iter(task_set.texts)), list(task_set.texts)[-1]
+    checks, phrasings, verdicts = [], [], {}
+    if settings.checks:
         robust, phrasings = robustness(
-            model, tokenizer, task_set, conditions[1].alpha, sandbox, guard, store, seed,
+            model, tokenizer, task_set, alpha, sandbox, guard, store, seed,
             progress=partial(progress, "other phrasings"),
         )  # fmt: skip
-        useful = utility(answers, task_set, divergence[neutral]["steered"], guard, perplexity_guard)
+        useful = utility(answers, task_set, divergence[neutral]["steered"], guard, settings.perplexity_guard)
         supported = model.iti_directions.provenance.get("supported") != "no"
-        tried = [controllability(answers, task_set, supported), useful, robust]
-        judged = {"gates": list(map(asdict, tried)), "guard": guard, "perplexity_guard": perplexity_guard}
-        judged["phrasings"] = list(map(asdict, phrasings))
+        checks = [controllability(answers, task_set, supported), useful, robust]
+        verdicts = {"checks": list(map(asdict, checks)), "phrasings": list(map(asdict, phrasings))}
+        verdicts |= {"guard": guard, "perplexity_guard": settings.perplexity_guard}
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"
-    heads = settings["heads"]
     wrong = next(len(row.wrong_way) for row in rows if row.condition == "steered") / len(task_set)
-    found = settings | {
+    record = made_of | {
         "target": task_set.target,
         "sound": task_set.sound,
         "note": task_set.note,
-        "how": f"{task_set.name}, {len(task_set)} tasks (seed {seed}), {how}, {heads} heads, scope {model.iti_scope}. "
-        f"In brackets 95% intervals, bootstrapped by problem; KL on {texts}. Steered the wrong way: "
-        f"{100 * wrong:.1f}% of the tasks.",
+        "how": f"{task_set.name}, {len(task_set)} tasks (seed {seed}), {how}, {made_of['heads']} heads, scope "
+        f"{model.iti_scope}. In brackets 95% intervals, bootstrapped by problem; KL on {first}. Steered the wrong "
+        f"way: {100 * wrong:.1f}% of the tasks.",
         "conditions": [row.to_dict() for row in rows],
-        "divergence": {name: {c: d.to_dict() for c, d in own.items()} for name, own in divergence.items()},
-        **judged,
-        "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[texts])],
+        "divergence": {
+            name: {condition: moved.to_dict() for condition, moved in of_texts.items()}
+            for name, of_texts in divergence.items()
+        },
+        **verdicts,
+        "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[first])],
         "example_tokens": EXAMPLE_TOKENS,
-        "examples": (examples := _examples(model, tokenizer, task_set, conditions[1].alpha)),
-        "intact": sum(not degenerate(one["steered"]) for one in examples),
+        "examples": (examples := _examples(model, tokenizer, task_set, alpha)),
+        "intact": sum(not degenerate(example["steered"]) for example in examples),
     }
-    return Receipt(found, rows, answers, divergence, tried, phrasings)
+    return Measurement(record, rows, answers, divergence, checks, phrasings)
 
 
 def _examples(

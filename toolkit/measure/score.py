@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
+from ..foundation.bound_memory import batches_of, token_logs, tokens_a_batch
 from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
 
@@ -67,29 +68,30 @@ def score_tokens(
     """Score each completion after its prompt, both as token ids, at its own alpha. starts: the first shifted position
     of each row, whatever the model's scope; None shifts all. strengths_of: `iti_alpha` of a call from its rows'
     alphas; by default that of the default directions."""
-    order = sorted(range(len(tokens)), key=lambda index: -sum(map(len, tokens[index])))
     device, found = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
-    for at in range(0, len(order), batch_size):
-        batch = order[at : at + batch_size]
-        length = max(sum(map(len, tokens[index])) for index in batch)
+    lengths = [sum(map(len, row)) for row in tokens]
+    for batch in batches_of(lengths, batch_size, tokens_a_batch(model)):
+        length = lengths[batch[0]]
         ids = torch.zeros(len(batch), length, dtype=torch.long)
         mask, scored = torch.zeros_like(ids), torch.zeros(len(batch), length, dtype=torch.bool)
         for row, index in enumerate(batch):
             prompt, completion = tokens[index]
-            end = len(prompt) + len(completion)
-            ids[row, :end] = torch.tensor([*prompt, *completion])
-            mask[row, :end] = 1
-            scored[row, len(prompt) : end] = True
-        ids, mask, scored = ids.to(device), mask.to(device), scored[:, 1:].to(device)
-        call = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1], "use_cache": False}
+            ids[row, : lengths[index]] = torch.tensor([*prompt, *completion])
+            mask[row, : lengths[index]] = 1
+            scored[row, len(prompt) : lengths[index]] = True
+        call = {"input_ids": ids[:, :-1].to(device), "attention_mask": mask[:, :-1].to(device), "use_cache": False}
         call["iti_alpha"] = (strengths_of or partial(strengths, model))([alphas[index] for index in batch])
         call |= ungated(model)
         if starts is not None:
             call["iti_start"] = torch.tensor([starts[index] for index in batch], device=device)
-        logits = model(**call).logits
-        picked = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0] * scored
-        likeliest = ((logits.argmax(-1) == ids[:, 1:]) | ~scored).all(-1)
-        for index, value, sure in zip(batch, picked.sum(-1).tolist(), likeliest.tolist(), strict=True):
-            found[index] = Scored(value, sure)
+        hidden = model.model(**call).last_hidden_state
+        row, column = scored[:, 1:].nonzero(as_tuple=True)
+        values, likeliest = token_logs(
+            model, hidden[row.to(hidden.device), column.to(hidden.device)], ids[row, column + 1]
+        )
+        totals = torch.zeros(len(batch)).index_add(0, row, values.cpu())
+        unlikely = torch.zeros(len(batch)).index_add(0, row, (~likeliest).float().cpu())
+        for index, value, missed in zip(batch, totals.tolist(), unlikely.tolist(), strict=True):
+            found[index] = Scored(value, not missed)
         progress(len(batch))
     return found

@@ -41,7 +41,7 @@ def summary_table(rows: Sequence[Summary], target: str, sound: str) -> str:
     return "\n".join(lines)
 
 
-def gates_table(gates: Sequence[dict]) -> str:
-    """The gates of an evaluation, as `evaluation.json` holds them, as a table for a card; "" if there are none."""
-    rows = [f"| {one['name']} | {'pass' if one['passed'] else '**fail**'} | {one['why']} |" for one in gates]
-    return "\n".join(["| gate | | |", "|---|---|---|", *rows]) if rows else ""
+def checks_table(checks: Sequence[dict]) -> str:
+    """The checks of an evaluation, as `evaluation.json` holds them, as a table for a card; "" if there are none."""
+    rows = [f"| {check['name']} | {'pass' if check['passed'] else '**fail**'} | {check['why']} |" for check in checks]
+    return "\n".join(["| check | | |", "|---|---|---|", *rows]) if rows else ""

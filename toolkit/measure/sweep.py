@@ -3,7 +3,7 @@
 A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
 in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
 of intact answers) at alpha is at most `guard` below alpha 0's, whose perplexity of texts that say nothing of the
-behaviour is at most `perplexity_guard` times the plain model's (both as the gate of utility asks), whose KL from the
+behaviour is at most `perplexity_guard` times the plain model's (both as the check of utility asks), whose KL from the
 plain model is at most `kl_guard` (where one is given), and whose share of answers that are correct and in the target
 is above alpha 0's, the one with the largest such share; of several, the one that diverges least from the plain model,
 then the smallest alpha, then the fewest heads. What minus alpha does is told, and decides nothing.
@@ -26,10 +26,11 @@ from iti_llama import ITILlamaForCausalLM
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
 from .conditions import Condition, random_directions, under
-from .divergence import PERPLEXITY_GUARD, Text, measure_divergence
+from .divergence import Text, measure_divergence
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
 from .saved_completions import SavedCompletions
+from .settings import Grid
 from .tasks import TaskSet
 
 
@@ -59,17 +60,17 @@ class Rates:
 class Point:
     """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
     for the target, at minus alpha, if there are such. kl, kl_minus: mean KL from the plain model at alpha and minus
-    alpha, on held-out texts. minus, against and kl_minus are None where the sweep went one way. perplexity: of texts
-    that say nothing of the behaviour, at alpha, as a multiple of the plain model's."""
+    alpha, on held-out texts. perplexity: of texts that say nothing of the behaviour, at alpha, as a multiple of the
+    plain model's."""
 
     top_k: int
     alpha: float
     scope: str
     at: Rates
-    minus: Rates | None
+    minus: Rates
     against: Rates | None
     kl: float
-    kl_minus: float | None
+    kl_minus: float
     perplexity: float
 
     def to_dict(self) -> dict:
@@ -130,12 +131,11 @@ def sweep(
     batch_size: int = 256,
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
-    one_way: bool = False,
     told: Callable[[list[Point]], None] = lambda points: None,
 ) -> list[Point]:
-    """Answer every task at every point; the first point is alpha 0, which every K and scope share. `one_way`: nothing
-    is answered at minus alpha. The model's own K and scope are put back. told: is called with the points of each K and
-    scope as soon as they are known."""
+    """Answer every task at every point; the first point is alpha 0, which every K and scope share. The
+    model's own K and scope are put back. told: is called with the points of each K and scope as soon as they are
+    known."""
     before = (model.iti_top_k, model.iti_scope)
     texts = list(task_set.texts.values())
     points: list[Point] = []
@@ -143,47 +143,50 @@ def sweep(
         for k, scope in [(k, scope) for scope in scopes for k in top_ks]:
             model.iti_top_k, model.iti_scope = k, scope
             strengths = [0.0, *alphas] if not points else list(alphas)
-            tries = [(False, 1)] if one_way else [(False, 1), (False, -1)]
-            tries += [] if one_way or task_set.asked is None else [(True, -1)]
+            tries = [(False, 1), (False, -1)] + ([] if task_set.asked is None else [(True, -1)])
             wanted = [(asked, sign * alpha) for alpha in strengths for asked, sign in tries]
             name = f"{k} heads, scope {scope}"
             rates = rates_of(model, tokenizer, task_set, wanted, sandbox, batch_size, progress, store, name)
-            signed = strengths if one_way else both_signs(strengths)
-            told_of = measure_divergence(model, tokenizer, texts[0], signed)
-            kls, each = [divergence.kl.mean for divergence in told_of], len(signed) // len(strengths)
-            others = told_of[::each] if len(texts) == 1 else measure_divergence(model, tokenizer, texts[-1], strengths)
+            told_of = measure_divergence(model, tokenizer, texts[0], both_signs(strengths))
+            kls = [divergence.kl.mean for divergence in told_of]
+            others = told_of[::2] if len(texts) == 1 else measure_divergence(model, tokenizer, texts[-1], strengths)
             perplexities = [math.exp(divergence.nll_change.mean) for divergence in others]
             for i, alpha in enumerate(strengths):
-                own, kl = rates[len(tries) * i : len(tries) * (i + 1)], kls[each * i : each * (i + 1)]
-                points.append(Point(k, alpha, scope, *(*own, None, None)[:3], *(*kl, None)[:2], perplexities[i]))
+                at, minus, *against = rates[len(tries) * i : len(tries) * (i + 1)]
+                kl, kl_minus = kls[2 * i : 2 * i + 2]
+                asked = against[0] if against else None
+                points.append(Point(k, alpha, scope, at, minus, asked, kl, kl_minus, perplexities[i]))
             told(points[-len(strengths) :])
     finally:
         model.iti_top_k, model.iti_scope = before
     return points
 
 
+def count_answers(task_set: TaskSet, grid: Grid) -> int:
+    """How many answers a sweep and its control take."""
+    alphas = POINTS if grid.alphas is None else len(grid.alphas)
+    alphas = alphas if grid.kl_budget is None else 1
+    tries = 2 if task_set.asked is None else 3
+    return len(task_set) * (tries * (1 + alphas * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * alphas)
+
+
 def both_signs(alphas: Sequence[float]) -> list[float]:
     return [sign * alpha for alpha in alphas for sign in (1, -1)]
 
 
-def choose(
-    points: Sequence[Point],
-    guard: float = 0.05,
-    kl_guard: float | None = None,
-    perplexity_guard: float = PERPLEXITY_GUARD,
-) -> Point | None:
-    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guard."""
+def choose_point(points: Sequence[Point], grid: Grid) -> Point | None:
+    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guards of the grid."""
     plain = next(point for point in points if point.alpha == 0)
 
     def inside(point: Point) -> bool:
-        kept = point.at.correct.mean >= plain.at.correct.mean - guard
-        mild = point.perplexity <= perplexity_guard and (kl_guard is None or point.kl <= kl_guard)
+        kept = point.at.correct.mean >= plain.at.correct.mean - grid.guard
+        mild = point.perplexity <= grid.perplexity_guard and (grid.kl_guard is None or point.kl <= grid.kl_guard)
         return kept and mild and point.at.value > plain.at.value
 
-    return min((point for point in points if point.alpha != 0 and inside(point)), key=worse, default=None)
+    return min((point for point in points if point.alpha != 0 and inside(point)), key=order_by_rule, default=None)
 
 
-def worse(point: Point) -> tuple:
+def order_by_rule(point: Point) -> tuple:
     """The order of the rule: of two points the better one has the smaller value. A divergence has two digits: further
     ones differ between machines."""
     return -round(point.at.value, 6), float(f"{point.kl:.2g}"), abs(point.alpha), point.top_k
@@ -284,28 +287,26 @@ def even_grid(
     tokenizer: PreTrainedTokenizerBase,
     task_set: TaskSet,
     top_ks: Sequence[int],
-    scopes: Sequence[str],
-    kl_guard: float | None = None,
-    perplexity_guard: float = PERPLEXITY_GUARD,
+    grid: Grid,
     largest: float = 64.0,
 ) -> list[float]:
     """`POINTS` strengths in even steps from 0 to the first damage: to where the perplexity of texts that say nothing
-    of the behaviour, or the KL of the others, leaves the guards of `choose`, at the K and scope that bear most. The
+    of the behaviour, or the KL of the others, leaves the guards of the grid, at the K and scope that bear most. The
     last strengths may lie a step or two beyond it. The model is as before at the end."""
     before, texts = (model.iti_top_k, model.iti_scope), list(task_set.texts.values())
 
     def inside(tried: list[float]) -> list[bool]:
         others = measure_divergence(model, tokenizer, texts[-1], tried)
-        kept = [math.exp(divergence.nll_change.mean) <= perplexity_guard for divergence in others]
-        if kl_guard is None:
+        kept = [math.exp(divergence.nll_change.mean) <= grid.perplexity_guard for divergence in others]
+        if grid.kl_guard is None:
             return kept
         told_of = others if len(texts) == 1 else measure_divergence(model, tokenizer, texts[0], tried)
-        mild = [divergence.kl.mean <= kl_guard for divergence in told_of]
+        mild = [divergence.kl.mean <= grid.kl_guard for divergence in told_of]
         return [all(both) for both in zip(kept, mild, strict=True)]
 
     edge = 0.0
     try:
-        for model.iti_top_k, model.iti_scope in [(k, scope) for scope in scopes for k in top_ks]:
+        for model.iti_top_k, model.iti_scope in [(k, scope) for scope in grid.scopes for k in top_ks]:
             edge = max(edge, largest if inside([largest])[0] else _largest(inside, largest, 0.02))
     finally:
         model.iti_top_k, model.iti_scope = before

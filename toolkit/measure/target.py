@@ -22,7 +22,8 @@ from .tasks import TaskSet
 
 
 CHUNK = 100
-"""Completions that a predicate is given in one run of the sandbox."""
+"""Completions that a predicate is given in one run of the sandbox, at most. Where a limit ends a run, the next one
+begins with the completion that it ended in, so that one alone may take the time of a run."""
 
 _PREDICATE = """
 import json as _json, sys as _sys
@@ -81,12 +82,13 @@ def predicate(spec: str, sandbox: Sandbox) -> Target:
 
     def score(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         pairs, values = list(zip(prompts, completions, strict=True)), []
-        for at in range(0, len(pairs), CHUNK):
-            chunk, mark = pairs[at : at + CHUNK], secrets.token_hex(8)
+        while len(values) < len(pairs):
+            at, mark = len(values), secrets.token_hex(8)
+            chunk = pairs[at : at + CHUNK]
             lines = "\n".join(json.dumps(pair) for pair in chunk)
             run = sandbox.run(_PREDICATE.format(source=source, file=path.name, name=name), f"{mark}\n{lines}")
             found = [line.split(" ", 1)[1] for line in run.stdout.splitlines() if line.startswith(f"{mark} ")]
-            if len(found) < len(chunk):
+            if len(found) < len(chunk) and not (found and run.stopped):  # what stopped a chunk gets a run of its own
                 ended = f"stopped by the limit on {run.stopped}" if run.stopped else f"exit code {run.returncode}"
                 said = (run.stderr.strip().splitlines() or [ended])[-1]
                 shown = json.dumps(chunk[len(found)][1])[:200]

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from iti_llama import ITILlamaConfig
-
 from ..fit.report_table import report_table
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate
-from ..measure.summary import Summary, gates_table, summary_table
+from ..measure.summary import Summary, checks_table, summary_table
 from .licence import base_license, link_of
-from .steered_repo import State, state_of
+from .steered_repo import SteeredRepo
 
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 TAGS = ["inference-time-intervention", "iti", "activation-steering", "llama"]
 
 LIVE = ("what", "example", "start", "receipt", "made", "limits", "licence")
-"""The parts of a card that are written from the files beside it."""
+"""The parts of a card that are written from the files beside it, by the names that published cards have them under."""
 
 NOT_MEASURED = (
     "Not measured: alpha was not chosen on any data. `iti-llama sweep` chooses it, `iti-llama evaluate` measures it."
@@ -70,16 +68,16 @@ def replace_section(path: Path, name: str, text: str) -> None:
 
 
 def write_card(folder: Path, base: str | None = None, origin: str = "") -> Path:
-    """Write a folder's card anew. `base`: see `state_of`; `origin`: a part of its own on where the directions come
-    from."""
-    return write_text(folder / "README.md", new_card(state_of(folder, base), origin=origin))
+    """Write a folder's card anew. `base`: see `SteeredRepo.open`; `origin`: a part of its own on where the directions
+    come from."""
+    return write_text(folder / "README.md", new_card(SteeredRepo.open(folder, base=base), origin=origin))
 
 
-def new_card(state: State, repo: str = "", origin: str = "") -> str:
-    """A card from the first line to the last, its quick start naming `repo`."""
-    parts = {name: section(f"iti-{name}", text) for name, text in live_parts(state, repo).items()}
+def new_card(repo: SteeredRepo, hub_name: str = "", origin: str = "") -> str:
+    """A card from the first line to the last, its quick start loading `hub_name`."""
+    parts = {name: section(f"iti-{name}", text) for name, text in live_parts(repo, hub_name).items()}
     return f"""---
-{_metadata(state).to_yaml()}
+{_metadata(repo).to_yaml()}
 ---
 
 {parts["what"]}
@@ -112,18 +110,18 @@ def new_card(state: State, repo: str = "", origin: str = "") -> str:
 """
 
 
-def renewed_card(folder: Path, repo: str = "") -> str | None:
+def renewed_card(folder: Path, hub_name: str = "") -> str | None:
     """The text of a folder's card with its live parts and metadata as the files beside it have them now, the quick
-    start naming `repo`. None if there is no card with live parts."""
+    start loading `hub_name`. None if there is no card with live parts."""
     path = folder / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if not any(f"<!-- iti-{name}: begin -->" in text for name in LIVE):
         return None
-    state = state_of(folder)
-    for name, part in live_parts(state, repo).items():
+    repo = SteeredRepo.open(folder)
+    for name, part in live_parts(repo, hub_name).items():
         text = replaced(text, f"iti-{name}", part) or text
-    card, fresh = ModelCard(text), _metadata(state)
-    if state.license is None and card.data.license not in (None, "other"):
+    card, fresh = ModelCard(text), _metadata(repo)
+    if repo.license is None and card.data.license not in (None, "other"):
         fresh.license, fresh["license_name"] = card.data.license, None  # its owner knows
     for key in ("base_model", "base_model_relation", "license", "license_name", "license_link"):
         card.data[key] = fresh.get(key) or (None if key == "license_name" else card.data.get(key))
@@ -140,103 +138,102 @@ def renew_card(folder: Path) -> bool:
     return text is not None
 
 
-def live_parts(state: State, repo: str) -> dict[str, str]:
+def live_parts(repo: SteeredRepo, hub_name: str) -> dict[str, str]:
     return {
-        "what": _what(state),
-        "example": _example(state),
-        "start": _start(state, repo),
-        "receipt": _receipt(state),
-        "made": _made(state),
-        "limits": _limits(state),
-        "licence": _licence(state),
+        "what": _what(repo),
+        "example": _example(repo),
+        "start": _start(repo, hub_name),
+        "receipt": _effects(repo),
+        "made": _made(repo),
+        "limits": _limits(repo),
+        "licence": _licence(repo),
     }
 
 
-def _metadata(state: State) -> ModelCardData:
+def _metadata(repo: SteeredRepo) -> ModelCardData:
     """The YAML that the Hub reads."""
-    license_, made = state.license, state.directions.provenance
+    license_, made = repo.license, repo.provenance
     other = {} if license_ else {"license_name": "license-of-the-base-model"}
     results = []
-    if state.measured:
-        tasks, sound = state.evaluation["tasks"], state.evaluation["sound"]
-        shares = [("target-share", state.evaluation["target"], "target"), (sound, sound, "sound")]
+    if repo.is_measured:
+        tasks, sound = repo.evaluation["tasks"], repo.evaluation["sound"]
+        shares = [("target-share", repo.evaluation["target"], "target"), (sound, sound, "sound")]
         results = [
             _result(tasks, kind, f"share: {name}", row.name, row.alpha, value)
-            for row in _summary(state)
+            for row in _summary(repo)
             for kind, name, field in shares
             if row.name in ("plain", "steered") and (value := getattr(row, field)) is not None
         ]
     return ModelCardData(
         license=license_ or "other",
         **other,
-        license_link=link_of(license_, state.base),
+        license_link=link_of(license_, repo.base),
         language=made.get("language") or None,
-        base_model=state.base,
-        **({"base_model_relation": "adapter" if state.adapter else "finetune"} if state.base else {}),
+        base_model=repo.base,
+        **({"base_model_relation": "adapter" if repo.adapter else "finetune"} if repo.base else {}),
         datasets=[made["hub_dataset"]] if made.get("hub_dataset") else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=TAGS,
-        model_name=_title(state),
+        model_name=_title(repo),
         eval_results=results or None,
     )
 
 
-def _title(state: State) -> str:
-    return f"{state.name}, steered: {state.behaviour}" if state.behaviour else f"{state.name}, steered"
+def _title(repo: SteeredRepo) -> str:
+    return f"{repo.base_title}, steered: {repo.does}" if repo.does else f"{repo.base_title}, steered"
 
 
-def _strength(state: State) -> str:
+def _strength(repo: SteeredRepo) -> str:
     """As "12 attention heads are shifted by alpha = 0.8 standard deviations, at every position"."""
-    alpha = f"alpha = {state.config.iti_alpha:g}"
-    by = f"{alpha} standard deviations" if state.directions.site == "head" else f"{alpha} times their recorded length"
-    where = "every position" if state.config.iti_scope == "all" else "the last token of the prompt and all after it"
-    place = "attention heads are" if state.directions.site == "head" else "slices of the attention output are"
-    return f"{state.heads} {place} shifted by {by} along fixed directions, at {where}"
+    alpha, site = f"alpha = {repo.alpha:g}", repo.default_directions.site
+    by = f"{alpha} standard deviations" if site == "head" else f"{alpha} times their recorded length"
+    where = "every position" if repo.scope == "all" else "the last token of the prompt and all after it"
+    place = "attention heads are" if site == "head" else "slices of the attention output are"
+    return f"{repo.heads} {place} shifted by {by} along fixed directions, at {where}"
 
 
-def _what(state: State) -> str:
-    base = f"[{state.base}](https://huggingface.co/{state.base})" if state.base else f"`{state.name}`"
-    does = f", steered so that it **{state.behaviour}**" if state.behaviour else ", steered"
-    rows = state.directions.provenance.get("rows")
-    found = f" Directions from {rows} labelled texts." if rows else ""
+def _what(repo: SteeredRepo) -> str:
+    base = f"[{repo.base}](https://huggingface.co/{repo.base})" if repo.base else f"`{repo.base_title}`"
+    does = f", steered so that it **{repo.does}**" if repo.does else ", steered"
+    rows = repo.provenance.get("rows")
+    fitted_on = f" Directions from {rows} labelled texts." if rows else ""
     weights = (
         f"The weights come from {base}; this repo holds the directions and the code that adds them."
-        if state.adapter
+        if repo.weights_from is not None
         else "The weights are in this repo."
     )
     gate, others, plain = "", "", "`model.iti_alpha = 0` is the base model, bit by bit"
-    if state.directions.gate is not None:
+    if repo.default_directions.gate is not None:
         gate = (
             " A gate reads each prompt's last token and lets the steering act where it should; "
             "`generate(iti_gate=False)` leaves it out."
         )
-    if state.config.iti_others:
-        entries = state.config.iti_others.items()
-        named = ", ".join(f"`{name}` (alpha {entry['alpha']:g})" for name, entry in entries)
-        name = next(iter(state.config.iti_others))
+    if repo.others:
+        named = ", ".join(f"`{other.name}` (alpha {other.alpha:g})" for other in repo.others)
+        name = repo.others[0].name
         plain = "`with model.disable_iti():` it is the base model, bit by bit"
         others = f"\n\nFurther behaviours in this repo: {named}. `model.set_iti({{{name!r}: 0.5}})` sets a strength."
-    failed = f"**It did not pass when it was measured: {', '.join(state.failed)} (see below).**\n\n"
-    return f"""# {_title(state)}
+    failed = f"**It did not pass when it was measured: {', '.join(repo.failed_checks)} (see below).**\n\n"
+    return f"""# {_title(repo)}
 
-{failed if state.failed else ""}{base}{does} while it generates, without any training:
-{_strength(state)} (Inference-Time Intervention, Li et al. 2023,
-[arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{found} {weights}
+{failed if repo.failed_checks else ""}{base}{does} while it generates, without any training:
+{_strength(repo)} (Inference-Time Intervention, Li et al. 2023,
+[arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{fitted_on} {weights}
 {plain}.{gate}{others}"""
 
 
-def _example(state: State) -> str:
-    examples = state.evaluation.get("examples")
-    if not examples or not state.measured:
+def _example(repo: SteeredRepo) -> str:
+    examples = repo.evaluation.get("examples")
+    if not examples or not repo.is_measured:
         return "Plain and steered answers, side by side, are shown here once `iti-llama evaluate` has run."
-    changed = [e for e in examples if e["plain"] != e["steered"]]
-    one = (changed or examples)[0]
-    shown = one["shown"].rstrip(" ")
-    indent = one["shown"][len(shown) :]  # an answer goes on where the prompt ends
-    said = "this is the first of those" if changed else "this is the first of all"
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "".join(map(str, one.values())))), default=0))
-    blocks = {"plain (alpha 0)": one["plain"], f"steered (alpha {state.config.iti_alpha:g})": one["steered"]}
+    changed = [row for row in examples if row["plain"] != row["steered"]]
+    example = (changed or examples)[0]
+    shown = example["shown"].rstrip(" ")
+    indent = example["shown"][len(shown) :]  # an answer goes on where the prompt ends
+    which = "this is the first of those" if changed else "this is the first of all"
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "".join(map(str, example.values())))), default=0))
+    blocks = {"plain (alpha 0)": example["plain"], f"steered (alpha {repo.alpha:g})": example["steered"]}
     cells = "\n".join(f"<td>\n\n{fence}\n{indent}{text.rstrip()}\n{fence}\n\n</td>" for text in blocks.values())
     return f"""Prompt, of the held-out data:
 
@@ -251,14 +248,15 @@ def _example(state: State) -> str:
 </tr>
 </table>
 
-Greedy, at most {state.evaluation["example_tokens"]} tokens. Of the first {len(examples)} held-out prompts,
-{len(changed)} are answered differently; {said}. Of the {len(examples)} steered answers
-{state.evaluation["intact"]} are intact: neither empty nor going round in a loop."""
+Greedy, at most {repo.evaluation["example_tokens"]} tokens. Of the first {len(examples)} held-out prompts,
+{len(changed)} are answered differently; {which}. Of the {len(examples)} steered answers
+{repo.evaluation["intact"]} are intact: neither empty nor going round in a loop."""
 
 
-def _start(state: State, repo: str) -> str:
-    line = f'repo = "{repo}"' if repo else 'repo = "."  # this folder; on the Hub, the name at the top of this page'
-    prompts = [(e["prompt"], e["shown"]) for e in state.evaluation.get("examples", ())] or list(state.prompts)
+def _start(repo: SteeredRepo, hub_name: str) -> str:
+    here = 'repo = "."  # this folder; on the Hub, the name at the top of this page'
+    line = f'repo = "{hub_name}"' if hub_name else here
+    prompts = [(e["prompt"], e["shown"]) for e in repo.evaluation.get("examples", ())] or list(repo.prompts)
     prompts = sorted(prompts, key=lambda pair: len(pair[1]) > 300)[:1] or [("Once upon a time", "Once upon a time")]
     given, shown = prompts[0]
     if given == shown:
@@ -283,82 +281,85 @@ model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works to
 
 `trust_remote_code=True` runs the four Python files of this repo and nothing else. Pin them with
 `revision="COMMIT", code_revision="COMMIT"`, or install the package `iti-llama`, `import iti_llama`, and leave it out;
-`iti-llama verify {repo or "REPO"}` says what would run."""
+`iti-llama verify {hub_name or "REPO"}` says what would run."""
 
 
-def _summary(state: State) -> list[Summary]:
-    return [Summary.from_dict(row) for row in state.evaluation["summary"]]
+def _summary(repo: SteeredRepo) -> list[Summary]:
+    return [Summary.from_dict(row) for row in repo.evaluation["summary"]]
 
 
-def _receipt(state: State) -> str:
-    found, config = state.evaluation, state.config
-    why = state.sweep.get("why") and f"No strength was chosen: {state.sweep['why']}."
-    if state.measured:
-        table = summary_table(_summary(state), found["target"], found["sound"])
-        chosen, shipped = state.sweep.get("chosen") or {}, (config.iti_alpha, state.heads, config.iti_scope)
-        how = chosen and (chosen["alpha"], chosen["top_k"], chosen["scope"]) == shipped
-        how = how and f"The strength was chosen on {state.sweep['n']} other tasks, {state.sweep['tasks']}."
-        parts = (why, table, found["how"], how, found.get("note", ""), gates_table(found.get("gates", ())))
+def _effects(repo: SteeredRepo) -> str:
+    evaluation = repo.evaluation
+    why = repo.sweep.get("why") and f"No strength was chosen: {repo.sweep['why']}."
+    if repo.is_measured:
+        table = summary_table(_summary(repo), evaluation["target"], evaluation["sound"])
+        chosen = repo.sweep.get("chosen") or {}
+        how = chosen and (chosen["alpha"], chosen["top_k"], chosen["scope"]) == repo.shipped
+        how = how and f"The strength was chosen on {repo.sweep['n']} other tasks, {repo.sweep['tasks']}."
+        checks = checks_table(evaluation.get("checks", ()))
+        parts = (why, table, evaluation["how"], how, evaluation.get("note", ""), checks)
         return "\n\n".join(part for part in parts if part)
-    if state.budgeted:
-        budget = state.sweep["budget"]
+    if repo.is_budgeted:
+        budget = repo.sweep["budget"]
         return (
             f"alpha {budget['alpha']:g} is the largest whose mean KL from the plain model stays within "
             f"{budget['budget']:g} nats a token, on {budget['n']} texts. That is a budget, not an effect: what else "
             "the steering does was not measured."
         )
-    if "summary" in found:
+    if "summary" in evaluation:
+        then = f"alpha {evaluation['alpha']:g}, {evaluation['heads']} heads, scope {evaluation['scope']}"
         return (
-            f"Not measured as it is now (alpha {config.iti_alpha:g}, {state.heads} heads, scope {config.iti_scope}): "
-            f"the last evaluation was of alpha {found['alpha']:g}, {found['heads']} heads, scope {found['scope']}. "
+            f"Not measured as it is now (alpha {repo.alpha:g}, {repo.heads} heads, scope {repo.scope}): the last "
+            f"evaluation was of {then}. "
             "`iti-llama evaluate` measures it."
         )
     return f"{why} Not measured." if why else NOT_MEASURED
 
 
-def _made(state: State) -> str:
-    made, report = state.directions.provenance, state.report
+def _made(repo: SteeredRepo) -> str:
+    made, report = repo.provenance, repo.report
     lines = []
     if report:
         table, drawn = report_table(report), "![AUC of every head](figures/head_auc.png)"
-        if report["top_k"] != state.heads:
-            kept = f"which kept {report['top_k']} heads; {state.heads} are used now"
+        if report["top_k"] != repo.heads:
+            kept = f"which kept {report['top_k']} heads; {repo.heads} are used now"
             lines += [f"Table and figure are of the fit, {kept}.", ""]
         lines += [table, "", drawn]
-    commands = [found.get("command") for found in (report, state.sweep, state.evaluation) if found.get("command")]
+    records = (report, repo.sweep, repo.evaluation)
+    commands = [record["command"] for record in records if record.get("command")]
     if commands:
         lines += ["", "```", *commands, "```"]
     versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
     data = made.get("dataset")
     facts = {
         "Data": data and f"`{data}` (SHA-256 `{made.get('dataset_sha256', '')[:16]}...`)",
-        "Base": f"`{state.base or state.name}`"
-        + (f" at `{state.config.base_model_revision}`" if state.config.base_model_revision else ""),
+        "Base": f"`{repo.base or repo.base_title}`" + (f" at `{repo.base_revision}`" if repo.base_revision else ""),
         "Its weights": report.get("base_weights"),
         "Versions": versions or made.get("tool"),
     }
     return "\n".join([*(f"- {name}: {value}" for name, value in facts.items() if value), "", *lines]).strip()
 
 
-def _limits(state: State) -> str:
-    does = f'"{state.behaviour}"' if state.behaviour else "the behaviour of label 1"
+def _limits(repo: SteeredRepo) -> str:
+    base = repo.base or repo.base_title
+    does = f'"{repo.does}"' if repo.does else "the behaviour of label 1"
     lines = [
         f"Meant for text like the data that the directions were fitted on, to get {does} more often. On other text "
         "nothing is known until it is measured.",
         "Steering moves a tendency. It enforces nothing, and is no safety measure.",
-        f"The directions belong to `{state.base or state.name}`: on another base of the same geometry they are noise.",
+        f"The directions belong to `{base}`: on another base of the same geometry they are noise.",
         "Engines that run Llama without this repo's code do not steer; `iti-llama export` writes forms for them.",
     ]
-    if state.report.get("supported") is False:
-        lines.insert(0, f"**{state.report['verdict']}**")
+    if repo.report.get("supported") is False:
+        lines.insert(0, f"**{repo.report['verdict']}**")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _licence(state: State) -> str:
-    license_ = state.license
+def _licence(repo: SteeredRepo) -> str:
+    license_ = repo.license
     if license_ is None:
         return "That of the base model, which holds for what is made of it as well."
-    link = link_of(license_, state.base)
+    link = link_of(license_, repo.base)
     named = f"[{license_}]({link})" if link else license_
     return f"The base is under {named}, and so is what is made of it, this repo."
 
@@ -370,15 +371,15 @@ def converted_origin(said: Sequence[str], source: str) -> str:
     return f"Converted from `{name}`. When it was converted:\n\n{decisions}\n\n"
 
 
-def name_repo(text: str, repo: str) -> str:
-    """A card whose quick start loads `repo`."""
-    text = re.sub(r'^repo = "[^"\n]*".*$', f'repo = "{repo}"', text, count=1, flags=re.MULTILINE)
-    return text.replace("`iti-llama verify REPO`", f"`iti-llama verify {repo}`")
+def name_repo(text: str, hub_name: str) -> str:
+    """A card whose quick start loads `hub_name`."""
+    text = re.sub(r'^repo = "[^"\n]*".*$', f'repo = "{hub_name}"', text, count=1, flags=re.MULTILINE)
+    return text.replace("`iti-llama verify REPO`", f"`iti-llama verify {hub_name}`")
 
 
-def with_base(text: str, config: ITILlamaConfig) -> str:
+def with_base(text: str, base: str | None) -> str:
     """A card that names the base of an adapter, and its licence, where it names none yet."""
-    base, parsed = config.base_model_name_or_path, ModelCard(text)
+    parsed = ModelCard(text)
     if base is None or parsed.data.base_model:
         return text
     parsed.data.base_model, parsed.data["base_model_relation"] = base, "adapter"

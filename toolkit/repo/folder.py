@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-CODE = ("configuration_iti_llama.py", "loading_iti_llama.py", "modeling_iti_llama.py", "iti_directions.py")
+CODE = (
+    *("configuration_iti_llama.py", "generation_iti_llama.py", "iti_directions.py", "loading_iti_llama.py"),
+    *("modeling_iti_llama.py", "steering_iti_llama.py"),
+)
 """What `trust_remote_code` runs."""
 
 MANIFEST = "SHA256SUMS"

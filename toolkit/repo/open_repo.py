@@ -39,13 +39,18 @@ class OpenRepo:
 
     def config(self) -> dict:
         """config.json. Raises `FileNotFoundError` if there is none, `ValueError` if it is no JSON object."""
-        try:
-            found = json.loads(self.get("config.json").read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"{self.repo}/config.json: no JSON ({error})") from None
-        if not isinstance(found, dict):
-            raise ValueError(f"{self.repo}/config.json: {type(found).__name__}; expected an object")
-        return found
+        return read_object(self.get("config.json"), f"{self.repo}/config.json")
+
+
+def read_object(path: Path, where: str = "") -> dict:
+    """A JSON file. Raises `ValueError`, naming it, if it holds no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where or path}: no JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{where or path}: {type(content).__name__}; expected an object")
+    return content
 
 
 def open_repo(repo: str | os.PathLike, revision: str | None = None) -> OpenRepo:

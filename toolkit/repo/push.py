@@ -1,7 +1,6 @@
 """Push a steered repo: what belongs to it and nothing else, with a card that names it."""
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, get_token, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -19,16 +18,16 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
-from iti_llama import ITIDirections, ITILlamaConfig
-from iti_llama.loading_iti_llama import _first_change, _samples
+from iti_llama.iti_directions import behaviours_of, check_fields, file_sha256
 
 from ..foundation.files import write_text
 from ..measure.keep_labelled_set import FILE
 from .card import name_repo, new_card, renewed_card, with_base
 from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
-from .steered_repo import state_of
+from .open_repo import open_repo
+from .steered_repo import SteeredRepo
 
 
 if TYPE_CHECKING:
@@ -63,32 +62,20 @@ def files_to_push(folder: Path) -> list[str]:
     them.
 
     Raises:
-        FileNotFoundError: if code, config or directions are missing, or the weights of a self-contained form.
-        ValueError: if the config, the directions or the form cannot be used by others.
+        FileNotFoundError: if code or the weights of a self-contained form are missing; else as `SteeredRepo.open`.
+        ValueError: if nobody else could load the base.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: no config.json; expected a steered repo, as `fit` or `convert` writes it")
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    if fields.get("model_type") != "iti_llama":
-        raise ValueError(f"{path}: model_type is {fields.get('model_type')!r}; expected 'iti_llama'")
-    config = ITILlamaConfig.from_dict(fields)
+    return _files_of(SteeredRepo.open(folder))
+
+
+def _files_of(repo: SteeredRepo) -> list[str]:
+    folder, base = repo.folder, repo.weights_from
     missing = [name for name in CODE if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder}: no {', '.join(missing)}; save the model with save_pretrained first")
-    if config.iti_directions_file is None:
-        raise ValueError(f"{path}: iti_directions_file is null, so this model is not steered")
-    directions = ITIDirections.load(folder / config.iti_directions_file)
-    directions.check_geometry(config, str(folder / config.iti_directions_file))
-    directions.top(config.iti_top_k)
-    for entry in config.iti_others.values():
-        held = ITIDirections.load(folder / entry["file"])
-        held.check_geometry(config, str(folder / entry["file"]))
-        held.top(entry["top_k"])
-    others = [entry["file"] for entry in config.iti_others.values()]
-    names = [name for name in (*FILES, config.iti_directions_file, *others) if (folder / name).is_file()]
+    directions = [behaviour.file for behaviour in repo.behaviours.values()]
+    names = [name for name in (*FILES, *directions) if (folder / name).is_file()]
     names += sorted(str(figure.relative_to(folder)) for figure in (folder / "figures").glob("*.png"))
-    base = config.base_model_name_or_path
     if base is None:
         weights = sorted(
             p.name for p in folder.glob("model*.safetensors*") if p.name.endswith((".safetensors", ".json"))
@@ -98,8 +85,8 @@ def files_to_push(folder: Path) -> list[str]:
         names += weights
     elif Path(base).is_dir():
         raise ValueError(
-            f"{path}: base_model_name_or_path is the folder {base}, which nobody else can load; set it to the base's "
-            "Hub repo"
+            f"{folder}/config.json: base_model_name_or_path is the folder {base}, which nobody else can load; set it "
+            "to the base's Hub repo"
         )
     return names
 
@@ -122,30 +109,31 @@ def push(
     card gets one, without tokenizer its base's. `tokenizer` is that of a model in memory, which is pushed with card,
     licence and, as long as it holds the same directions and weights, the records of the repo that it was loaded from.
 
-    Raises: as `files_to_push`; `ValueError` if the steering failed a gate when it was measured, unless `anyway`;
+    Raises: as `files_to_push`; `ValueError` if the steering failed a check when it was measured, unless `anyway`;
     `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; what
     huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
     """
     with tempfile.TemporaryDirectory() as holder:
         on_disk = isinstance(what, (str, os.PathLike))
         folder = Path(what) if on_disk else _saved(what, tokenizer, Path(holder, "repo"), token)
-        names, api = files_to_push(folder), HfApi(token=token)
-        if not anyway and (failed := state_of(folder).failed):
+        steered, api = SteeredRepo.open(folder), HfApi(token=token)
+        names = _files_of(steered)
+        if not anyway and (failed := steered.failed_checks):
             advice = "see its card; `iti-llama push --anyway` (anyway=True) publishes it as it is"
             named = folder if on_disk else repo
             raise ValueError(f"{named}: the steering failed {', '.join(failed)} when it was measured: {advice}")
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
         if not set(TOKENIZER_FILES) & content.keys():
-            content |= _base_tokenizer(folder, Path(holder, "tokenizer"), token)
+            content |= _base_tokenizer(steered, Path(holder, "tokenizer"), token)
         try:
             repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-            content["README.md"] = _card(folder, repo).encode()
+            content["README.md"] = _card(steered, repo).encode()
             content[MANIFEST] = "".join(f"{_sha256(data)}  {name}\n" for name, data in content.items()).encode()
             if revision is not None and not create_pr:
                 api.create_branch(repo, branch=revision, exist_ok=True)
             operations = [CommitOperationAdd(path_in_repo=n, path_or_fileobj=data) for n, data in content.items()]
-            said = message or commit_message or "Push a steered Llama"
-            info = api.create_commit(repo, operations, commit_message=said, create_pr=create_pr, revision=revision)
+            message = message or commit_message or "Push a steered Llama"
+            info = api.create_commit(repo, operations, commit_message=message, create_pr=create_pr, revision=revision)
         except (HfHubHTTPError, LocalTokenNotFoundError) as error:
             status = getattr(getattr(error, "response", None), "status_code", 401)
             if status not in (401, 403):
@@ -169,18 +157,14 @@ def check_push(repo: str, base: str, self_contained: bool, token: str | None) ->
         raise PermissionError(f"--push {repo}, but there is no token: {LOG_IN}")
 
 
-def _config_of(folder: Path) -> ITILlamaConfig:
-    return ITILlamaConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-
-
-def _card(folder: Path, repo: str) -> str:
-    """The card as the Hub gets it: of the present state, and naming the repo."""
-    text = renewed_card(folder, repo)
+def _card(repo: SteeredRepo, hub_name: str) -> str:
+    """The card as the Hub gets it: of the repo as it is now, and naming it."""
+    text = renewed_card(repo.folder, hub_name)
     if text is not None:
         return text
-    if not (folder / "README.md").is_file():
-        return new_card(state_of(folder), repo)
-    return name_repo(with_base((folder / "README.md").read_text(encoding="utf-8"), _config_of(folder)), repo)
+    if not (repo.folder / "README.md").is_file():
+        return new_card(repo, hub_name)
+    return name_repo(with_base((repo.folder / "README.md").read_text(encoding="utf-8"), repo.weights_from), hub_name)
 
 
 def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> Path:
@@ -190,16 +174,18 @@ def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
     if base is not None and os.path.isdir(base):
         advice = "set it to the base's Hub repo, or to None to push the weights as well"
         raise ValueError(f"base_model_name_or_path is the folder {base}, which nobody else can load: {advice}")
+    from iti_llama.loading_iti_llama import weights_changed
+
     model.save_pretrained(folder)
-    revision, weights = getattr(model.base_model, "_iti_loaded", (None, None))
+    revision = getattr(model, "_iti_revision", None)
     source = _folder_of(model.name_or_path, revision, token)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     elif source is not None:
         copy_tokenizer(source, folder)
-    if source is not None and _is_steered(source / "config.json"):
-        same_weights = weights is not None and _first_change(weights, _samples(model, False)) is None
-        _take_along(source, folder, same_weights)
+    former = _fields_of(source)
+    if former is not None:
+        _take_along(source, former, folder, weights_changed(model) is None)
     return folder
 
 
@@ -217,54 +203,57 @@ def _folder_of(name: str, revision: str | None, token: str | None) -> Path | Non
         return None
 
 
-def _is_steered(config: Path) -> bool:
-    return config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == "iti_llama"
+def _fields_of(source: Path | None) -> dict | None:
+    """The steering fields of the repo that a model was loaded from; None if that is gone, or a plain Llama."""
+    if source is None or not (source / "config.json").is_file():
+        return None
+    fields = open_repo(source).config()
+    return check_fields(fields) if fields.get("model_type") == "iti_llama" else None
 
 
-def _take_along(source: Path, folder: Path, same_weights: bool) -> None:
+def _take_along(source: Path, former: dict, folder: Path, same_weights: bool) -> None:
     """Copy what a steered repo holds besides the model: card and licence; with the same directions and weights also
-    what was found of them. Of a card without live parts, which speaks of one strength, another keeps the header."""
-    config, former = _config_of(folder), _config_of(source)
-    held = [p / c.iti_directions_file for p, c in ((folder, config), (source, former)) if c.iti_directions_file]
-    same = same_weights and len(held) == 2 and _same_tensors(*held)
+    what was found of them. Of a card without live parts, which speaks of one strength, another keeps the header.
+    former: the steering fields of the source."""
+    repo, before = SteeredRepo.open(folder), list(behaviours_of(former).values())
+    same = same_weights and bool(before)
+    same = same and _same_tensors(folder / repo.default.file, source / before[0].file)
     figures = [f"figures/{path.name}" for path in source.glob("figures/*.png")]
     for name in (*OWNERS, *((*RECORDS, FILE, *figures) if same else ())):
         if (source / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
-    strength = ("iti_alpha", "iti_top_k", "iti_scope")
-    same = same and all(getattr(config, name) == getattr(former, name) for name in strength)
+    same = same and all(repo.fields[name] == former[name] for name in ("iti_alpha", "iti_top_k", "iti_scope"))
     path = folder / "README.md"
     if path.is_file() and not same and renewed_card(folder) is None:
         card = ModelCard.load(path, ignore_metadata_errors=True)
-        card.text = ModelCard(new_card(state_of(folder))).text
+        card.text = ModelCard(new_card(SteeredRepo.open(folder))).text
         write_text(path, str(card))
 
 
-def _same_tensors(one: Path, other: Path) -> bool:
-    if not other.is_file():
+def _same_tensors(new: Path, former: Path) -> bool:
+    if not former.is_file():
         return False
-    ours, theirs = load_file(one), load_file(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = load_file(new), load_file(former)
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def _base_tokenizer(folder: Path, beside: Path, token: str | None) -> dict[str, str]:
+def _base_tokenizer(repo: SteeredRepo, beside: Path, token: str | None) -> dict[str, str]:
     """The base's tokenizer, for a repo that has none of its own, in the folder `beside`: {name: path}.
 
     Raises:
         FileNotFoundError: if there is none either: nobody could use the repo.
     """
-    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    base, revision = fields.get("base_model_name_or_path"), fields.get("base_model_revision")
+    base, revision = repo.weights_from, repo.base_revision
     beside.mkdir()
     if base is not None:
         copy_tokenizer(base, beside, token=token, **({"revision": revision} if revision else {}))
-    found = {path.name: str(path) for path in sorted(beside.iterdir())}
-    if not found:
-        where = folder if base is None else f"{folder} and its base {base}"
+    files = {path.name: str(path) for path in sorted(beside.iterdir())}
+    if not files:
+        where = repo.folder if base is None else f"{repo.folder} and its base {base}"
         raise FileNotFoundError(f"{where}: no tokenizer, without which nobody can use the repo; save one there")
-    return found
+    return files
 
 
 def _sha256(data: bytes | str) -> str:
-    return hashlib.sha256(data if isinstance(data, bytes) else Path(data).read_bytes()).hexdigest()
+    return hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else file_sha256(data)

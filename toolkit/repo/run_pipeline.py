@@ -6,154 +6,172 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, checksum
-from ..fit.positions import Policy
-from ..fit.settings import FitSettings
 from ..foundation.files import write_text
-from ..foundation.sandbox import Sandbox
-from ..measure.choose_strength import Grid
-from ..measure.measure_steering import receipt
+from ..foundation.sandbox import LateSandbox, Sandbox
+from ..measure.labelled_tasks import labelled_set
+from ..measure.measure_steering import measure_steering
+from ..measure.request_tasks import request_tasks
+from ..measure.sweep import count_answers
 from ..measure.tasks import TaskSet
 from .card import renew_card
-from .fit_repo import fit_repo
-from .steered_repo import state_of
+from .fit_repo import fit_repo, read_for
+from .open_repo import read_object
+from .settings import RepoSettings, RunSettings
+from .steered_repo import SteeredRepo
 from .sweep_repo import sweep_model
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """How the fit of a run is made. about: see `fit_repo`."""
+class RunResult:
+    """repo: the folder. report, sweep, evaluation: `iti_report.json`, `sweep.json` and `evaluation.json` of it, as
+    JSON types; where `sweep["why"]` says why, no strength was chosen."""
 
-    base: str
-    policy: Policy
-    settings: FitSettings
-    scope: str
-    about: dict[str, str]
-    dataset: str
-    revision: str | None = None
-    dtype: str = "auto"
-    device_map: str = "auto"
-    base_name: str | None = None
-    self_contained: bool = False
-
-    @property
-    def made_of(self) -> str:
-        """What tells one base from another, as a hash: its name and revision; of a folder its config, and size, first
-        and last mebibyte of each file of weights. All of 140 GB would take longer than the fit."""
-        told = [self.base, self.revision, self.dtype, self.self_contained]
-        if os.path.isdir(self.base):
-            told[0] = os.path.realpath(self.base)
-            for path in (Path(self.base, "config.json"), *sorted(Path(self.base).glob("*.safetensors"))):
-                with path.open("rb") as file:
-                    size, start = path.stat().st_size, file.read(1 << 20)
-                    file.seek(max(0, size - (1 << 20)))
-                    told.append([path.name, size, hashlib.sha256(start + file.read()).hexdigest()])
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    repo: Path
+    report: dict
+    sweep: dict
+    evaluation: dict
 
 
-def fitted(
-    out: Path, how: Fitted, examples: Sequence[Example], command: str, progress: Callable[[str, int | None], None]
-) -> bool:
-    """Fit into `out`, unless that is done. Returns whether it was.
+@contextmanager
+def no_progress(total: int | None = None):
+    """A stand-in for a bar of progress: see `run`."""
+    yield lambda step, rows=None: None
+
+
+def run(
+    settings: RunSettings,
+    progress: Callable = no_progress,
+    say: Callable[[str], None] = lambda line: None,
+    command: str = "",
+) -> RunResult:
+    """Fit, choose a strength on one half of the held-out groups, measure it on the other, write the card.
+
+    progress: gives a context for a step of so many rows (or None), inside which a function is told of (what is done,
+    rows). say: told a line of what was read, and one as each of the three steps is done. command: for the record.
 
     Raises:
-        FileExistsError: if `out` holds something else, or a fit of other data or settings.
+        ValueError, OSError: for a base, data or settings that cannot be used, before anything is written.
+        FileExistsError: if `settings.out` holds something else, or a fit of other data or settings.
     """
-    report = out / "iti_report.json"
-    if report.is_file():
-        found = json.loads(report.read_text(encoding="utf-8"))
-        wanted = {
-            "data": checksum(examples),
-            "settings": asdict(how.settings),
-            "policy": str(how.policy),
-            "scope": how.scope,
-            "about": how.about,
-            "base": how.made_of,
-        }
-        held = {
-            "data": found["data"]["sha256"],
-            "settings": asdict(FitSettings()) | found["settings"],  # one of an older version has fewer
-            "policy": found["policy"],
-            "scope": found["scope"],
-            "about": found.get("about", {}),
-            "base": found.get("made_of"),
-        }
-        other = [key for key in wanted if wanted[key] != held[key]]
-        if other:
-            found = f"holds a fit of another {other[0]} ({held[other[0]]}; asked: {wanted[other[0]]})"
-            raise FileExistsError(f"{out}: {found}; choose another --out, or delete it")
-        return True
-    cache = out.parent / f"{out.name}.cache"
-    fit_repo(
-        how.base,
-        examples,
-        out,
-        policy=how.policy,
-        settings=how.settings,
-        scope=how.scope,
-        self_contained=how.self_contained,
-        revision=how.revision,
-        dtype=how.dtype,
-        device_map=how.device_map,
-        cache=cache,
-        base_name=how.base_name,
-        dataset=how.dataset,
-        about=how.about,
-        record={"command": command, "made_of": how.made_of},
-        progress=progress,
+    out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
+    examples = read_for(settings.base, settings.data, settings.revision, settings.mapping)
+    say(f"{settings.data}: {examples.understood}")
+    if settings.tasks is None and settings.target in (None, "labels"):
+        labelled_set(Path(settings.data).name, examples, pairs=True)  # refuses a set without pairs before the work
+    with progress(len(examples)) as advance:
+        was_fitted = fit_once(settings, examples, command, advance)
+    report = read_object(out / "iti_report.json")
+    say(f"1 of 3, fitted{' before' if was_fitted else ''}: {report['verdict']}")
+
+    model = ITILlamaForCausalLM.from_pretrained(out, **settings.placement.kwargs).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
+    to_choose, to_measure = (
+        request_tasks(settings.request, part, tokenizer, sandbox) for part in ("validation", "test")
     )
-    shutil.rmtree(cache, ignore_errors=True)
-    return False
+    with progress(count_answers(to_choose, settings.grid)) as advance:
+        sweep = choose_once(settings, model, tokenizer, to_choose, sandbox, advance)
+    if sweep["why"]:
+        say(f"2 of 3, no strength chosen: {sweep['why']}; alpha stays {model.iti_alpha:g}")
+    else:
+        say(f"2 of 3, strength chosen on {sweep['n']} tasks: alpha {sweep['chosen']['alpha']:g}")
+
+    with progress() as advance:
+        evaluation = measure_once(settings, model, tokenizer, to_measure, sandbox, advance)
+    say(f"3 of 3, measured on {evaluation['n']} other tasks:")
+    return RunResult(out, report, sweep, evaluation)
 
 
-def load_fitted(out: Path, how: Fitted):
-    """The repo in `out`, on the device that was asked for, and its tokenizer."""
-    from transformers import AutoTokenizer
-
-    model = ITILlamaForCausalLM.from_pretrained(out, dtype=how.dtype, device_map=how.device_map).eval()
-    return model, AutoTokenizer.from_pretrained(out, trust_remote_code=False)
-
-
-def chosen(out: Path, model, tokenizer, tasks: TaskSet, grid: Grid, sandbox: Sandbox, asked: dict, progress) -> dict:
-    """`sweep.json` of `out`: read, if it is of what is `asked`, else made and applied."""
-    path = out / "sweep.json"
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("asked") == asked:
-            return found
-    found, _ = sweep_model(model, tokenizer, tasks, grid, sandbox, out=out, apply_to=out, progress=progress)
-    found |= {"asked": asked}  # said last: a run that is killed before the config has the choice chooses again
-    write_text(path, json.dumps(found, indent=1) + "\n")
-    return found
+def hash_base(settings: RepoSettings) -> str:
+    """What tells one base from another: a hash of its name and revision; of a folder of its config, and size, first
+    and last mebibyte of each file of weights. All of 140 GB would take longer than the fit."""
+    base = os.fspath(settings.base)
+    told = [base, settings.revision, settings.placement.dtype, settings.self_contained]
+    if os.path.isdir(base):
+        told[0] = os.path.realpath(base)
+        for path in (Path(base, "config.json"), *sorted(Path(base).glob("*.safetensors"))):
+            with path.open("rb") as file:
+                size, start = path.stat().st_size, file.read(1 << 20)
+                file.seek(max(0, size - (1 << 20)))
+                told.append([path.name, size, hashlib.sha256(start + file.read()).hexdigest()])
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def measured(
-    out: Path,
-    model,
-    tokenizer,
-    tasks: TaskSet,
-    sandbox: Sandbox,
-    asked: dict,
-    progress,
-    gate_guards: dict | None = None,
+def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, progress: Callable) -> bool:
+    """Fit into `settings.out`, unless that is done. Returns whether it was.
+
+    Raises:
+        FileExistsError: if the folder holds something else, or a fit of other data or settings.
+    """
+    repo, path = settings.repo, Path(settings.out, "iti_report.json")
+    made_of = hash_base(repo)
+    if not path.is_file():
+        record = {"command": command, "made_of": made_of}
+        fit_repo(repo, examples, settings.out, dataset=Path(settings.data).name, record=record, progress=progress)
+        shutil.rmtree(repo.cache, ignore_errors=True)
+        return False
+    report, fitting = read_object(path), asdict(repo.fitting)
+    wanted = {
+        "data": checksum(examples),
+        "settings": fitting,
+        "policy": repo.policy,
+        "scope": repo.scope,
+        "about": repo.about,
+        "base": made_of,
+    }
+    held = {
+        "data": report["data"]["sha256"],
+        "settings": {name: report["settings"].get(name, value) for name, value in fitting.items()},  # older: fewer
+        "policy": report["policy"],
+        "scope": report["scope"],
+        "about": report.get("about", {}),
+        "base": report.get("made_of"),
+    }
+    other = next((key for key in wanted if wanted[key] != held[key]), None)
+    if other:
+        holds = f"holds a fit of another {other} ({held[other]}; asked: {wanted[other]})"
+        raise FileExistsError(f"{settings.out}: {holds}; choose another --out, or delete it")
+    return True
+
+
+def choose_once(settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, progress: Callable) -> dict:
+    """`sweep.json`: read, if it is of these settings, else made and applied."""
+    path = Path(settings.out, "sweep.json")
+    asked = json.loads(json.dumps({"tasks": asdict(settings.request) | {"folder": ""}, "grid": asdict(settings.grid)}))
+    if path.is_file() and (sweep := read_object(path)).get("asked") == asked:
+        return sweep
+    sweep, _ = sweep_model(
+        model, tokenizer, tasks, settings.grid, sandbox, out=path.parent, apply_to=path.parent, seed=settings.seed,
+        progress=progress,
+    )  # fmt: skip
+    sweep |= {"asked": asked}  # said last: a run that is killed before the config has the choice chooses again
+    write_text(path, json.dumps(sweep, indent=1) + "\n")
+    return sweep
+
+
+def measure_once(
+    settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, progress: Callable
 ) -> dict:
-    """`evaluation.json` of `out`: read, if it is of what is `asked` and of the strength in its config, else made, with
-    the gates with `gate_guards`, arguments of `receipt`, where they are given."""
-    asked, state = asked | ({} if gate_guards is None else {"gate_guards": gate_guards}), state_of(out)
-    if state.measured and state.evaluation.get("asked") == asked:
-        return state.evaluation
-    model.iti_top_k, model.iti_scope = state.config.iti_top_k, state.config.iti_scope
-    model.iti_alpha = state.config.iti_alpha
-    shipped = [state.config.iti_alpha, state.heads, state.config.iti_scope, asked]
-    name = f"completions_{hashlib.sha256(json.dumps(shipped).encode()).hexdigest()[:12]}.jsonl"
-    gates = {} if gate_guards is None else {"gates": True, **gate_guards}
-    done = receipt(model, tokenizer, tasks, sandbox, **gates, completions=out / name, progress=progress)
-    found = done.found | {"asked": asked}
-    write_text(out / "evaluation.json", json.dumps(found, indent=1) + "\n")
+    """`evaluation.json`: read, if it is of these settings and of the strength in the config, else made."""
+    out, repo = Path(settings.out), SteeredRepo.open(settings.out)
+    asked = {"tasks": asdict(settings.request) | {"folder": ""}, "measuring": asdict(settings.measuring)}
+    if repo.is_measured and repo.evaluation.get("asked") == asked:
+        return repo.evaluation
+    model.iti_top_k, model.iti_scope, model.iti_alpha = repo.default.top_k, repo.scope, repo.alpha
+    name = hashlib.sha256(json.dumps([*repo.shipped, asked]).encode()).hexdigest()[:12]
+    measured = measure_steering(
+        model, tokenizer, tasks, sandbox, settings.measuring, completions=out / f"completions_{name}.jsonl",
+        progress=progress,
+    )  # fmt: skip
+    evaluation = measured.record | {"asked": asked}
+    write_text(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     renew_card(out)
-    return found
+    return evaluation

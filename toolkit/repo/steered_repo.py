@@ -1,130 +1,258 @@
-"""What a steered repo on disk says of itself, in its files: all that a card is written from."""
+"""A steered repo, a folder or on the Hub: its config, its behaviours and their directions, read once and checked as
+loading checks them, without torch and without running any of it; and its records, which a card is written from."""
 
 import json
 import math
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import ModelCard
 
-from iti_llama import ITIDirections, ITILlamaConfig
+from iti_llama.iti_directions import (
+    Behaviour,
+    ITIDirections,
+    behaviours_of,
+    check_fields,
+    check_harmless,
+    file_sha256,
+    read_behaviours,
+)
 
+from ..foundation.files import write_text
 from ..foundation.hashing import fingerprint_of
-from ..measure.keep_labelled_set import FILE, read_part
+from ..measure.keep_labelled_set import FILE, read_parts
 from .licence import base_license
+from .open_repo import OpenRepo, open_repo, read_object
+
+
+def steering_fields(fields: dict, where: str = "config.json") -> dict:
+    """A config.json with the defaults of its steering fields filled in.
+
+    Raises:
+        ValueError: naming the field, if it is not of a steered model, or would not load.
+    """
+    check_harmless(fields, where)
+    if (model_type := fields.get("model_type")) != "iti_llama":
+        raise ValueError(f"{where} has model_type {model_type!r}; expected 'iti_llama'")
+    try:
+        return fields | check_fields(fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def change_fields(folder: str | os.PathLike, **changes) -> None:
+    """Write steering fields into the config.json of a repo on disk. Raises `ValueError`, and writes nothing, if they
+    would not load."""
+    fields = open_repo(folder).config() | changes
+    steering_fields(fields, f"{folder}/config.json")
+    write_text(Path(folder, "config.json"), json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
-class State:
-    """report, sweep, evaluation: `iti_report.json`, `sweep.json` and `evaluation.json`, {} where there is none.
-    base: the base's name on the Hub, None for one that was a folder. prompts: some of the data, (as the model is given
-    them, as their writer wrote them)."""
+class SteeredRepo:
+    """opened: its files. fields: config.json, with the steering's defaults. behaviours: by name, the default one
+    first; directions: those of each, also those that `top_k` leaves out. card_base: the base's name on the Hub, where
+    the config does not say it (self-contained form)."""
 
-    config: ITILlamaConfig
-    directions: ITIDirections
-    base: str | None
-    report: dict = field(default_factory=dict)
-    sweep: dict = field(default_factory=dict)
-    evaluation: dict = field(default_factory=dict)
-    prompts: tuple[tuple[str, str], ...] = ()
+    opened: OpenRepo
+    fields: dict
+    behaviours: dict[str, Behaviour]
+    directions: dict[str, ITIDirections]
+    card_base: str | None = None
+
+    @classmethod
+    def open(
+        cls, repo: str | os.PathLike, revision: str | None = None, framework: str = "np", base: str | None = None
+    ) -> "SteeredRepo":
+        """Read a folder or a Hub repo. framework: of the directions' arrays, see `ITIDirections.load`. base: the
+        base's Hub name where the config does not say it; a card that is there already may say it too.
+
+        Raises:
+            OSError: if the repo, its config.json or a directions file is not there.
+            ValueError: if it is not a steered repo, or would not load.
+        """
+        opened = open_repo(repo, revision)
+        return cls.read(opened, opened.config(), framework, base)
+
+    @classmethod
+    def read(cls, opened: OpenRepo, config: dict, framework: str = "np", base: str | None = None) -> "SteeredRepo":
+        """As `open`, of a config.json that was read already."""
+        fields = steering_fields(config, f"{opened.repo}/config.json")
+        if not (behaviours := behaviours_of(fields)):
+            raise ValueError(f"{opened.repo}: iti_directions_file is null, so this model is not steered")
+        directions = read_behaviours(fields, opened.get, opened.repo, framework)
+        return cls(opened, fields, behaviours, directions, base)
 
     @property
-    def behaviour(self) -> str:
-        return self.directions.provenance.get("behaviour", "")
+    def folder(self) -> Path:
+        return Path(self.opened.repo)
 
     @property
-    def name(self) -> str:
-        """What the base is called."""
-        return (self.base or self.directions.base_model or "A Llama").split("/")[-1]
+    def default(self) -> Behaviour:
+        """The behaviour of `iti_directions_file`."""
+        return next(iter(self.behaviours.values()))
+
+    @property
+    def others(self) -> list[Behaviour]:
+        return list(self.behaviours.values())[1:]
+
+    @property
+    def default_directions(self) -> ITIDirections:
+        return self.directions[self.default.name]
+
+    def used(self, behaviour: Behaviour | None = None) -> ITIDirections:
+        """The directions that a behaviour, the default one where none is named, steers with."""
+        behaviour = behaviour or self.default
+        return self.directions[behaviour.name].top(behaviour.top_k)
+
+    @property
+    def alpha(self) -> float:
+        return self.default.alpha
+
+    @property
+    def heads(self) -> int:
+        return len(self.used())
+
+    @property
+    def scope(self) -> str:
+        return self.fields["iti_scope"]
+
+    @property
+    def shipped(self) -> tuple[float, int, str]:
+        """(alpha, heads, scope)."""
+        return self.alpha, self.heads, self.scope
+
+    @property
+    def weights_from(self) -> str | None:
+        """The base that the weights come from (adapter form); None where they are in the repo."""
+        return self.fields["base_model_name_or_path"]
+
+    @property
+    def base_revision(self) -> str | None:
+        return self.fields["base_model_revision"]
+
+    @cached_property
+    def base(self) -> str | None:
+        """The base's name on the Hub, None for one that was a folder."""
+        if self.weights_from is not None and not Path(self.weights_from).is_absolute():
+            return self.weights_from
+        if self.card_base is None and (self.folder / "README.md").is_file():
+            named = ModelCard.load(self.folder / "README.md", ignore_metadata_errors=True).data.base_model
+            return named[0] if isinstance(named, list) else named
+        return self.card_base
+
+    @property
+    def base_title(self) -> str:
+        """What the base is called, without its owner."""
+        return (self.base or self.default_directions.base_model or "A Llama").split("/")[-1]
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        return self.default_directions.provenance
+
+    @property
+    def does(self) -> str:
+        """What the default behaviour does, in words; "" where nobody said."""
+        return self.provenance.get("behaviour", "")
 
     @cached_property  # the base's own card may be on the Hub
     def license(self) -> str | None:
         return base_license(self.base) or self.report.get("base_license")
 
-    @property
-    def adapter(self) -> bool:
-        return self.config.base_model_name_or_path is not None
+    @cached_property
+    def report(self) -> dict:
+        """`iti_report.json`, {} where there is none, as for the two below."""
+        return self._record("iti_report.json")
+
+    @cached_property
+    def sweep(self) -> dict:
+        return self._record("sweep.json")
+
+    @cached_property
+    def evaluation(self) -> dict:
+        evaluation = self._record("evaluation.json")
+        if "gates" in evaluation:  # what versions up to 0.2 called the checks
+            evaluation["checks"] = evaluation.pop("gates")
+        return evaluation
+
+    def _record(self, name: str) -> dict:
+        try:
+            return read_object(self.opened.get(name))
+        except FileNotFoundError:
+            return {}
+
+    @cached_property
+    def prompts(self) -> tuple[tuple[str, str], ...]:
+        """Some of the data that was held out from fitting: (as the model is given it, as its writer wrote it)."""
+        if not (self.folder / FILE).is_file():
+            return ()
+        rows = read_parts(self.folder, "test", "validation")
+        return tuple(dict.fromkeys((row.prompt, row.meta.get("shown", row.prompt)) for row in rows))
 
     @property
-    def heads(self) -> int:
-        return len(self.directions.top(self.config.iti_top_k))
-
-    @property
-    def measured(self) -> bool:
+    def is_measured(self) -> bool:
         """Whether the evaluation is of the steering as it is shipped: its alpha, heads and scope."""
-        found, config = self.evaluation, self.config
-        if "summary" not in found:
+        evaluation = self.evaluation
+        if "summary" not in evaluation:
             return False
-        same = (found["alpha"], found["heads"], found["scope"]) == (config.iti_alpha, self.heads, config.iti_scope)
-        return same and found["directions"] == fingerprint_of(self.directions.top(config.iti_top_k))[:16]
+        same = (evaluation["alpha"], evaluation["heads"], evaluation["scope"]) == self.shipped
+        return same and evaluation["directions"] == fingerprint_of(self.used())[:16]
 
     @property
-    def failed(self) -> list[str]:
-        """The gates that the steering as it is shipped did not pass, see `measure.gates`; none where it was not
+    def failed_checks(self) -> list[str]:
+        """The checks that the steering as it is shipped did not pass, see `measure.checks`; none where it was not
         measured."""
-        gates = self.evaluation.get("gates", ()) if self.measured else ()
-        return [gate["name"] for gate in gates if not gate["passed"]]
+        checks = self.evaluation.get("checks", ()) if self.is_measured else ()
+        return [check["name"] for check in checks if not check["passed"]]
 
     @property
-    def budgeted(self) -> bool:
+    def is_budgeted(self) -> bool:
         """Whether alpha was chosen by a divergence budget alone, and is still that alpha."""
-        found = self.sweep.get("budget")
-        shipped = (self.config.iti_alpha, self.heads, self.config.iti_scope)
-        return bool(found) and (found["alpha"], found["top_k"], found["scope"]) == shipped
+        budget = self.sweep.get("budget")
+        return bool(budget) and (budget["alpha"], budget["top_k"], budget["scope"]) == self.shipped
 
+    def check_addition(self, name: str, overwrite: bool = False) -> None:
+        """Raises `FileExistsError` or `ValueError` where a further behaviour cannot have this name."""
+        if name in (self.default.name, "default"):
+            raise ValueError(f"--name is {name!r}, that of the repo's own directions; expected another")
+        if name in self.behaviours and not overwrite:
+            raise FileExistsError(
+                f"{self.folder}: has a behaviour {name!r}; choose another --name, or pass --overwrite"
+            )
+        check_fields(self.fields | {"iti_behaviours": self.fields["iti_behaviours"] | {name: {}}})
 
-def state_of(folder: Path, base: str | None = None) -> State:
-    """Read a folder. `base` is the base's Hub name where the config does not say it (self-contained form); a card that
-    is there already may say it too."""
-    config = ITILlamaConfig.from_dict(_json(folder / "config.json"))
-    directions = ITIDirections.load(folder / (config.iti_directions_file or "iti_directions.safetensors"))
-    named = config.base_model_name_or_path
-    if named is not None and not Path(named).is_absolute():
-        base = named
-    card = folder / "README.md"
-    if base is None and card.is_file():
-        found = ModelCard.load(card, ignore_metadata_errors=True).data.base_model
-        base = found[0] if isinstance(found, list) else found
-    return State(
-        config,
-        directions,
-        base,
-        *(_json(folder / name) for name in ("iti_report.json", "sweep.json", "evaluation.json")),
-        prompts=_prompts(folder),
-    )
+    def add(self, name: str, directions: ITIDirections, alpha: float) -> None:
+        """Put a further behaviour, or another in place of one, into a repo on disk.
+
+        Raises:
+            ValueError: if the directions are of another base. Nothing is written then.
+        """
+        if self.default_directions.base_model != directions.base_model:
+            held, given = self.default_directions.base_model, directions.base_model
+            raise ValueError(f"{self.folder} steers {held!r}, not {given!r}: pass its base as --base")
+        file = f"iti_directions.{name}.safetensors"
+        staged = directions.save(self.folder / f".{file}.new")
+        try:
+            entry = {"file": file, "alpha": alpha, "top_k": None, "sha256": file_sha256(staged)}
+            change_fields(self.folder, iti_behaviours=self.fields["iti_behaviours"] | {name: entry})
+            os.replace(staged, self.folder / file)  # after the digest: where this is cut off, an old file is refused
+        finally:
+            staged.unlink(missing_ok=True)
 
 
 def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
     """Strengths of a `sweep.json`, with these heads and this scope, in their order, up to the first at which more was
-    lost than its guards allow (see `choose`); [] without a sweep."""
-    points, found = sweep.get("points", ()), []
+    lost than its guards allow (see `choose_point`); [] without a sweep."""
+    points, inside = sweep.get("points", ()), []
     plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
     most = sweep.get("perplexity_guard", math.inf)
-    own = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
-    for point in sorted(own, key=lambda point: abs(point["alpha"])):
+    steered = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
+    for point in sorted(steered, key=lambda point: abs(point["alpha"])):
         lost = plain - point["at"]["correct"]["mean"]
         diverged = sweep.get("kl_guard") is not None and point["kl"] > sweep["kl_guard"]
         if lost > sweep.get("guard", 0.0) + 1e-9 or diverged or point.get("perplexity", 1.0) > most:
             break
-        found.append(point["alpha"])
-    return found
-
-
-def _json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {type(found).__name__}; expected an object")
-    return found
-
-
-def _prompts(folder: Path) -> tuple[tuple[str, str], ...]:
-    if not (folder / FILE).is_file():
-        return ()
-    rows = read_part(folder, "test", "validation")
-    return tuple(dict.fromkeys((row.prompt, row.meta.get("shown", row.prompt)) for row in rows))
+        inside.append(point["alpha"])
+    return inside

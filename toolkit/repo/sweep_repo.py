@@ -19,6 +19,7 @@ from ..measure.sweep import Point
 from ..measure.sweep_figure import sweep_figure
 from ..measure.tasks import TaskSet
 from .card import renew_card
+from .steered_repo import change_fields
 
 
 def sweep_model(
@@ -75,8 +76,5 @@ def sweep_model(
 
 def write_choice(folder: str | os.PathLike, point: Point, heads: int) -> None:
     """Write the point into the config.json of a repo on disk. `heads` are those in its directions file."""
-    path = Path(folder) / "config.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    fields["iti_alpha"], fields["iti_scope"] = point.alpha, point.scope
-    fields["iti_top_k"] = None if point.top_k == heads else point.top_k
-    write_text(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    top_k = None if point.top_k == heads else point.top_k
+    change_fields(folder, iti_alpha=point.alpha, iti_top_k=top_k, iti_scope=point.scope)

@@ -1,45 +1,21 @@
 """What loading a steered repo would run, and whether to trust it, found out without running any of it."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
-from iti_llama.iti_directions import ITIDirections, ITIDirectionsError
+from iti_llama.iti_directions import AUTO_MAP, DANGEROUS_FIELDS, file_sha256
 
 from ..foundation.package import ROOT
 from .folder import CODE, MANIFEST
 from .open_repo import OpenRepo, open_repo
+from .steered_repo import SteeredRepo
 
 
 PICKLED = (".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz")
 COMPILED = (".so", ".pyc", ".pyd", ".dll", ".dylib")
-DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
-"""Those of `configuration_iti_llama`, which is not imported here: it needs transformers."""
-AUTO_MAP = {
-    "AutoConfig": "configuration_iti_llama.ITILlamaConfig",
-    "AutoModel": "modeling_iti_llama.ITILlamaModel",
-    "AutoModelForCausalLM": "modeling_iti_llama.ITILlamaForCausalLM",
-    "AutoModelForSequenceClassification": "loading_iti_llama.ITILlamaForSequenceClassification",
-}
-
-
-USUAL = {
-    "iti_alpha": lambda alpha: type(alpha) in (int, float) and abs(alpha) < 1e9,
-    "iti_top_k": lambda k: k is None or (type(k) is int and k > 0),
-    "iti_scope": lambda scope: scope in ("all", "generated"),
-    "iti_directions_file": lambda name: isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name),
-    "iti_behaviours": lambda entries: entries in (None, {}),
-    "base_model_name_or_path": lambda name: name is None or (isinstance(name, str) and name),
-    "base_model_revision": lambda name: name is None or (isinstance(name, str) and name),
-}
-"""Values of the config's fields that surely load."""
-
 READ_BY_TRANSFORMERS = r".*config\.json|tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|.*\.index\.json"
-GEOMETRY = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
-"""What a config that does not say otherwise describes, as LlamaConfig has it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +62,10 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
             problems.append(f"{name} can hold a pickle, which runs code when it is read")
         elif name.lower().endswith(COMPILED):
             problems.append(f"{name} is compiled code, which no repo of this package holds")
-    if config.get("model_type") != "iti_llama":
-        problems.append(f"config.json has model_type {config.get('model_type')!r}; expected 'iti_llama'")
+    try:
+        SteeredRepo.read(opened, config)
+    except (OSError, ValueError, TypeError, OverflowError) as error:
+        problems.append(f"it will not load: {error}")
     for name in files:
         if name not in links and name.lower().endswith(".json") and name != "tokenizer.json":
             problems += _references(name, get(name), files)
@@ -102,8 +80,6 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
         )
     if any(name.split("/")[0] == "custom_generate" for name in names):
         problems.append("the repo has a custom_generate folder, which would replace generation")
-    problems += _fields(config)
-    problems += _directions(config, names, get)
     problems += _card(config, files, get)
     wrong, unknown = _manifest(opened, files)
     problems, notes = problems + wrong, notes + unknown
@@ -135,22 +111,21 @@ def _leads_out(root: Path, name: str) -> bool:
 
 def _card(config: dict, names: list[str], get) -> list[str]:
     """Whether the card says another strength than the config: it was changed by something that does not renew it."""
-    if "README.md" not in names or not isinstance(said := config.get("iti_alpha", 1.0), (int, float)):
+    if "README.md" not in names or not isinstance(alpha := config.get("iti_alpha", 1.0), (int, float)):
         return []
     text = get("README.md").read_text(encoding="utf-8", errors="replace")
     what = re.search(r"<!-- iti-what: begin -->.*?<!-- iti-what: end -->", text, re.DOTALL)
-    found = what and re.search(r"shifted by alpha = (\S+) ", what[0])
-    if found is None or found[1] == f"{said:g}":
+    carded = what and re.search(r"shifted by alpha = (\S+) ", what[0])
+    if carded is None or carded[1] == f"{alpha:g}":
         return []
-    return [f"README.md says alpha = {found[1]}, config.json {said:g}: `iti-llama push` renews the card"]
+    return [f"README.md says alpha = {carded[1]}, config.json {alpha:g}: `iti-llama push` renews the card"]
 
 
 def _code(name: str, path: Path) -> CodeFile:
-    data = path.read_bytes()
-    sha256, own = hashlib.sha256(data).hexdigest(), ROOT / name
+    sha256 = file_sha256(path)
     if name not in (*CODE, "__init__.py", "app.py"):
         return CodeFile(name, sha256, "unknown")
-    if own.read_bytes() == data:
+    if file_sha256(ROOT / name) == sha256:
         return CodeFile(name, sha256, "ours")
     versions = [version for version, files in released().items() if files.get(name) == sha256]
     return CodeFile(name, sha256, f"released {versions[-1]}" if versions else "changed")
@@ -159,21 +134,6 @@ def _code(name: str, path: Path) -> CodeFile:
 def released() -> dict[str, dict[str, str]]:
     """{version: {code file: SHA-256}} of every released version, oldest first. A release adds a line to the table."""
     return json.loads((Path(__file__).with_name("released_code.json")).read_text(encoding="utf-8"))
-
-
-def _fields(config: dict) -> list[str]:
-    """What loading the config says of the fields of this package. transformers, which that takes, is imported only
-    where one of them is not as usual."""
-    own = {key: value for key, value in config.items() if key.startswith(("iti_", "base_model_"))}
-    if all(key in USUAL and USUAL[key](value) for key, value in own.items()):
-        return []
-    from iti_llama.configuration_iti_llama import ITILlamaConfig
-
-    try:
-        ITILlamaConfig(**own)
-    except (ValueError, TypeError, OverflowError) as error:
-        return [f"config.json will not load: {error}"]
-    return []
 
 
 def _references(name: str, path: Path, files: list[str]) -> list[str]:
@@ -237,34 +197,8 @@ def _manifest(opened: OpenRepo, names: list[str]) -> tuple[list[str], list[str]]
             problems.append(f"{MANIFEST} lists {name}, and there is no such file")
         elif opened.commit is not None and re.fullmatch(r"model.*\.safetensors", name):
             unread.append(name)
-        elif hashlib.sha256(opened.get(name).read_bytes()).hexdigest() != wanted:
+        elif file_sha256(opened.get(name)) != wanted:
             problems.append(f"{name} is not the file that was pushed: its SHA-256 is not the one in {MANIFEST}")
     added = [name for name in names if name not in listed and not name.startswith(".cache/huggingface/")]
     problems += [f"{name} is not in {MANIFEST}: it was not there, or is of an earlier push" for name in added]
     return problems, [f"not checked against {MANIFEST}: {', '.join(unread)}"] if unread else []
-
-
-def _directions(config: dict, names: list[str], get) -> list[str]:
-    file = config.get("iti_directions_file", "iti_directions.safetensors")
-    if file is None:
-        return ["iti_directions_file is null: the model is not steered"]
-    if not isinstance(file, str) or file not in names:
-        return [f"iti_directions_file is {file!r}, and there is no such file: it will not load"]
-    entries = config.get("iti_behaviours") or {}
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        return [f"iti_behaviours is {entries!r}; expected an object of objects: it will not load"]
-    files = {file: config.get("iti_top_k")}
-    for name, entry in entries.items():
-        other = entry.get("file", f"iti_directions.{name}.safetensors")
-        if other not in names:
-            return [f"iti_behaviours[{name!r}] names {other!r}, and there is no such file: it will not load"]
-        files.setdefault(other, entry.get("top_k"))
-    geometry = SimpleNamespace(**GEOMETRY | {k: config[k] for k in GEOMETRY if k in config})
-    for one, top_k in files.items():
-        try:
-            directions = ITIDirections.load(get(one), framework="np")
-            directions.check_geometry(geometry, one)
-            directions.top(top_k)
-        except (ITIDirectionsError, OSError, ValueError, TypeError) as error:
-            return [f"the directions cannot be used: {error}"]
-    return []

@@ -6,11 +6,11 @@ from huggingface_hub import snapshot_download
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..bundled.tasks import demo_tasks
 from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from ..foundation.sandbox import Sandbox, SandboxError
-from ..repo.steered_repo import state_of
+from ..measure.bundled_tasks import demo_tasks
+from ..repo.steered_repo import SteeredRepo
 from .page import Limits, Page
 from .steered import Steered
 
@@ -26,8 +26,8 @@ def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | N
         kept = ["*.json", "iti_directions*.safetensors", "README.md"]
         commit = model.config._commit_hash  # that the model came from
         folder = Path(snapshot_download(repo, revision=commit, allow_patterns=kept))
-    state, tasks, sandbox = state_of(folder), {}, None
-    examples = [shown for shown, _ in state.prompts[:EXAMPLES]]
+    steered_repo, tasks, sandbox = SteeredRepo.open(folder), {}, None
+    examples = [shown for shown, _ in steered_repo.prompts[:EXAMPLES]]
     if folder.resolve() == ROOT:
         tasks = {task.prompt: task for _, task in demo_tasks(EXAMPLES)}
         examples = list(tasks)
@@ -35,4 +35,4 @@ def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | N
             sandbox = Sandbox()
         except SandboxError:
             sandbox = None
-    return Page(Steered(model, tokenizer), state, examples, tasks, sandbox, limits)
+    return Page(Steered(model, tokenizer), steered_repo, examples, tasks, sandbox, limits)

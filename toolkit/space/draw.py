@@ -6,7 +6,7 @@ from html import escape
 
 import torch
 
-from ..repo.steered_repo import State, strengths_inside
+from ..repo.steered_repo import SteeredRepo, strengths_inside
 from .steered import Answer
 
 
@@ -51,32 +51,32 @@ def answer_html(
     )
 
 
-def safe_strengths(state: State) -> list[float]:
+def safe_strengths(repo: SteeredRepo) -> list[float]:
     """`strengths_inside` of the repo's own sweep, with the shipped heads and scope; [] where there was none."""
-    return strengths_inside(state.sweep, state.heads, state.config.iti_scope)
+    return strengths_inside(repo.sweep, repo.heads, repo.scope)
 
 
-def scale_html(state: State, largest: float) -> str:
+def scale_html(repo: SteeredRepo, largest: float) -> str:
     """A strip under the slider, from 0 to `largest`: shaded where the sweep found the strength safe, a mark where the
     repo's own is."""
-    inside, alpha = safe_strengths(state), abs(state.config.iti_alpha)
+    inside, alpha = safe_strengths(repo), abs(repo.alpha)
     share = 100 * min(max(inside, default=0.0) / largest, 1.0)
-    said = f"Mark: the shipped strength, {state.config.iti_alpha:g}. "
+    legend = f"Mark: the shipped strength, {repo.alpha:g}. "
     if inside:
-        said += (
-            f"Shaded: up to {max(inside):g}, inside the guard on {state.sweep['n']} validation tasks "
-            f"({state.sweep['tasks']})."
+        legend += (
+            f"Shaded: up to {max(inside):g}, inside the guard on {repo.sweep['n']} validation tasks "
+            f"({repo.sweep['tasks']})."
         )
     else:
-        said += "No sweep says which strengths are safe."
-    if state.measured and state.evaluation.get("gates"):
-        gates = ", ".join(f"{g['name']} {'pass' if g['passed'] else 'FAIL'}" for g in state.evaluation["gates"])
-        said += f" At the mark, gates: {gates}."
+        legend += "No sweep says which strengths are safe."
+    if repo.is_measured and repo.evaluation.get("checks"):
+        checks = [f"{c['name']} {'pass' if c['passed'] else 'FAIL'}" for c in repo.evaluation["checks"]]
+        legend += f" At the mark, checks: {', '.join(checks)}."
     return (
-        f'<div class="iti-scale" role="img" aria-label="{escape(said)}">'
+        f'<div class="iti-scale" role="img" aria-label="{escape(legend)}">'
         f'<div class="iti-safe" style="width: {share:.1f}%"></div>'
         f'<div class="iti-mark" style="left: {100 * min(alpha / largest, 1.0):.1f}%"></div></div>'
-        f'<p class="iti-note">{escape(said)}</p>'
+        f'<p class="iti-note">{escape(legend)}</p>'
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from ..foundation.complete import function_body
 from ..foundation.sandbox import Sandbox
 from ..measure.grade import grade
-from ..repo.steered_repo import State
+from ..repo.steered_repo import SteeredRepo
 from .draw import CSS, answer_html, heads_css, safe_strengths, scale_html
 from .steered import SIGNS, Asked, Steered
 
@@ -58,7 +58,7 @@ class Page:
 
     Args:
         steered: the model.
-        state: what its repo says of itself.
+        repo: what its files say.
         examples: prompts to start from.
         tasks: tasks with tests, by prompt; their answers are run where there is a sandbox.
         sandbox: None runs nothing.
@@ -67,16 +67,16 @@ class Page:
     def __init__(
         self,
         steered: Steered,
-        state: State,
+        repo: SteeredRepo,
         examples: Sequence[str],
         tasks: dict[str, object] | None = None,
         sandbox: Sandbox | None = None,
         limits: Limits | None = None,
     ):
-        self.steered, self.state, self.examples = steered, state, list(examples)
+        self.steered, self.repo, self.examples = steered, repo, list(examples)
         self.tasks, self.sandbox, self.limits = tasks or {}, sandbox, limits or Limits()
         self.rate = Rate(self.limits)
-        reach = (2.0 * abs(steered.alpha), 1.25 * max(safe_strengths(state), default=0.0), 1.0)
+        reach = (2.0 * abs(steered.alpha), 1.25 * max(safe_strengths(repo), default=0.0), 1.0)
         self.largest = round(max(reach), 2)
         self.names = [f"{layer}.{head}" for layer, head in steered.heads]
 
@@ -176,11 +176,11 @@ class Page:
         return said.get("prompt", self.examples[0] if self.examples else "")[:100_000], alpha, scope, heads
 
     def blocks(self) -> gr.Blocks:
-        state, steered = self.state, self.steered
-        what = state.behaviour or "steered at inference time"
-        with gr.Blocks(title=f"{state.name}: {what}", analytics_enabled=False) as blocks:
+        steered = self.steered
+        title = f"{self.repo.base_title}: {self.repo.does or 'steered at inference time'}"
+        with gr.Blocks(title=title, analytics_enabled=False) as blocks:
             gr.Markdown(
-                f"# {state.name}: {what}\n\nOne prompt, three answers from one batch: steered away, left alone, and "
+                f"# {title}\n\nOne prompt, three answers from one batch: steered away, left alone, and "
                 "steered towards, by Inference-Time Intervention. Colour: each token's activations along the heads' "
                 "directions, orange above the plain answer's mean, blue below it; hover for the head and the value."
                 + (" This repo's gate is left out here: every prompt is steered." if steered.gated else "")
@@ -191,7 +191,7 @@ class Page:
                     alpha = gr.Slider(
                         0, self.largest, abs(steered.alpha), step=0.05, label="Strength (alpha)", elem_id="iti-alpha"
                     )
-                    gr.HTML(scale_html(state, self.largest))
+                    gr.HTML(scale_html(self.repo, self.largest))
                 with gr.Column():
                     scope = gr.Radio(
                         ["all", "generated"],

