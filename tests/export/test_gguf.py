@@ -222,7 +222,7 @@ def test_fields_that_are_missing_or_of_another_kind_are_named(files, tmp_path):
         ("words", (width, length), {"llama__embedding_length": "128"}, "llama.embedding_length is '128'"),
         ("heads", ("llama.attention.head_count",), {}, "num_attention_heads is None"),
     ):
-        with pytest.raises(ExportError, match=f"{name}.gguf: {said}"):
+        with pytest.raises(ValueError, match=f"{name}.gguf: {said}"):
             patch_gguf(ROOT, with_fields(plain, tmp_path / f"{name}.gguf", drop, **texts), tmp_path / "out.gguf")
     patch_gguf(ROOT, with_fields(plain, tmp_path / "fine.gguf", (length,)), tmp_path / "out.gguf")
     assert (tmp_path / "out.gguf").is_file()
