@@ -20,6 +20,7 @@ _HOMES = {
     "ITILlamaModel": "modeling_iti_llama",
     "push": "toolkit.repo.push",
     "renew_card": "toolkit.repo.card",
+    "smollm2": "toolkit.convert.smollm2",
 }
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "push",
     "renew_card",
+    "smollm2",
 ]
 
 

@@ -26,7 +26,7 @@ def commands(group=None, before: tuple[str, ...] = ()) -> dict[str, typer.main.T
     return found
 
 
-OPEN_NONE = {"convert", "canary", "dataset pairs", "dataset neocoder", "dataset neocoder-humans"}
+OPEN_NONE = {"convert", "canary", "from-gguf", "dataset pairs", "dataset neocoder", "dataset neocoder-humans"}
 """Those that are given no model, steered or to be steered, by its name alone."""
 
 LOAD_NONE = OPEN_NONE - {"convert", "canary"} | {"info", "push", "serve"}

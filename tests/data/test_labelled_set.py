@@ -77,7 +77,7 @@ def test_messages_become_the_templates_prompt_and_what_was_said_last_is_kept(wri
     path = write([talk(), talk(label=1, group="h", meta={"from": "x"}), row(prompt="ab")])
     first, second, third = read_examples(path, as_prompt)
     assert first.prompt == "<bos>[system]Be brief.\n[user]hi\n[assistant]"
-    around = {"shown": "hi", "shown_at": first.prompt.index("hi\n")}
+    around = {"shown": "hi", "shown_at": first.prompt.index("hi\n"), "messages": SAID}
     assert (first.meta, second.meta) == (around, {"from": "x"} | around)
     assert (third.prompt, third.meta) == ("<bos>[user]ab\n[assistant]", {"shown": "ab", "shown_at": 11})
     again = read_examples(write_examples([first, second, third], path), as_prompt)  # a template is used once

@@ -105,11 +105,11 @@ def test_a_file_that_is_not_whole_is_refused_by_name(files, tmp_path):
     for content in (b"no gguf", b"GGUF", b"no gguf, but text " * 9, *(whole[:length] for length in cut)):
         bad.write_bytes(content)
         for read in (lambda: patch_gguf(ROOT, bad, tmp_path / "out.gguf"), lambda: check_base_of(source, bad)):
-            with pytest.raises(ExportError, match="bad.gguf: no GGUF file"):
+            with pytest.raises(ValueError, match="bad.gguf: no GGUF file"):
                 read()
     part = rewritten(files / "plain-f32.gguf", tmp_path / "part.gguf", lambda name: "blk.3" not in name, split_count=2)
     for read in (lambda: patch_gguf(ROOT, part, tmp_path / "out.gguf"), lambda: check_base_of(source, part)):
-        with pytest.raises(ExportError, match="part.gguf: is one of 2 parts; .*llama-gguf-split --merge"):
+        with pytest.raises(ValueError, match="part.gguf: is one of 2 parts; .*llama-gguf-split --merge"):
             read()
     part = rewritten(files / "plain-f32.gguf", tmp_path / "less.gguf", lambda name: "attn_output.weight" not in name)
     with pytest.raises(ExportError, match="less.gguf: has no blk.*attn_output.weight"):
@@ -222,7 +222,7 @@ def test_fields_that_are_missing_or_of_another_kind_are_named(files, tmp_path):
         ("words", (width, length), {"llama__embedding_length": "128"}, "llama.embedding_length is '128'"),
         ("heads", ("llama.attention.head_count",), {}, "num_attention_heads is None"),
     ):
-        with pytest.raises(ExportError, match=f"{name}.gguf: {said}"):
+        with pytest.raises(ValueError, match=f"{name}.gguf: {said}"):
             patch_gguf(ROOT, with_fields(plain, tmp_path / f"{name}.gguf", drop, **texts), tmp_path / "out.gguf")
     patch_gguf(ROOT, with_fields(plain, tmp_path / "fine.gguf", (length,)), tmp_path / "out.gguf")
     assert (tmp_path / "out.gguf").is_file()

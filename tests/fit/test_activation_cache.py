@@ -1,5 +1,6 @@
 """Capture, against plain forward passes one text at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,22 @@ def test_two_processes_share_the_work_and_agree_with_one(model, tokenizer, examp
         found = torch.load(tmp_path / f"{process}.pt")
         torch.testing.assert_close(found, expected.heads, atol=1e-6, rtol=1e-6)
     assert not [path for path in Path(tmp_path, "cache").iterdir() if path.is_dir()]
+
+
+def test_a_capture_goes_on_after_midnight_though_the_template_prints_the_date(model, tokenizer, examples, tmp_path):
+    def on(day: str):
+        return [
+            replace(row, prompt=f"{day} {row.prompt}", meta={"shown": row.prompt, "shown_at": 3}) for row in examples
+        ]
+
+    passes = []
+    handle = model.model.embed_tokens.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        capture(model, tokenizer, on("29"), Policy("last"), 4, cache=tmp_path)
+        before = len(passes)
+        capture(model, tokenizer, on("30"), Policy("last"), 4, cache=tmp_path)
+        assert before and len(passes) == before
+        capture(model, tokenizer, examples, Policy("last"), 4, cache=tmp_path)  # without the template
+        assert len(passes) == 2 * before
+    finally:
+        handle.remove()

@@ -92,3 +92,19 @@ def test_what_a_template_says_against_messages_is_named(chatty, template):
     with pytest.raises(ValueError, match="line 9: the chat template refuses the messages") as error:
         chat_prompt(chatty, TALK, "d.jsonl, line 9")
     assert "alternate" in str(error.value) or "undefined" in str(error.value) or "has no element" in str(error.value)
+
+
+def test_a_raw_text_stays_as_it_is_and_a_system_message_goes_before_the_others(chatty):
+    assert chat_prompt(chatty, "hi", raw=True) == "hi"
+    assert chat_prompt(chatty, "hi", system="Be kind.") == "<bos>[system]Be kind.\n[user]hi\n[assistant]"
+    assert chat_prompt(chatty, TALK, system="Be kind.") == chat_prompt(chatty, TALK)
+    with pytest.raises(ValueError, match="prompt: messages need the chat template"):
+        chat_prompt(chatty, TALK, raw=True)
+    for tokenizer, text, raw in ((tiny_tokenizer(), "hi", False), (chatty, "hi", True), (chatty, "<bos>hi", False)):
+        with pytest.raises(ValueError, match="prompt: a system message, but the template is not applied"):
+            chat_prompt(tokenizer, text, system="Be kind.", raw=raw)
+
+
+def test_messages_that_end_with_the_assistants_turn_are_no_prompt(chatty):
+    with pytest.raises(ValueError, match="d.jsonl, line 2: the last message is the assistant's; expected the user's"):
+        chat_prompt(chatty, [*TALK, {"role": "assistant", "content": "ho"}], "d.jsonl, line 2")

@@ -8,6 +8,7 @@ from reference import tiny_tokenizer
 from taught import TEMPLATE
 
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
+from iti_llama.toolkit.measure.evaluate import prompts_hash
 from iti_llama.toolkit.measure.tasks import file_set
 
 
@@ -82,7 +83,7 @@ def test_a_file_that_is_not_utf_8_is_named_and_a_byte_order_mark_is_nothing(writ
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert file_set(path, None).tasks[0].prompt == "p"
     path.write_text('{"prompt": "p"}', encoding="utf-16")
-    with pytest.raises(ValueError, match=r"tasks\.jsonl: not UTF-8 at byte 0"):
+    with pytest.raises(ValueError, match=r"tasks\.jsonl, line 1: not UTF-8 at byte 0"):
         file_set(path, None)
 
 
@@ -93,3 +94,60 @@ def test_a_prompt_goes_through_the_template_and_the_header_into_it(write):
     (task,) = tasks.tasks
     assert (task.prompt, task.shown) == ("<bos>[user]what is x\n[assistant]", "what is x")
     assert tasks.asked(task) == "<bos>[user]# Be brief.\nwhat is x\n[assistant]"
+
+
+@pytest.fixture
+def as_prompt():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    return partial(chat_prompt, tokenizer)
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+
+
+def test_messages_may_stand_for_a_prompt_and_for_its_paraphrase(write, as_prompt):
+    talk = [SYSTEM, {"role": "user", "content": "hi"}]
+    other = [{"role": "user", "content": "ho"}]
+    path = write({"messages": talk, "paraphrase": "hello"}, {"question": "hu", "paraphrase": other})
+    tasks = file_set(path, "# Be brief.", as_prompt)
+    first, second = tasks.tasks
+    assert first.prompt == "<bos>[system]Be kind.\n[user]hi\n[assistant]" and first.shown == "hi"
+    assert first.paraphrase == "<bos>[system]Be kind.\n[user]hello\n[assistant]"
+    assert second.prompt == "<bos>[user]hu\n[assistant]" and second.paraphrase == "<bos>[user]ho\n[assistant]"
+    assert tasks.asked(first) == "<bos>[system]Be kind.\n[user]# Be brief.\nhi\n[assistant]"
+    with pytest.raises(ValueError, match="line 1: messages, which need the chat template of a model"):
+        file_set(path, None)
+    path = write({"messages": [*talk, {"role": "assistant", "content": "x"}]})
+    with pytest.raises(ValueError, match="line 1: the last message is the assistant's; expected the user's"):
+        file_set(path, None, as_prompt)
+    with pytest.raises(ValueError, match="line 1: prompt and messages; expected one of them"):
+        file_set(write({"prompt": "p", "messages": talk}), None, as_prompt)
+
+
+def test_a_chat_models_answer_is_the_whole_function(write, as_prompt, sandbox):
+    tasks = file_set(write({"prompt": "Double x: def f(x)", "tests": [{"call": "f(2)", "value": 4}]}), None, as_prompt)
+    answers = ["Sure:\n```python\ndef f(x):\n    return 2 * x\n```", "```python\ndef f(x):\n    return x\n```"]
+    assert [grade.correct for grade in tasks.grade(tasks.tasks * 2, answers, sandbox)] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["tasks.json", "tasks.csv"])
+def test_tasks_may_be_a_list_or_a_table(tmp_path, name):
+    text = '[{"question": "a"}, {"question": "b"}]' if name.endswith("json") else "question\na\nb\n"
+    (tmp_path / name).write_text(text)
+    assert [task.prompt for task in file_set(tmp_path / name, None).tasks] == ["a", "b"]
+
+
+def test_prompts_are_hashed_as_they_were_written_whatever_day_the_template_prints(write, as_prompt):
+    path = write({"messages": [SYSTEM, {"role": "user", "content": "hi"}]}, {"prompt": "ho"})
+
+    def on(day: str, header: str | None = "# Be brief."):
+        return prompts_hash(file_set(path, header, lambda said, where: day + as_prompt(said, where)))
+
+    assert on("29 Nov 2026") == on("30 Nov 2026")
+    assert on("29 Nov 2026") != on("29 Nov 2026", "# Be long.")
+    before = on("29 Nov 2026")
+    path = write(
+        {"messages": [{**SYSTEM, "content": "Be rude."}, {"role": "user", "content": "hi"}]}, {"prompt": "ho"}
+    )
+    assert on("29 Nov 2026") != before

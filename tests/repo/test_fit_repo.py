@@ -147,7 +147,8 @@ def test_messages_are_fitted_on_as_the_bases_template_writes_them(base_folder, t
     ]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     examples = read_for(chatty, tmp_path / "d.jsonl")
-    assert examples[0].prompt == "<bos>[user]f0\n[assistant]" and examples[0].meta == {"shown": "f0", "shown_at": 11}
+    assert examples[0].prompt == "<bos>[user]f0\n[assistant]"
+    assert examples[0].meta == {"shown": "f0", "shown_at": 11, "messages": rows[0]["messages"]}
     fit_repo(made_of(chatty), examples, tmp_path / "repo")
     card = (tmp_path / "repo" / "README.md").read_text()
     assert "tokenizer.apply_chat_template(messages" in card and "[user]" not in card

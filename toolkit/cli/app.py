@@ -19,6 +19,7 @@ from .demo import demo
 from .evaluate import evaluate
 from .export import canary, export, serve
 from .fit import fit
+from .from_gguf import from_gguf
 from .generate import generate
 from .info import info
 from .interrupt import handle_interrupt
@@ -58,6 +59,7 @@ app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
 for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
     app.command()(command)
+app.command("from-gguf")(from_gguf)
 app.command("lm-eval")(lm_eval)
 for group in (app, dataset, reproduce):
     for registered in group.registered_commands:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..fit.settings import FALSE_FIRES
-from ..repo.settings import Gating, RepoSettings
-from .expand_settings import expand_settings
+from ..repo.settings import Gating, RepoSettings, RunSettings
+from .expand_settings import expand_settings, option_type
 from .options import CardFile, Json, ask_behaviour, command_line, console, progress_bar, say_next
 
 
@@ -17,9 +17,11 @@ from .options import CardFile, Json, ask_behaviour, command_line, console, progr
 def fit(
     settings: RepoSettings,
     data: Annotated[
-        Path, typer.Option(help="labelled set: JSON Lines of prompt (or messages), completion, label, group")
+        Path,
+        typer.Option(help="labelled set: JSON Lines, a JSON list or CSV of prompts with completions, or with pairs"),
     ],
     out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
+    mapping: option_type(RunSettings, "mapping") = None,
     drop_long: Annotated[
         bool, typer.Option("--drop-long", help="leave out rows that the model cannot read whole")
     ] = False,
@@ -44,7 +46,9 @@ def fit(
     from ..repo import fit_repo as fitting
     from ..repo.card import replace_section
 
-    examples = fitting.read_for(settings.base, data, settings.revision)
+    examples = fitting.read_for(settings.base, data, settings.revision, mapping)
+    if not json_:
+        console.print(f"{data}: {examples.understood}", highlight=False, soft_wrap=True, markup=False)
     gating = None
     if gate is not None:
         gating = Gating(fitting.read_for(settings.base, gate, settings.revision), gate.name, gate_false_fires)

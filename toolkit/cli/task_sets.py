@@ -16,7 +16,7 @@ from ..neocoder.neocoder_tasks import calibrated, neocoder_set, strengthened
 from ..neocoder.problems import load as load_neocoder
 
 
-NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .jsonl file"
+NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .jsonl, .json or .csv file"
 
 
 def name_tasks(request: TaskRequest, part: str) -> str:

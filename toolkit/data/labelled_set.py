@@ -1,14 +1,17 @@
-"""The labelled set that directions are fitted on: JSON Lines of prompt, completion, label and group."""
+"""The labelled set that directions are fitted on: prompts, and completions with the behaviour and without it."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..foundation.files import write_text
-from ..foundation.tokenize import place_of
+from .labelled_row import LabelledText, is_labelled_row, labelled_texts
+from .read_table import KINDS, read_table
+from .written_prompt import AsPrompt, write_prompt
 
 
 @dataclass(frozen=True)
@@ -24,81 +27,91 @@ class Example:
     meta: dict = field(default_factory=dict)
 
 
-def read_examples(path: str | os.PathLike, as_prompt: Callable[[str | list, str], str] | None = None) -> list[Example]:
-    """Read and check a labelled set. `as_prompt(prompt or messages, where)` is what the model is given for them, see
-    `chat_prompt`; without it prompts stay as they are, and `messages` are refused. Where it changes something,
-    `meta["shown"]` is what the user wrote, and `meta["shown_at"]` where in the prompt that begins.
+class LabelledSet(list[Example]):
+    """The examples of a file. understood: what was taken for what, in a line for a reader."""
+
+    def __init__(self, examples: Iterable[Example], understood: str):
+        super().__init__(examples)
+        self.understood = understood
+
+
+def read_examples(
+    path: str | os.PathLike, as_prompt: AsPrompt | None = None, mapping: Mapping[str, str] | None = None
+) -> LabelledSet:
+    """Read and check a labelled set, in JSON Lines, a JSON list or CSV. A row is one of
+
+    - prompt, completion and label, 0 or 1; messages that end with the assistant's turn are both prompt and completion;
+    - a prompt and a pair of completions, under one of the names in `labelled_row.PAIRS`: two examples. Where the pair
+      are messages that begin alike and end with the assistant's turn, as TRL has them, their beginning is the prompt;
+      likewise of two texts that come without a prompt.
+
+    A prompt is a text or messages, under one of the names in `labelled_row.PROMPTS`. Rows without a group are of one
+    group where the words of their prompts, or of their last messages, are the same.
+
+    `as_prompt`: what the model is given for a prompt; without it prompts stay as they are, and messages are refused.
+    Where it changes something, `meta` says what was written: "shown", the writer's own words, "shown_at", where in the
+    prompt they begin, "messages" and "paraphrase_shown", if there were some. `mapping` names the fields of other
+    files: {"prompt": "QUESTION", ...}, see `labelled_row.ROLES`.
 
     Raises:
         ValueError: naming the file, the line, the field, the value found and the value wanted.
     """
-    examples = []
-    with Path(path).open("rb") as file:  # line by line: a set may be large
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{where}: not UTF-8 at byte {error.start}; expected JSON Lines in UTF-8") from None
-            if text.strip():
-                examples.append(_parse(text, where, as_prompt))
+    examples, kinds, numbers = [], Counter(), {}
+    mapping = dict(mapping or {})
+    for where, row in read_table(path):
+        texts, kind = labelled_texts(row, mapping, where)
+        group = row.get(mapping.get("group", "group"))
+        if group is not None and not isinstance(group, str):
+            raise ValueError(f"{where}: group is {group!r}; expected a string")
+        if group is None:
+            group = f"prompt {numbers.setdefault(_words(texts[0].prompt), len(numbers) + 1)}"
+        examples += [_example(text, row, group, where, as_prompt) for text in texts]
+        kinds[kind] += 1
     if not examples:
-        raise ValueError(f"{path}: no rows; expected JSON Lines of prompt, completion, label and group")
-    labels = {example.label for example in examples}
+        raise ValueError(f"{path}: no rows; expected {KINDS}, of prompt, completion, label and group")
+    labels, groups = ({getattr(example, name) for example in examples} for name in ("label", "group"))
     if len(labels) < 2:
         raise ValueError(f"{path}: every label is {labels.pop()}; expected rows of label 0 and of label 1")
-    if len({example.group for example in examples}) < 2:
-        raise ValueError(
-            f"{path}: every row is of group {examples[0].group!r}; expected two groups or more, to split by"
-        )
-    return examples
+    if len(groups) < 2:
+        raise ValueError(f"{path}: every row is of group {groups.pop()!r}; expected two groups or more, to split by")
+    by = ", rows of the same prompt in one" if numbers else ""
+    told = "; ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+    return LabelledSet(examples, f"{told}; {len(groups):,} groups{by}")
 
 
-def _parse(line: str, where: str, as_prompt: Callable[[str | list, str], str] | None) -> Example:
+def is_labelled(path: str | os.PathLike) -> bool:
+    """Whether the first row of a file has a label or a pair of completions."""
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{where}: no JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: {type(row).__name__}; expected an object")
-    messages = row.get("messages")
-    if messages is not None:
-        if "prompt" in row:
-            raise ValueError(f"{where}: prompt and messages; expected one of them")
-        if as_prompt is None:
-            raise ValueError(f"{where}: messages, which need the chat template of a model; expected a prompt here")
-        row["prompt"] = _last_said(messages, where)
-    for name in ("prompt", "completion", "group"):
-        if not isinstance(row.get(name), str):
-            raise ValueError(f"{where}: {name} is {row.get(name)!r}; expected a string")
-    if not row["completion"].strip():
-        raise ValueError(f"{where}: completion is empty")
-    if isinstance(row.get("label"), bool) or row.get("label") not in (0, 1):
-        raise ValueError(f"{where}: label is {row.get('label')!r}; expected 0 or 1")
+        _, row = next(read_table(path))
+    except (StopIteration, ValueError):
+        return False
+    return is_labelled_row(row)
+
+
+def _words(prompt: str | list) -> str:
+    """The words that are asked about: those of the last message, whatever stands before it."""
+    last = prompt[-1] if isinstance(prompt, list) and prompt else prompt
+    return str(last.get("content")) if isinstance(last, dict) else str(last)
+
+
+def _example(text: LabelledText, row: dict, group: str, where: str, as_prompt: AsPrompt | None) -> Example:
     meta = row.get("meta", {})
     if not isinstance(meta, dict):
         raise ValueError(f"{where}: meta is {meta!r}; expected an object")
-    if not isinstance(meta.get("paraphrase", ""), str):
-        raise ValueError(f"{where}: meta.paraphrase is {meta['paraphrase']!r}; expected a string")
-    prompt = row["prompt"] if as_prompt is None else as_prompt(messages or row["prompt"], where)
-    if prompt != row["prompt"]:
-        meta = meta | {"shown": row["prompt"], "shown_at": place_of(as_prompt, messages or row["prompt"], where)}
-        if meta.get("paraphrase"):
-            other = meta["paraphrase"]
-            said = [*messages[:-1], {**messages[-1], "content": other}] if messages else other
-            meta["paraphrase"] = as_prompt(said, where)
-    return Example(prompt, row["completion"], row["label"], row["group"], str(row.get("id", "")), meta)
-
-
-def _last_said(messages: object, where: str) -> str:
-    """The last message's text. Raises `ValueError` unless they are messages."""
-    right = isinstance(messages, list) and messages
-    if not right or not all(
-        isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-        for one in messages
-    ):
-        raise ValueError(f"{where}: messages is {messages!r}; expected a list of objects with role and content, texts")
-    return messages[-1]["content"]
+    paraphrase = meta.get("paraphrase", "")
+    if not isinstance(paraphrase, str | list):
+        raise ValueError(f"{where}: meta.paraphrase is {paraphrase!r}; expected a string or messages")
+    if "shown" in meta:  # `write_examples` wrote it, and it has been through a template
+        as_prompt = None
+    written = write_prompt(text.prompt, as_prompt, where)
+    about = {}
+    if written.templated:
+        about = {"shown": written.shown, "shown_at": written.shown_at}
+        about |= {"messages": list(written.messages)} if written.messages else {}
+    if paraphrase:
+        about["paraphrase"] = written.other(paraphrase, as_prompt, where)
+        about |= {"paraphrase_shown": paraphrase} if about["paraphrase"] != paraphrase else {}
+    return Example(written.prompt, text.completion, text.label, group, str(row.get("id", "")), meta | about)
 
 
 def write_examples(examples: Iterable[Example], path: str | os.PathLike) -> Path:
@@ -107,9 +120,26 @@ def write_examples(examples: Iterable[Example], path: str | os.PathLike) -> Path
     return write_text(path, text)
 
 
+def as_written(example: Example) -> dict:
+    """The fields of an example as its writer wrote them, without what a chat template put around them."""
+    meta, prompt = dict(example.meta), example.prompt
+    if "shown" in meta:
+        shown, _ = meta.pop("shown"), meta.pop("shown_at", None)
+        prompt = meta.pop("messages", None) or [{"role": "user", "content": shown}]
+        if "paraphrase_shown" in meta:
+            meta["paraphrase"] = meta.pop("paraphrase_shown")
+    return asdict(example) | {"prompt": prompt, "meta": meta}
+
+
+def words_of(example: Example) -> str:
+    """All words of an example's prompt as its writer wrote them, one message after the other."""
+    messages = example.meta.get("messages") or [{"content": example.meta.get("shown", example.prompt)}]
+    return "\n".join(message["content"] for message in messages)
+
+
 def checksum(examples: Iterable[Example]) -> str:
-    """SHA-256 of a labelled set, whatever file it came from."""
+    """SHA-256 of a labelled set as it was written, whatever file it came from: a chat template may write the date."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+        digest.update(json.dumps(as_written(example), sort_keys=True).encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ import numpy as np
 from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.files import write_text
+from ..foundation.open_gguf import open_gguf
 from ..foundation.package import __version__
 from ..repo.folder import new_folder
 from ..repo.steered_repo import strengths_inside
@@ -17,7 +18,7 @@ from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card
 from .gguf_file import export_gguf
-from .gguf_patch import patch_gguf, read_gguf
+from .gguf_patch import patch_gguf
 from .llama import export_llama
 from .select_behaviours import ExportError
 from .source import Source, o_proj, open_source
@@ -97,10 +98,10 @@ def export(
 def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
     """Raises `ExportError` if a GGUF file holds another base: if the output projection of a steered layer,
     dequantised, is further from the base's than `most` of its own size. Two bases are some 140% apart. Else as
-    `read_gguf`."""
+    `open_gguf`."""
     import gguf
 
-    reader = read_gguf(into)
+    reader = open_gguf(into)
     layer = int(source.steered.default_directions.heads[0, 0])
     name, weight = f"blk.{layer}.attn_output.weight", source.tensor(o_proj(layer)).float().numpy()
     tensor = next((tensor for tensor in reader.tensors if tensor.name == name), None)

@@ -5,13 +5,14 @@ frequencies as a tensor.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from .gguf_patch import ARCHITECTURE, bias_name, finish, writing
+from ..foundation.open_gguf import ARCHITECTURE
+from ..foundation.rotary_scaling import rotary_divisors, rotary_theta
+from .gguf_patch import bias_name, finish, writing
 from .select_behaviours import ExportError
 from .source import Source
 
@@ -52,27 +53,6 @@ def rotary_order(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
-def rotary_divisors(fields: dict, head_dim: int) -> np.ndarray | None:
-    """float32 [head_dim / 2]: by what Llama 3's scaling divides each rotary frequency; None without it (Llama 3.1's
-    release notes; transformers' `_compute_llama3_parameters`)."""
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind in ("default", "linear"):
-        return None
-    if kind != "llama3":
-        raise ExportError(f"config.json: rope_type is {kind!r}; expected default, linear or llama3")
-    theta = _theta(fields)
-    wavelength = 2 * math.pi * theta ** (np.arange(0, head_dim, 2) / head_dim)
-    context, factor = rope["original_max_position_embeddings"], rope["factor"]
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    smooth = np.clip((context / wavelength - low) / (high - low), 0, 1)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
-
-
-def _theta(fields: dict) -> float:
-    return float((fields.get("rope_parameters") or {}).get("rope_theta") or fields.get("rope_theta") or 10000.0)
-
-
 def export_gguf(
     source: Source, out: Path, quantisation: str = "f32", progress: Callable[[str], None] = lambda step: None
 ) -> list[str]:
@@ -110,7 +90,7 @@ def export_gguf(
         writer.add_value_length(head_dim)
         writer.add_rope_dimension_count(head_dim)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_freq_base(_theta(source.base_config))
+        writer.add_rope_freq_base(rotary_theta(source.base_config))
         writer.add_vocab_size(config.vocab_size)
         writer.add_file_type(
             {"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,

@@ -11,11 +11,9 @@ import numpy as np
 
 from iti_llama.iti_directions import ITIDirections
 
+from ..foundation.open_gguf import ARCHITECTURE, open_gguf
 from ..repo.steered_repo import SteeredRepo
 from .select_behaviours import ExportError, mix_shifts, select_behaviours
-
-
-ARCHITECTURE = "llama"
 
 
 def bias_name(layer: int) -> str:
@@ -43,7 +41,7 @@ def patch_gguf(
 
     steered = SteeredRepo.open(repo)
     behaviours = select_behaviours(steered, alpha, top_k, scope, name)
-    reader = read_gguf(into)
+    reader = open_gguf(into)
     _check_geometry(reader, steered.default_directions, into)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
 
@@ -83,34 +81,6 @@ def patch_gguf(
         for tensor_name, bias in new.items():
             writer.add_tensor(tensor_name, bias)
         finish(writer)
-
-
-def read_gguf(path: Path):
-    """A `gguf.GGUFReader` of a Llama in one file.
-
-    Raises:
-        ExportError: if it is no GGUF file, of another architecture, or a part of several. FileNotFoundError.
-    """
-    import gguf
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        reader = gguf.GGUFReader(path)
-        known = {name: reader.fields[name].contents() for name in ("general.architecture", "split.count")
-                 if name in reader.fields}  # fmt: skip
-    except (ValueError, IndexError, KeyError, OSError) as error:
-        raise ExportError(f"{path}: no GGUF file, or not a whole one ({error})") from None
-    if (architecture := known.get("general.architecture")) != ARCHITECTURE:
-        raise ExportError(f"{path}: architecture is {architecture!r}; expected {ARCHITECTURE!r}")
-    parts = known.get("split.count", 1)
-    if not isinstance(parts, int):
-        raise ExportError(f"{path}: split.count is {parts!r}; expected a number")
-    if parts > 1:
-        raise ExportError(
-            f"{path}: is one of {parts} parts; expected one file: `llama-gguf-split --merge {path.name} WHOLE.gguf`"
-        )
-    return reader
 
 
 def _check_geometry(reader, directions: ITIDirections, into: Path) -> None:

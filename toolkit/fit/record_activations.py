@@ -7,7 +7,7 @@ device. A row's activations do not depend on the batch it is in: padding is on t
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from iti_llama.generation_iti_llama import record_heads
 
-from ..data.labelled_set import Example, checksum
+from ..data.labelled_set import Example, checksum, words_of
 from ..foundation.bound_memory import batches_of, tokens_a_batch
 from ..foundation.hashing import fingerprint
 from .activation_cache import cached_batches, hash_of_ids, processes
@@ -110,7 +110,10 @@ def capture(
             parts.append(compute(batch))
             progress(len(batch))
     else:
-        key = f"{fingerprint(model)} {checksum(examples)} {policy} {batch_size} {hash_of_ids(rows)}"
+        # The tokens of what was written: those of what a template makes of it change with the date.
+        bare = [tokenize(replace(example, prompt=words_of(example)), policy, tokenizer) for example in examples]
+        made_of = [policy, batch_size, hash_of_ids(bare), tokenizer.chat_template, batches]
+        key = " ".join(map(str, (fingerprint(model), checksum(examples), *made_of)))
         parts = cached_batches(
             Path(cache), hashlib.sha256(key.encode()).hexdigest()[:24], batches, compute, progress, state
         )

@@ -16,8 +16,12 @@ def folder_of(name: str | os.PathLike, what: str = "") -> Path | None:
 
     Raises:
         FileNotFoundError: for a path that is no folder, before the Hub is asked for a repo of that name.
+        ValueError: for a GGUF file.
     """
     text = os.fspath(name)
+    if text.endswith(".gguf"):
+        advice = f"`iti-llama from-gguf {text} --out DIR` makes a folder of it, which is a base"
+        raise ValueError(f"{what}{text}: a GGUF file; {advice}")
     if os.path.isdir(text):
         return Path(text)
     if text.startswith((".", "~")) or os.path.exists(text) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text):

@@ -47,20 +47,44 @@ def completion_ids(tokenizer: "PreTrainedTokenizerBase", completion: str) -> lis
     return tokenizer(completion, add_special_tokens=False)["input_ids"]
 
 
-def chat_prompt(tokenizer: "PreTrainedTokenizerBase", messages: str | Sequence[dict], where: str = "prompt") -> str:
-    """Messages, or a text of the user, as the prompt that the model's chat template makes of them. A text that holds
-    special tokens already, or for a tokenizer without a template, stays as it is.
+def chat_prompt(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: str | Sequence[dict],
+    where: str = "prompt",
+    system: str | None = None,
+    raw: bool = False,
+) -> str:
+    """What the model is given for what a person wrote: the one rule of when the chat template is applied. Fitting,
+    tasks, generation, the page and exports all go by it.
+
+    - Messages go through the template. They end with the user's turn, and the template adds the assistant's header.
+    - A text is the user's only message, and goes through the template too, where the tokenizer has one.
+    - A text stays as it is where the tokenizer has no template, where it holds special tokens already, as what a
+      template wrote does, and where `raw` says so.
+
+    `system`: a system message before all others, if there is none. What a template writes may hold the date, as Llama
+    3's does: compare and hash what the person wrote, never this.
 
     Raises:
-        ValueError: if messages are given and the tokenizer has no chat template, or the template refuses them.
+        ValueError: if messages or `system` are given where the template is not applied, or there is none; if the
+            messages end with the assistant's; if the template refuses them.
     """
     if isinstance(messages, str):
         marked = any(token in messages for token in tokenizer.all_special_tokens if token)
-        if not tokenizer.chat_template or marked:
+        if raw or marked or not tokenizer.chat_template:
+            if system is not None:
+                why = "it is raw, holds special tokens already, or the tokenizer has no chat template"
+                raise ValueError(f"{where}: a system message, but the template is not applied: {why}")
             return messages
         messages = [{"role": "user", "content": messages}]
+    if raw:
+        raise ValueError(f"{where}: messages need the chat template, which a raw prompt goes without; expected a text")
     if not tokenizer.chat_template:
         raise ValueError(f"{where}: messages, but the base's tokenizer has no chat template; expected a prompt")
+    if messages and messages[-1].get("role") == "assistant":
+        raise ValueError(f"{where}: the last message is the assistant's; expected the user's, to be answered")
+    if system is not None and (not messages or messages[0].get("role") != "system"):
+        messages = [{"role": "system", "content": system}, *messages]
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # whatever a template, which is a program, raises

@@ -21,7 +21,7 @@ from .divergence import Divergence, Text, measure_divergence
 from .grade import Grade
 from .respond import respond
 from .saved_completions import SavedCompletions
-from .tasks import TaskSet
+from .tasks import TaskSet, as_written
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,10 @@ def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
 
 
 def prompts_hash(task_set: TaskSet) -> str:
-    bare, asked = task_set.prompt_of, task_set.asked or (lambda task: None)
-    prompts = [(bare(task), asked(task), *(task.completions if task_set.pairs else ())) for task in task_set.tasks]
+    """A short name for the prompts as their writers wrote them: a chat template may write the date."""
+    ways, prompts = (task_set.prompt_of, task_set.asked or (lambda task: None)), []
+    for task in task_set.tasks:
+        prompts.append([*(as_written(task, way(task)) for way in ways), *(task.completions if task_set.pairs else ())])
     return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16]
 
 

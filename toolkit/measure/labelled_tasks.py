@@ -19,7 +19,7 @@ LOG_ODDS = "log-odds"
 
 @dataclass(frozen=True)
 class LabelledTask:
-    """completions: (of label 1, of label 0), where the prompt has both. shown, paraphrase: see `FileTask`."""
+    """completions: (of label 1, of label 0), where the prompt has both. The other fields: see `FileTask`."""
 
     prompt: str
     group: str
@@ -27,6 +27,7 @@ class LabelledTask:
     completions: tuple[str, str] | None = None
     shown_at: int = 0
     paraphrase: str = ""
+    messages: tuple[dict, ...] = ()
 
 
 def labelled_set(name: str, examples: Sequence[Example], header: str | None = None, pairs: bool = False) -> TaskSet:
@@ -49,7 +50,7 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     for (prompt, group), of_label in by_prompt.items():
         meta = (of_label[0] + of_label[1])[0].meta
         about = {key: meta[key] for key in ("shown", "shown_at", "paraphrase") if key in meta}
-        task = LabelledTask(prompt, group, **about)
+        task = LabelledTask(prompt, group, **about, messages=tuple(meta.get("messages", ())))
         if not pairs:
             tasks.append(task)
             continue

@@ -1,11 +1,11 @@
 """The tasks that words stand for, of a file or of the held-out part of the set that a repo keeps; and the target."""
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..data.labelled_set import read_examples
+from ..data.labelled_set import is_labelled, read_examples
+from ..data.read_table import SUFFIXES
 from ..data.splits import halves
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import chat_prompt
@@ -16,7 +16,7 @@ from .target import matches, predicate, probe, with_target
 from .tasks import TaskSet, asks, file_set
 
 
-NAMES = "held-out:PART, or a .jsonl file"
+NAMES = "held-out:PART, or a .jsonl, .json or .csv file"
 
 
 def kept_set(request: TaskRequest) -> Path | None:
@@ -44,10 +44,10 @@ def read_tasks(request: TaskRequest, name: str, tokenizer, names: str = NAMES) -
         if kept_set(request) is None:
             raise ValueError(f"--tasks is {name!r}, but the repo keeps no {FILE}; expected {names}")
         return labelled_set(name, read_parts(Path(request.folder), part), request.header, pairs)
-    if not name.endswith(".jsonl"):
+    if not name.endswith(SUFFIXES):
         raise ValueError(f"--tasks is {name!r}; expected {names}")
     path, as_prompt = Path(name), partial(chat_prompt, tokenizer)
-    if _is_labelled(path):
+    if is_labelled(path):
         return labelled_set(path.stem, read_examples(path, as_prompt), request.header, pairs)
     if request.target == "labels":
         raise ValueError(f"--target is 'labels', but {name} has no labels; expected rows of completion and label")
@@ -84,14 +84,3 @@ def finish_tasks(request: TaskRequest, part: str, tasks: TaskSet, sandbox: Sandb
             sandbox.prove()
         target = predicate(request.target, sandbox) if is_predicate else matches(request.target)
     return with_target(tasks, target)
-
-
-def _is_labelled(path: Path) -> bool:
-    """Whether the first row of a file has a label."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
-    try:
-        row = json.loads(first)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and "label" in row

@@ -1,17 +1,17 @@
 """What is evaluated: tasks, how an answer is graded, and held-out texts that steering should leave alone."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+from ..data.labelled_row import PROMPTS
+from ..data.read_table import KINDS, read_table
 from ..data.run_programs import extract_code, run_samples
 from ..data.style import style_of
+from ..data.written_prompt import AsPrompt, write_prompt
 from ..foundation.complete import function_body
-from ..foundation.files import read_text
 from ..foundation.sandbox import Sandbox
-from ..foundation.tokenize import place_of
 from .degenerate import degenerate
 from .divergence import Text
 from .grade import Grade, all_equal, call_values
@@ -49,8 +49,9 @@ class TaskSet:
 @dataclass(frozen=True)
 class FileTask:
     """tests: ("call", expression, value) or ("stdio", stdin, stdout); may be none. shown: the prompt as its writer
-    wrote it, where a chat template went around it; shown_at: where in the prompt that begins. paraphrase: the prompt
-    in other words, "" where nobody wrote one."""
+    wrote it, or the last of its messages, where a chat template went around it; shown_at: where in the prompt that
+    begins; messages: all of them, where there were some. paraphrase: the prompt in other words, "" where nobody wrote
+    one."""
 
     prompt: str
     group: str
@@ -58,12 +59,21 @@ class FileTask:
     shown: str = ""
     shown_at: int = 0
     paraphrase: str = ""
+    messages: tuple[dict, ...] = ()
 
 
 def with_header(task, header: str) -> str:
     """The prompt of a task, with a header before what its writer wrote."""
     at = getattr(task, "shown_at", 0)
     return task.prompt[:at] + header + task.prompt[at:]
+
+
+def as_written(task, prompt: str | None) -> str | list | None:
+    """A prompt of a task without what a chat template put before its writer's words, which may hold the date: the
+    messages, or the words alone, and how the prompt goes on from where they begin."""
+    if prompt is None or not getattr(task, "shown", ""):
+        return prompt
+    return [list(task.messages) or task.shown, prompt[task.shown_at :]]
 
 
 def asks(header: str | None) -> Callable[[object], str] | None:
@@ -83,27 +93,20 @@ def paraphrases(tasks: Sequence, where: str) -> Callable[[object], str] | None:
     return None if missing else attrgetter("paraphrase")
 
 
-def file_set(
-    path: Path, header: str | None, as_prompt: Callable[[str | list, str], str] = lambda prompt, where: prompt
-) -> TaskSet:
-    """Tasks of a JSON Lines file: `{"prompt": str, "tests": [...], "group": str}`, each test `{"call": "f(2)",
-    "value": 4}` (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the completion is a
-    program); `"paraphrase"` is the prompt in other words, which robustness is measured on. Without tests in any row an
-    answer has only to be intact. `as_prompt`: see `read_examples`.
+def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None) -> TaskSet:
+    """Tasks of a file, in JSON Lines, a JSON list or CSV: `{"prompt": str, "tests": [...], "group": str}`, each test
+    `{"call": "f(2)", "value": 4}` (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the
+    completion is a program); `"paraphrase"` is the prompt in other words, which robustness is measured on. The prompt
+    may be called `question`, and prompt and paraphrase may be messages. Without tests in any row an answer has only to
+    be intact. `as_prompt`: see `read_examples`.
 
     Raises:
         ValueError: naming the file, the line and the field.
     """
-    tasks = []
-    for number, line in enumerate(read_text(path, "JSON Lines").split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
-            tasks.append(_file_task(row, f"{path}, line {number}", str(number), as_prompt))
+    rows = enumerate(read_table(path), 1)
+    tasks = [_file_task(row, where, str(number), as_prompt) for number, (where, row) in rows]
     if not tasks:
-        raise ValueError(f"{path}: no tasks; expected JSON Lines of prompt and, where there are, tests")
+        raise ValueError(f"{path}: no tasks; expected {KINDS}, of prompt and, where there are, tests")
     texts = {"prompts": [Text("", task.prompt, task.group) for task in tasks]}
     tested, other = [bool(task.tests) for task in tasks], paraphrases(tasks, str(path))
     if not any(tested):
@@ -118,11 +121,13 @@ def grade_intact(tasks: Sequence, completions: Sequence[str], sandbox: Sandbox) 
     return [Grade(not degenerate(text), "", False) for text in completions]
 
 
-def _file_task(row: dict, where: str, number: str, as_prompt: Callable[[str | list, str], str]) -> FileTask:
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str) or not row["prompt"]:
-        raise ValueError(
-            f"{where}: prompt is {row.get('prompt') if isinstance(row, dict) else row!r}; expected a text"
-        )
+def _file_task(row: dict, where: str, number: str, as_prompt: AsPrompt | None) -> FileTask:
+    known = [name for name in PROMPTS if name in row] or ["prompt"]
+    if len(known) > 1:
+        raise ValueError(f"{where}: {known[0]} and {known[1]}; expected one of them")
+    named, prompt = known[0], row.get(known[0])
+    if not prompt or not isinstance(prompt, list if named == "messages" else str | list):
+        raise ValueError(f"{where}: {named} is {prompt!r}; expected a text, or messages")
     tests = []
     for test in row.get("tests") or ():
         if isinstance(test, dict) and isinstance(test.get("call"), str) and "value" in test:
@@ -133,20 +138,22 @@ def _file_task(row: dict, where: str, number: str, as_prompt: Callable[[str | li
             raise ValueError(f"{where}: a test is {test!r}; expected call and value, or input and output")
     if len({kind for kind, *_ in tests}) > 1:
         raise ValueError(f"{where}: tests mix call and input; expected one kind")
-    shown, prompt = row["prompt"], as_prompt(row["prompt"], where)
     paraphrase = row.get("paraphrase", "")
-    if not isinstance(paraphrase, str):
-        raise ValueError(f"{where}: paraphrase is {paraphrase!r}; expected a text")
-    paraphrase = as_prompt(paraphrase, where) if paraphrase else ""
-    around = {"shown": shown, "shown_at": place_of(as_prompt, shown, where)} if shown != prompt else {}
-    return FileTask(prompt, str(row.get("group", number)), tuple(tests), **around, paraphrase=paraphrase)
+    if not isinstance(paraphrase, str | list):
+        raise ValueError(f"{where}: paraphrase is {paraphrase!r}; expected a text, or messages")
+    written = write_prompt(prompt, as_prompt, where)
+    around = {"shown": written.shown, "shown_at": written.shown_at} if written.templated else {}
+    other = written.other(paraphrase, as_prompt, where) if paraphrase else ""
+    group = str(row.get("group", number))
+    return FileTask(written.prompt, group, tuple(tests), **around, paraphrase=other, messages=written.messages)
 
 
 def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
     grades = []
     for task, text in zip(tasks, completions, strict=True):
         if task.tests[0][0] == "call":
-            program = task.prompt + function_body(text)
+            # An answer to a user holds the whole function; a completion goes on where the prompt ends.
+            program = extract_code(text) if task.shown else task.prompt + function_body(text)
             values = call_values(program, [call for _, call, _ in task.tests], sandbox)
             correct = all_equal(values, [value for *_, value in task.tests])
         else:

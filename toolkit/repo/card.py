@@ -334,6 +334,7 @@ def _made(repo: SteeredRepo) -> str:
     facts = {
         "Data": data and f"`{data}` (SHA-256 `{made.get('dataset_sha256', '')[:16]}...`)",
         "Base": f"`{repo.base or repo.base_title}`" + (f" at `{repo.base_revision}`" if repo.base_revision else ""),
+        "Its weights": report.get("base_weights"),
         "Versions": versions or made.get("tool"),
     }
     return "\n".join([*(f"- {name}: {value}" for name, value in facts.items() if value), "", *lines]).strip()

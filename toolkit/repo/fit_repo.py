@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..data.labelled_set import Example, read_examples
+from ..data.labelled_row import parse_mapping
+from ..data.labelled_set import Example, LabelledSet, read_examples
 from ..fit.activation_cache import processes
 from ..fit.causal import by_cause, causal_effects
 from ..fit.figures import figures
@@ -22,6 +23,7 @@ from ..fit.report import report, write_report
 from ..foundation.files import folder_of
 from ..foundation.tokenize import chat_prompt
 from ..measure.keep_labelled_set import keep_labelled_set
+from .base_weights import weights_of
 from .card import renew_card, write_card
 from .folder import check_out, copy_tokenizer, new_folder
 from .licence import base_license
@@ -51,18 +53,22 @@ def load_base(
     return model.eval(), AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
 
 
-def read_for(base: str | os.PathLike, data: str | os.PathLike, revision: str | None = None) -> list[Example]:
+def read_for(
+    base: str | os.PathLike, data: str | os.PathLike, revision: str | None = None, mapping: str | None = None
+) -> LabelledSet:
     """A labelled set, its prompts and messages as the base is given them: through its chat template, if it has one.
+    `mapping`: "ROLE=FIELD,...", see `parse_mapping`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_examples`; if the base has no tokenizer.
     """
+    roles = parse_mapping(mapping)
     if not Path(data).is_file():
         raise FileNotFoundError(f"{data}: no such file; expected a labelled set, JSON Lines")
     folder_of(base, "base ")
     hub = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
-    return read_examples(data, partial(chat_prompt, tokenizer))
+    return read_examples(data, partial(chat_prompt, tokenizer), roles)
 
 
 def drop_long(settings: RepoSettings, examples: Sequence[Example]) -> list[Example]:
@@ -128,6 +134,7 @@ def fit_repo(
     directions = replace(directions, provenance=directions.provenance | settings.about)
     extra = {"alpha": settings.alpha, "scope": settings.scope, "left_out": left_out, "about": settings.about}
     extra |= {"base_license": license_} if (license_ := is_dir and base_license(base)) else {}
+    extra |= {"base_weights": weights} if (weights := is_dir and weights_of(base)) else {}
     extra |= record or {}
     if gate is not None:
         progress("gate", None)

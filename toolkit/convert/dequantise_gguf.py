@@ -1,0 +1,215 @@
+"""A plain Llama folder from a GGUF file: what transformers reads from it, in the files that every base has."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from ..foundation.files import write_text
+from ..foundation.open_gguf import open_gguf
+from ..foundation.rotary_scaling import rotary_divisors
+from ..repo.base_weights import write_base_card
+from ..repo.folder import new_folder
+
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+WHOLE = ("F32", "F16", "BF16")
+"""Types of a GGUF that are not quantised."""
+
+LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
+"""The weights of one layer, as a GGUF calls them."""
+
+NO_LLAMA_FIELDS = ("quantization_config", "_model_name_or_path", "_name_or_path", "unk_token_id")
+"""What transformers adds to the config that it makes of a GGUF."""
+
+ROTARY_DIVISORS = "rope_freqs.weight"
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""The rotary scaling of Llama 3.1 and later, which has in addition a factor: 8, or 32 in Llama 3.2. A GGUF holds what
+comes of it, a divisor of each frequency, and transformers leaves those out."""
+
+SPLITS = {
+    "smollm": lambda: pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+        ]
+    ),
+}
+"""How a text is split before it is tokenized, by `tokenizer.ggml.pre`, where transformers takes another way:
+it reads SmolLM's files without the split at digits, so that spaces before a digit become other tokens."""
+
+
+def dequantise_gguf(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    dtype: str = "bfloat16",
+    original: str | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> str:
+    """Write the Llama of a GGUF file to the folder `out`, whole or not at all: config, weights in `dtype`, tokenizer,
+    chat template, generation config, and a card, which says where the weights come from. Returns what it says of them,
+    as "dequantised from Q4_1 of FILE, SHA-256 HEX". original: the Hub repo of the model, for the card. progress: told
+    "step I of 3" as each is done: file read, weights read, folder written.
+
+    The logits are those that transformers has with `from_pretrained(folder, gguf_file=NAME)`, but for files with the
+    rotary scaling of Llama 3.1: transformers leaves it out, and the folder has it.
+
+    Raises:
+        ValueError: before the weights are read, if it is not a whole GGUF of a plain Llama in one file, has no
+            tokenizer, or holds what transformers would leave out; if dtype is none of `DTYPES`.
+        FileNotFoundError, FileExistsError: if there is no file, or if `out` is there already.
+    """
+    path, out = Path(path), Path(out)
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    if out.exists():
+        raise FileExistsError(f"{out}: is there already; choose another --out")
+    reader = open_gguf(path)
+    _check_tensors(reader, path)
+    rope = _rotary_scaling(reader, path)
+    if _field(reader, "tokenizer.ggml.tokens") is None:
+        raise ValueError(f"{path}: has no tokenizer (tokenizer.ggml.tokens); expected a whole model")
+    stored = _stored_type(reader)
+    how = "read" if stored in WHOLE else "dequantised"
+    weights = f"{how} from {stored} of {path.name}, SHA-256 {sha256_of(path)}"
+    progress("step 1 of 3")
+    with tempfile.TemporaryDirectory() as alone:  # so that transformers reads no file beside it
+        Path(alone, "model.gguf").symlink_to(path.resolve())
+        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf", trust_remote_code=False)
+        loaded, info = LlamaForCausalLM.from_pretrained(
+            alone, gguf_file="model.gguf", dtype=DTYPES[dtype], output_loading_info=True
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{path}: transformers finds no {missing[0]} in it, and {len(missing) - 1} more are missing")
+    progress("step 2 of 3")
+    fields = {name: _shortest(value) for name, value in loaded.config.to_dict().items()}
+    fields = {name: value for name, value in fields.items() if name not in NO_LLAMA_FIELDS}
+    config = LlamaConfig(**(fields | _with_rope(fields, rope) | {"architectures": ["LlamaForCausalLM"]}))
+    with torch.device("meta"):  # the weights come from `loaded`, and there is memory for them once
+        plain = LlamaForCausalLM(config).to(DTYPES[dtype])
+    plain.load_state_dict(loaded.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = _generation_config(reader, config)
+    _restore_split(tokenizer, reader)
+    tokenizer.model_max_length = config.max_position_embeddings
+    with new_folder(out) as folder:
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        _name_tokenizer_class(folder)
+        license_ = _field(reader, "general.license")
+        write_base_card(folder, original or _field(reader, "general.name") or path.stem, weights, license_, original)
+    progress("step 3 of 3")
+    return weights
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _field(reader: "GGUFReader", name: str):
+    """A field of the file, None where it has none of that name."""
+    return reader.fields[name].contents() if name in reader.fields else None
+
+
+def _check_tensors(reader: "GGUFReader", path: Path) -> None:
+    """Raises `ValueError` unless the tensors are those of a plain Llama: all of them, and no other."""
+    wanted = {f"blk.{n}.{name}.weight" for n in range(_field(reader, "llama.block_count") or 0) for name in LAYER}
+    wanted |= {"token_embd.weight", "output_norm.weight"}
+    held = {tensor.name for tensor in reader.tensors}
+    if missing := sorted(wanted - held):
+        raise ValueError(f"{path}: has no {missing[0]}; expected a whole Llama")
+    for name in sorted(held - wanted - {"output.weight", ROTARY_DIVISORS}):
+        what = "a bias, as a steered file has" if name.endswith(".bias") else "not a weight of a plain Llama"
+        raise ValueError(f"{path}: holds {name}, {what}; transformers would leave it out")
+
+
+def _rotary_scaling(reader: "GGUFReader", path: Path) -> dict | None:
+    """The rotary scaling as a config says it, None where there is none. Raises `ValueError` for one that is not
+    known."""
+    kind = _field(reader, "llama.rope.scaling.type") or "none"
+    if kind != "none" or _field(reader, "llama.rope.scale_linear"):
+        raise ValueError(f"{path}: has rotary scaling {kind!r}, which transformers would leave out; expected none")
+    held = next((tensor.data for tensor in reader.tensors if tensor.name == ROTARY_DIVISORS), None)
+    if held is None:
+        return None
+    theta = _shortest(_field(reader, "llama.rope.freq_base") or 10000.0)
+    for factor in (8.0, 32.0):
+        rope = LLAMA3_ROPE | {"factor": factor}
+        divisors = rotary_divisors({"rope_theta": theta, "rope_scaling": rope}, 2 * len(held))
+        if np.allclose(divisors, held, rtol=1e-4):
+            return rope
+    raise ValueError(f"{path}: {ROTARY_DIVISORS} is not the scaling of Llama 3.1 or 3.2, the two that are known")
+
+
+def _with_rope(fields: dict, rope: dict | None) -> dict:
+    """What a config gets for its rotary scaling: transformers 5 has one field for it, 4 has two."""
+    if rope is None:
+        return {}
+    if "rope_parameters" in fields:
+        return {"rope_parameters": fields["rope_parameters"] | rope}
+    return {"rope_scaling": rope}
+
+
+def _shortest(value):
+    """A number that was stored in float32 as its shortest decimals: 1e-05, not 9.999999747378752e-06. Both are the
+    same float32, and the former is what the original's config says."""
+    if isinstance(value, dict):
+        return {name: _shortest(inner) for name, inner in value.items()}
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _stored_type(reader: "GGUFReader") -> str:
+    """The type that most of the weights are stored in, as "Q4_1"."""
+    sizes: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+    return sizes.most_common(1)[0][0]
+
+
+def _generation_config(reader: "GGUFReader", config: LlamaConfig) -> GenerationConfig:
+    """Where an answer ends: at the file's end of text, and at its end of turn where that is another token."""
+    ends = [config.eos_token_id, _field(reader, "tokenizer.ggml.eot_token_id")]
+    ends = list(dict.fromkeys(token for token in ends if token is not None))
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends or None,
+        pad_token_id=config.pad_token_id,
+    )
+
+
+def _restore_split(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader") -> None:
+    split = SPLITS.get(_field(reader, "tokenizer.ggml.pre"))
+    if split is not None:
+        tokenizer.backend_tokenizer.pre_tokenizer = split()
+
+
+def _name_tokenizer_class(folder: Path) -> None:
+    """Name the class that transformers 4 and 5 both load a `tokenizer.json` with."""
+    path = folder / "tokenizer_config.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    write_text(path, json.dumps(fields | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")

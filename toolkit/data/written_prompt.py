@@ -1,0 +1,62 @@
+"""A prompt as its writer wrote it, a text or messages, beside what the model is given for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..foundation.tokenize import place_of
+
+
+AsPrompt = Callable[[str | list, str], str]
+"""`as_prompt(text or messages, where)` is what the model is given for them, see `chat_prompt`."""
+
+
+@dataclass(frozen=True)
+class WrittenPrompt:
+    """What the model is given, and what it was made of."""
+
+    prompt: str
+    """What the model is given."""
+    shown: str
+    """The writer's own words: the text, or the last message's."""
+    shown_at: int
+    """Where in the prompt those begin."""
+    messages: tuple[dict, ...] = ()
+    """The messages, where there were some."""
+
+    @property
+    def templated(self) -> bool:
+        """Whether a chat template went around the words."""
+        return bool(self.messages) or self.prompt != self.shown
+
+    def other(self, words: str | list, as_prompt: AsPrompt | None, where: str) -> str:
+        """The prompt with other words: a text in place of the last message's or of the whole, or messages."""
+        if isinstance(words, str) and self.messages:
+            words = [*self.messages[:-1], {**self.messages[-1], "content": words}]
+        return write_prompt(words, as_prompt, where).prompt
+
+
+def write_prompt(written: str | Sequence[dict], as_prompt: AsPrompt | None, where: str) -> WrittenPrompt:
+    """What the model is given for a text or for messages. Without `as_prompt` a text stays as it is.
+
+    Raises:
+        ValueError: if messages are given without `as_prompt`, are not messages, or do not end with the user's.
+    """
+    if isinstance(written, str):
+        prompt = written if as_prompt is None else as_prompt(written, where)
+        return WrittenPrompt(prompt, written, 0 if prompt == written else place_of(as_prompt, written, where))
+    messages = check_messages(written, where)
+    if as_prompt is None:
+        raise ValueError(f"{where}: messages, which need the chat template of a model; expected a prompt here")
+    prompt, at = as_prompt(messages, where), place_of(as_prompt, messages, where)
+    return WrittenPrompt(prompt, messages[-1]["content"], at, tuple(messages))
+
+
+def check_messages(messages: object, where: str) -> list[dict]:
+    """Messages, as they are. Raises `ValueError` unless they are some."""
+    right = isinstance(messages, list) and messages
+    if not right or not all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in messages
+    ):
+        raise ValueError(f"{where}: messages is {messages!r}; expected a list of objects with role and content, texts")
+    return messages
