@@ -17,6 +17,8 @@ ONE_STRENGTH = "continuous batching has one strength, the model's own: set model
 def record_heads(model, read, **inputs) -> dict[int, torch.Tensor]:
     """One plain pass of `model`: {layer: `read` of what its o_proj gets, [batch, seq, heads * head_dim]}. Under tensor
     parallelism the heads of all ranks are gathered."""
+    if not hasattr(model, "iti_strengths"):
+        raise TypeError(f"{type(model).__name__} keeps its heads to itself: load it by ITILlamaForCausalLM.from_base")
     recorded = {}
 
     def record(layer: int, heads: torch.Tensor) -> None:

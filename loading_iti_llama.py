@@ -68,6 +68,9 @@ class ITILlamaLoadingMixin:
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         revision, subfolder = hub.pop("revision", None), hub.pop("subfolder", "")
         base = os.path.join(base_model_name_or_path, subfolder) if subfolder else os.fspath(base_model_name_or_path)
+        if "gguf_file" in kwargs or base.endswith(".gguf"):
+            advice = "`iti-llama from-gguf FILE.gguf --out DIR` makes a base of it"
+            raise ValueError(f"base model {base!r}: is a GGUF file, or holds one; {advice}")
         if os.path.isdir(base):
             base = os.path.abspath(base)
         elif subfolder:
