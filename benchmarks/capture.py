@@ -14,8 +14,8 @@ import time
 import torch
 import transformers
 from decode import SHAPES
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.toolkit.fit.positions import Row
 from iti_llama.toolkit.fit.record_activations import record_batch
 from iti_llama.toolkit.foundation.bound_memory import batches_of, tokens_a_batch
@@ -32,7 +32,8 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     with torch.device(args.device):
-        model = LlamaForCausalLM(LlamaConfig(**SHAPES[args.shape], max_position_embeddings=8192)).eval()
+        shape = SHAPES[args.shape] | {"max_position_embeddings": 8192, "iti_directions_file": None}
+        model = ITILlamaForCausalLM(ITILlamaConfig(**shape)).eval()
     torch.set_default_dtype(torch.float32)
     lengths = (torch.randn(args.rows).mul(0.5).exp() * 600).clamp(60, 2000).int().tolist()
     if args.device == "cpu":

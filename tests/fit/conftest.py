@@ -2,13 +2,14 @@
 
 import pytest
 from reference import tiny_llama, tiny_tokenizer
+from steered import steered_copy
 
 from iti_llama.toolkit.data.labelled_set import Example
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_llama()
+    return steered_copy(tiny_llama(), None)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from apart import run_in_two
 from reference import tiny_llama
+from steered import steered_copy
 
 from iti_llama.toolkit.data.labelled_set import read_examples, write_examples
 from iti_llama.toolkit.fit.positions import Policy
@@ -37,7 +38,7 @@ def test_a_killed_capture_goes_on_where_it_stopped(model, tokenizer, examples, t
 
 def test_the_cache_is_not_read_for_another_model_policy_or_data(model, tokenizer, examples, tmp_path):
     capture(model, tokenizer, examples, Policy("last"), cache=tmp_path)
-    other = tiny_llama(seed=5)
+    other = steered_copy(tiny_llama(seed=5), None)
     for args in ((other, examples, "last"), (model, examples, "completion-mean"), (model, examples[:-1], "last")):
         found = capture(args[0], tokenizer, args[1], Policy(args[2]), cache=tmp_path)
         fresh = capture(args[0], tokenizer, args[1], Policy(args[2]))

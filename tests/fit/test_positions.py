@@ -53,9 +53,9 @@ def test_prompts_that_are_the_same_for_both_labels_tell_nothing(prompts):
     Policy("fraction", 0.0).check([Example(p, " Yes", 1, "g") for p in prompts])
 
 
-def test_a_text_without_tokens_is_named(tokenizer, plain):
+def test_a_text_without_tokens_is_named(tokenizer, model):
     bare = tiny_tokenizer()
     bare.backend_tokenizer.post_processor = processors.Sequence([])
     rows = [Example("a", " Yes", 1, "g"), Example("", " No", 0, "g")]
     with pytest.raises(ValueError, match="row 2 has no token to read: policy is 'fraction 0'"):
-        capture(plain, bare, rows, Policy("fraction", 0.0))
+        capture(model, bare, rows, Policy("fraction", 0.0))

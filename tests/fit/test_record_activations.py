@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.positions import Policy, tokenize
 from iti_llama.toolkit.fit.record_activations import capture
@@ -46,8 +47,6 @@ def test_long_texts_are_counted_and_never_cut(model, tokenizer, examples):
 
 
 def test_a_model_that_is_spread_over_devices_gives_the_same(model, tokenizer, examples, tmp_path):
-    from transformers import LlamaForCausalLM
-
     model.save_pretrained(tmp_path / "model")
     layers = {f"model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(model.config.num_hidden_layers)}
     device_map = {
@@ -56,7 +55,7 @@ def test_a_model_that_is_spread_over_devices_gives_the_same(model, tokenizer, ex
         "model.norm": "cpu",
         "lm_head": "cpu",
     } | layers
-    spread = LlamaForCausalLM.from_pretrained(
+    spread = ITILlamaForCausalLM.from_pretrained(
         tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "off"
     )
     found = capture(spread, tokenizer, examples, Policy("last"))

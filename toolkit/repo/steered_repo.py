@@ -251,8 +251,9 @@ def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
     steered = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
     for point in sorted(steered, key=lambda point: abs(point["alpha"])):
         lost = plain - point["at"]["correct"]["mean"]
-        diverged = sweep.get("kl_guard") is not None and point["kl"] > sweep["kl_guard"]
-        if lost > sweep.get("guard", 0.0) + 1e-9 or diverged or point.get("perplexity", 1.0) > most:
+        near = sweep.get("kl_guard") is None or point["kl"] <= sweep["kl_guard"]
+        whole = lost <= sweep.get("guard", 0.0) + 1e-9 and point.get("perplexity", 1.0) <= most
+        if not (near and whole):  # a number that is not one passes neither
             break
         inside.append(point["alpha"])
     return inside
