@@ -119,6 +119,9 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             top_ks = {name: behaviour.top_k for name, behaviour in behaviours.items()}
             totals = held.totals(alphas, top_ks, inputs.device)
             shifts = {site: (rows, total.to(dtype)) for site, (rows, total) in totals.items()}
+            cache = call.get("cache", call.get("past_key_values"))
+            if self.config.iti_scope == "generated" and cache is not None and not torch.compiler.is_compiling():
+                cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
         if shifts or iti_record is not None:
             call["iti_steering"] = Steering(shifts, mask, iti_record)
         return super().forward(**call)
