@@ -107,6 +107,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if not behaviours and not (iti_alpha is None and iti_start is None and iti_mask is None and iti_gate is None):
             raise ValueError("iti_alpha, iti_start, iti_mask and iti_gate steer, but this model has no directions")
         inputs = call["input_ids"] if call.get("inputs_embeds") is None else call["inputs_embeds"]
+        if not (iti_gate is None or isinstance(iti_gate, bool)):
+            raise ValueError(f"iti_gate is {iti_gate!r}; expected True or False")
         shifts, mask, alphas = {}, None, self._iti_alphas(behaviours, inputs, iti_alpha)
         if behaviours and alphas is not None:
             if iti_gate is not False and any(held.directions[name].gate is not None for name in behaviours):

@@ -340,7 +340,7 @@ def test_what_a_header_declares_is_not_allocated(memory_of, tmp_path, shape, end
     header = json.dumps({"heads": {"dtype": "I64", "shape": shape, "data_offsets": [0, end]}}).encode()
     path.write_bytes((length or len(header)).to_bytes(8, "little") + header + bytes(3 << 20))
     found, memory = memory_of(path)
-    assert found.startswith(f"{path}: is truncated or no safetensors file")
+    assert found.startswith(f"{path}: is truncated, or not a safetensors file")
     assert memory <= path.stat().st_size + CONSTANT
 
 
