@@ -57,7 +57,8 @@ class ITILlamaGenerationMixin:
     they are for; `generate(iti_gate=False)` steers them all."""
 
     def _validate_model_kwargs(self, model_kwargs: dict) -> None:
-        super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key not in STRENGTHS})
+        ours = (*STRENGTHS, "iti_assistant")
+        super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key not in ours})
 
     def _prepare_generation_config(self, *args, **kwargs):
         """A request's generation config may hold its strength; the model's own may not, since the config does."""
@@ -66,6 +67,8 @@ class ITILlamaGenerationMixin:
         for name in STRENGTHS:
             if (value := config.__dict__.pop(name, None)) is not None:
                 model_kwargs[name] = value
+        if config.is_assistant:  # its guesses are checked, so it may go on from its own cache behind a longer prompt
+            model_kwargs["iti_assistant"] = True
         return config, model_kwargs
 
     def _iti_refuse_strength(self, config, where: str) -> None:
@@ -77,6 +80,7 @@ class ITILlamaGenerationMixin:
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """Adds strength and start, [batch], to what is repeated for beams and several returns."""
         gate, alphas = model_kwargs.pop("iti_gate", None), None
+        assistant = model_kwargs.pop("iti_assistant", False)
         if not (gate is None or isinstance(gate, bool)):
             raise ValueError(f"iti_gate is {gate!r}; expected True or False")
         behaviours, held = self.model._iti_behaviours()
@@ -95,7 +99,7 @@ class ITILlamaGenerationMixin:
             model_kwargs["iti_alpha"] = alphas if alphas.shape[1] > 1 else alphas[:, 0]
         if self.iti_scope == "generated" and behaviours:
             cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
-            if getattr(cache, "iti_shifted", False) and cache.get_seq_length():
+            if getattr(cache, "iti_shifted", False) and cache.get_seq_length() and not assistant:
                 advice = "pass the whole text without it, or use scope 'all'"
                 raise ValueError(
                     f"iti_scope is 'generated', but the cache was shifted where another prompt ended: {advice}"

@@ -2,8 +2,7 @@
 """Llama with Inference-Time Intervention (Li et al., NeurIPS 2023): only what differs from Llama.
 
 The paper adds `alpha * sigma * theta` to the output of chosen heads, before the output projection W_O (equation 2).
-Here `LlamaAttention.forward` runs with a view of the attention whose `o_proj` gets the shifted heads. What is added is
-computed once a pass, from the directions and from what the config says at that moment.
+Here `LlamaAttention.forward` runs with a view of the attention whose `o_proj` gets the shifted heads.
 """
 
 import copy
@@ -121,12 +120,13 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             top_ks = {name: behaviour.top_k for name, behaviour in behaviours.items()}
             totals = held.totals(alphas, top_ks, inputs.device)
             shifts = {site: (rows, total.to(dtype)) for site, (rows, total) in totals.items()}
-            cache = call.get("cache", call.get("past_key_values"))
-            if self.config.iti_scope == "generated" and cache is not None and not torch.compiler.is_compiling():
-                cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
         if shifts or iti_record is not None:
             call["iti_steering"] = Steering(shifts, mask, iti_record)
-        return super().forward(**call)
+        output = super().forward(**call)
+        cache = getattr(output, "past_key_values", None)
+        if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
+            cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
+        return output
 
     forward.__wrapped__ = LlamaModel.forward  # its signature
 
@@ -190,10 +190,10 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if call.get("cu_seq_lens_q") is not None:
             raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
         if not torch.compiler.is_compiling():
-            logger.warning_once(
-                "iti_scope is 'generated' and forward got several tokens without iti_start: only the last is shifted, "
-                "as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
+            advice = (
+                "only the last is shifted, as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
             )
+            logger.warning_once(f"iti_scope is 'generated' and forward got several tokens without iti_start: {advice}")
         columns, attended = torch.arange(length, device=inputs.device), call.get("attention_mask")
         padded = isinstance(attended, torch.Tensor) and attended.ndim == 2
         return columns >= (attended[:, -length:] * columns if padded else columns[None]).argmax(-1, keepdim=True)
