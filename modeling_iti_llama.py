@@ -81,8 +81,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         return super().__getstate__() | {"_iti_open_blocks": 0}  # a copy starts outside `disable_iti`
 
     def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, iti_gate=None, iti_record=None, **kwargs):
-        """As Llama's forward, with five arguments more, for this call alone. Raises `ValueError` if one has a wrong shape,
-        or is passed to a model that is not steered or disabled.
+        """As Llama's forward, with five arguments more, for this call alone. Raises `ValueError` if one has a wrong
+        shape, or is passed to a model that is not steered or disabled.
 
         Args:
             iti_alpha (`float`, `torch.Tensor` or `dict`, *optional*): strength of every row, or [batch], one for each,
