@@ -1,6 +1,7 @@
 # Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
 """Configuration of ITI-Llama: a Llama configuration plus what the steering needs."""
 
+from huggingface_hub.errors import HFValidationError
 from transformers import LlamaConfig
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -103,5 +104,8 @@ class ITILlamaConfig(LlamaConfig):
 def pinned(repo, hub: dict) -> dict:
     """The Hub arguments `hub`, their revision resolved to a commit, so that all that is read of a repo belongs
     together; a folder has none. Raises `OSError` if there is no such repo, or no config.json in it."""
-    commit = extract_commit_hash(cached_file(repo, "config.json", **hub), None)
+    try:
+        commit = extract_commit_hash(cached_file(repo, "config.json", **hub), None)
+    except HFValidationError as error:  # transformers 4.57 lets it through
+        raise OSError(f"{repo}: no such folder, and no name of a Hub repo: {error}") from error
     return hub | {"revision": commit} if commit else hub

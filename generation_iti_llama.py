@@ -172,7 +172,8 @@ class ITILlamaGenerationMixin:
         return super().generate_batch(*args, **kwargs)
 
     def init_continuous_batching(self, generation_config=None, *args, **kwargs):
-        if getattr(generation_config or self.generation_config, "iti_alpha", None) is not None:
+        self._iti_refuse_strength(self.generation_config, "model.generation_config")
+        if getattr(generation_config, "iti_alpha", None) is not None:
             raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
         behaviours, held = self.model._iti_behaviours()
         if behaviours:

@@ -304,9 +304,11 @@ def test_the_shifted_heads_pass_through_a_lora_on_o_proj(base, directions, ids, 
 
 @pytest.mark.parametrize("virtual", [4, 12, 30])
 @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
-def test_virtual_tokens_do_not_move_where_the_prompt_ends(base, directions, ids, virtual, kind):
+def test_virtual_tokens_do_not_move_where_the_prompt_ends(ids, virtual, kind):
     """Scope "generated" shifts the prompt's last token and what follows, and no other position of the prompt."""
     peft = pytest.importorskip("peft")
+    base = tiny_llama(head_dim=16)  # PEFT takes hidden_size / heads for it
+    directions = some_directions(base.config)
     config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=virtual)
     model = steered_copy(base, directions, iti_alpha=2.5, iti_scope="generated")
     torch.manual_seed(0)
