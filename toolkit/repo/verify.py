@@ -8,7 +8,7 @@ from pathlib import Path
 from iti_llama.iti_directions import AUTO_MAP, DANGEROUS_FIELDS, file_sha256
 
 from ..foundation.package import ROOT
-from .folder import CODE, MANIFEST
+from .folder import CODE, MANIFEST, leads_out
 from .open_repo import OpenRepo, open_repo
 from .steered_repo import SteeredRepo
 
@@ -49,7 +49,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     opened = open_repo(repo, revision)
     names, get, commit = list(opened.names()), opened.get, opened.commit
     root = Path(repo).resolve() if opened.commit is None else None
-    links = [name for name in names if root is not None and _leads_out(root, name)]
+    links = [name for name in names if root is not None and leads_out(root, name)]
     problems, notes = [f"{name} is a link to somewhere else" for name in links], []
     if root is not None:
         dangling = [name for name in names if name not in links and not (root / name).exists()]
@@ -98,15 +98,6 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if commit:
         notes.append(f'to load exactly this: revision="{commit}", code_revision="{commit}"')
     return Verdict(repo, commit, code, tuple(problems), tuple(notes))
-
-
-def _leads_out(root: Path, name: str) -> bool:
-    """Whether a file is a link to somewhere else. A snapshot in the Hub's cache is made of links to its own blobs."""
-    try:
-        target, blobs = (root / name).resolve(), root.parent.parent / "blobs"
-    except (OSError, RuntimeError):  # a link to itself
-        return True
-    return root not in target.parents and not (root.parent.name == "snapshots" and target.parent == blobs)
 
 
 def _card(config: dict, names: list[str], get) -> list[str]:
