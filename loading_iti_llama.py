@@ -144,6 +144,11 @@ class ITILlamaLoadingMixin:
         if base is not None and (changed := given or weights_changed(self)):
             advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
+        renews_card = is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama")
+        if renews_card:
+            check_card = getattr(import_module("iti_llama.toolkit.repo.card"), "check_card", None)  # 0.2 has none
+            if check_card is not None:
+                check_card(folder)
         folder.mkdir(parents=True, exist_ok=True)
         staged = {}
         try:
@@ -172,7 +177,7 @@ class ITILlamaLoadingMixin:
         finally:
             for path in staged:
                 path.unlink(missing_ok=True)
-        if is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama"):
+        if renews_card:
             import_module("iti_llama").renew_card(folder)
 
     def push_to_hub(self, repo_id: str, **kwargs):

@@ -28,6 +28,7 @@ from ..measure.keep_labelled_set import FILE
 from .card import name_repo, new_card, renewed_card, with_base
 from .folder import CODE, MANIFEST, TOKENIZER_FILES, check_no_links, copy_tokenizer, weight_files
 from .open_repo import open_repo
+from .replace_parts import read_card
 from .steered_repo import SteeredRepo
 
 
@@ -168,7 +169,7 @@ def _card(repo: SteeredRepo, hub_name: str) -> str:
         return text
     if not (repo.folder / "README.md").is_file():
         return new_card(repo, hub_name)
-    return name_repo(with_base((repo.folder / "README.md").read_text(encoding="utf-8"), repo.weights_from), hub_name)
+    return name_repo(with_base(read_card(repo.folder / "README.md"), repo.weights_from), hub_name)
 
 
 def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> Path:
@@ -232,7 +233,7 @@ def _take_along(source: Path, former: dict, folder: Path, same_weights: bool) ->
     same = same and all(repo.fields[name] == former[name] for name in ("iti_alpha", "iti_top_k", "iti_scope"))
     path = folder / "README.md"
     if path.is_file() and not same and renewed_card(folder) is None:
-        card = ModelCard.load(path, ignore_metadata_errors=True)
+        card = ModelCard(read_card(path))
         card.text = ModelCard(new_card(SteeredRepo.open(folder))).text
         write_text(path, str(card))
 

@@ -10,6 +10,7 @@ from iti_llama.iti_directions import AUTO_MAP, DANGEROUS_FIELDS, file_sha256
 from ..foundation.package import ROOT
 from .folder import CODE, MANIFEST, leads_out
 from .open_repo import OpenRepo, open_repo
+from .replace_parts import marked_parts
 from .steered_repo import SteeredRepo
 
 
@@ -105,8 +106,11 @@ def _card(config: dict, names: list[str], get) -> list[str]:
     if "README.md" not in names or not isinstance(alpha := config.get("iti_alpha", 1.0), (int, float)):
         return []
     text = get("README.md").read_text(encoding="utf-8", errors="replace")
-    what = re.search(r"<!-- iti-what: begin -->.*?<!-- iti-what: end -->", text, re.DOTALL)
-    carded = what and re.search(r"shifted by alpha = (\S+) ", what[0])
+    try:
+        what = "".join(text[start:end] for _, start, end in marked_parts(text, ["iti-what"]))
+    except ValueError as error:
+        return [f"README.md, {error}"]
+    carded = re.search(r"shifted by alpha = (\S+) ", what)
     if carded is None or carded[1] == f"{alpha:g}":
         return []
     return [f"README.md says alpha = {carded[1]}, config.json {alpha:g}: `iti-llama push` renews the card"]
