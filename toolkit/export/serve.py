@@ -57,8 +57,10 @@ def check_strength(body: dict, model, continuous: bool) -> None:
 
     if not isinstance(model, ITILlamaForCausalLM):
         return
-    fields = json.loads(body.get("generation_config") or "{}")
+    fields = {} if body.get("generation_config") is None else _read_fields(body["generation_config"])
     alpha = fields.get("iti_alpha", getattr(model.generation_config, "iti_alpha", None))
+    if not isinstance(gate := fields.get("iti_gate"), bool | None):
+        raise ValueError(f"iti_gate is {str(gate)[:100]!r}; expected true or false")
     if alpha is None:
         return
     if continuous:
@@ -67,3 +69,17 @@ def check_strength(body: dict, model, continuous: bool) -> None:
             "config.json: leave it out, or start the server without"
         )
     model._iti_rows(alpha, 1)
+
+
+def _read_fields(text: object) -> dict:
+    """The `generation_config` of a request. Raises `ValueError` unless it is an object of JSON, written as a text."""
+    wanted = "expected a text that holds an object of JSON"
+    if not isinstance(text, str):
+        raise ValueError(f"generation_config is {str(text)[:100]!r}; {wanted}")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"generation_config is {text[:100]!r} ({type(error).__name__}); {wanted}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"generation_config is {text[:100]!r}; {wanted}")
+    return fields
