@@ -57,10 +57,11 @@ def register() -> None:
 
 
 class _WhenTransformersIsThere(MetaPathFinder):
-    """Calls `register` once the Auto classes have been imported, and the modules that import them on their way."""
+    """Calls `register` once the Auto classes have been imported, and no module that it needs is half-way there."""
 
     awaited = ("transformers.models.auto.modeling_auto", "transformers.modeling_layers")
     awaited += ("transformers.models.llama.modeling_llama",)
+    awaited += tuple(f"{__name__}.{part}_iti_llama" for part in ("configuration", "generation", "loading", "modeling"))
 
     def __init__(self):
         self.done: set[str] = {name for name in self.awaited if _complete(name)}

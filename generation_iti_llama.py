@@ -11,6 +11,7 @@ from transformers.generation.logits_process import UnbatchedClassifierFreeGuidan
 from .iti_directions import check_alpha
 
 
+STRENGTHS = ("iti_alpha", "iti_gate")
 ONE_STRENGTH = "continuous batching has one strength, the model's own: set model.iti_alpha, and leave it out"
 
 
@@ -56,21 +57,30 @@ class ITILlamaGenerationMixin:
     they are for; `generate(iti_gate=False)` steers them all."""
 
     def _validate_model_kwargs(self, model_kwargs: dict) -> None:
-        ours = ("iti_alpha", "iti_gate")
+        ours = (*STRENGTHS, "iti_assistant")
         super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key not in ours})
 
     def _prepare_generation_config(self, *args, **kwargs):
-        # A strength may come in a GenerationConfig: generation_config.json's, or that of a request to a server.
+        """A request's generation config may hold its strength; the model's own may not, since the config does."""
+        self._iti_refuse_strength(self.generation_config, "model.generation_config")
         config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
-        for name in ("iti_alpha", "iti_gate"):
-            value = config.__dict__.pop(name, None)
-            if value is not None and (name in kwargs or not self._iti_disabled()):
+        for name in STRENGTHS:
+            if (value := config.__dict__.pop(name, None)) is not None:
                 model_kwargs[name] = value
+        if config.is_assistant:  # its guesses are checked, so it may go on from its own cache behind a longer prompt
+            model_kwargs["iti_assistant"] = True
         return config, model_kwargs
+
+    def _iti_refuse_strength(self, config, where: str) -> None:
+        for name in STRENGTHS:
+            if (value := getattr(config, name, None)) is not None:
+                home = f"a model's strength is iti_alpha of its config.json, here {self.iti_alpha:g}"
+                raise ValueError(f"{where}: {name} is {value!r}; expected no such field: {home}")
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """Adds strength and start, [batch], to what is repeated for beams and several returns."""
         gate, alphas = model_kwargs.pop("iti_gate", None), None
+        assistant = model_kwargs.pop("iti_assistant", False)
         if not (gate is None or isinstance(gate, bool)):
             raise ValueError(f"iti_gate is {gate!r}; expected True or False")
         behaviours, held = self.model._iti_behaviours()
@@ -88,6 +98,12 @@ class ITILlamaGenerationMixin:
             alphas = alphas.to(input_ids.device)
             model_kwargs["iti_alpha"] = alphas if alphas.shape[1] > 1 else alphas[:, 0]
         if self.iti_scope == "generated" and behaviours:
+            cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
+            if getattr(cache, "iti_shifted", False) and cache.get_seq_length() and not assistant:
+                advice = "pass the whole text without it, or use scope 'all'"
+                raise ValueError(
+                    f"iti_scope is 'generated', but the cache was shifted where another prompt ended: {advice}"
+                )
             positions, mask = model_kwargs.get("position_ids"), model_kwargs.get("attention_mask")
             last = mask.long().sum(-1) - 1 if positions is None else positions[:, -1]
             model_kwargs["iti_start"] = last.expand(len(input_ids))
@@ -144,7 +160,7 @@ class ITILlamaGenerationMixin:
         for place, given in enumerate(processors):
             if isinstance(given, UnbatchedClassifierFreeGuidanceLogitsProcessor) and given.model is self:
                 processors[place] = processor = copy.copy(given)  # it may be the caller's
-                theirs = {key: (model_kwargs or {}).get(key) for key in ("iti_alpha", "iti_gate")}
+                theirs = {key: (model_kwargs or {}).get(key) for key in STRENGTHS}
                 processor.model = functools.partial(self, **theirs)
                 # each pass starts where the last one ended
                 processor.unconditional_context = given.unconditional_context | {"use_cache": True}
@@ -156,7 +172,7 @@ class ITILlamaGenerationMixin:
         return super().generate_batch(*args, **kwargs)
 
     def init_continuous_batching(self, generation_config=None, *args, **kwargs):
-        if any(getattr(given, "iti_alpha", None) is not None for given in (generation_config, self.generation_config)):
+        if getattr(generation_config or self.generation_config, "iti_alpha", None) is not None:
             raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
         behaviours, held = self.model._iti_behaviours()
         if behaviours:

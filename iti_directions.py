@@ -146,17 +146,28 @@ class ITIDirections:
                 _expect_rows(numbers >= 0, name, f"{key} in row {{}} is {{:.4g}}", "0 or more", numbers)
         some = self.weights is None or bool((self.weights != 0).any())
         _expect(some, name, f"all {len(self)} weights are 0", "one above 0, or directions without weights")
-        inside = f"layer 0 to {self.num_hidden_layers - 1}, head 0 to {self.num_attention_heads - 1}"
-        for key, heads in {"": self.heads, "gate_heads: ": tensors.get("gate_heads", self.heads[:0])}.items():
-            seen = set()
-            for row, (layer, head) in enumerate(heads.tolist()):
-                named = f"{key}row {row} names layer {layer}, head {head}"
-                fits = 0 <= layer < self.num_hidden_layers and 0 <= head < self.num_attention_heads
-                _expect(fits, name, named, inside)
-                _expect((layer, head) not in seen, name, f"{named} a second time", "once")
-                seen.add((layer, head))
+        self._expect_heads("", self.heads, name)
+        if self.gate is not None:
+            self._expect_heads("gate_heads: ", self.gate.heads, name)
         low, high = (0, 0) if self.gate is None else self.gate.threshold.tolist()
         _expect(low == high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the same number twice")
+
+    def _expect_heads(self, key: str, heads: "torch.Tensor", name: str) -> None:
+        layers, width = self.num_hidden_layers, self.num_attention_heads
+        inside = (heads >= 0).all(-1) & (heads[:, 0] < layers) & (heads[:, 1] < width)
+        row, ending, wanted = None, "", f"layer 0 to {layers - 1}, head 0 to {width - 1}"
+        if not bool(inside.all()):
+            row = inside.tolist().index(False)
+        else:
+            numbers = heads[:, 0] * width + heads[:, 1]
+            order = numbers.argsort()
+            twice = numbers[order][1:] == numbers[order][:-1]
+            if bool(twice.any()):
+                at = twice.tolist().index(True)
+                row, ending, wanted = int(max(order[at], order[at + 1])), " a second time", "once"
+        if row is not None:
+            layer, head = heads[row].tolist()
+            _expect(False, name, f"{key}row {row} names layer {layer}, head {head}{ending}", wanted)
 
     def __len__(self) -> int:
         return len(self.heads)

@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from .configuration_iti_llama import FREE_FIELDS, HUB_ARGUMENTS, LLAMA_FIELDS, ITILlamaConfig, pinned
 from .iti_directions import FIELDS, ITIDirections, check_harmless, file_sha256, hub_file, read_behaviours
 from .steering_iti_llama import HeldDirections
 
 
+logger = logging.get_logger(__name__)
 QUIET = {"_raise_exceptions_for_missing_entries": False}
 QUANTISATION = ("quant_method", "bits", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "group_size")
 
@@ -107,12 +108,15 @@ class ITILlamaLoadingMixin:
             )
         loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.can_generate():
+            model._iti_refuse_strength(model.generation_config, f"{source}/generation_config.json")
         if base is not None:
             model._iti_quantisation = fields.get("quantization_config")
             if repo is not None:
                 model.name_or_path = model.config.name_or_path = str(repo)
                 if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
                     model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
+                    model._iti_refuse_strength(model.generation_config, f"{repo}/generation_config.json")
         model._iti_revision, model._iti_weights = hub.get("revision"), _versions(model)
         keys = ["default", *list(directions)[1:]]
         model.base_model._iti_held = HeldDirections(dict(zip(keys, directions.values(), strict=False)))
@@ -129,6 +133,15 @@ class ITILlamaLoadingMixin:
         super().__setstate__(state)
         if "_iti_weights" in state and state["_iti_weights"] is None:
             self._iti_weights = _versions(self)
+
+    def train(self, mode: bool = True):
+        """As torch's; says at once what `save_pretrained` would say of an adapter form at the first checkpoint."""
+        base = getattr(self.config, "base_model_name_or_path", None)
+        trained = (name for name, weight in self.named_parameters() if weight.requires_grad and "lora_" not in name)
+        if mode and base is not None and (name := next(trained, None)):
+            advice = "set model.config.base_model_name_or_path = None to save the trained weights, or train a LoRA"
+            logger.warning_once(f"{name} is trained, but the adapter form on {base} saves no weights: {advice}")
+        return super().train(mode)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
         """Write code, config, generation config and directions; and the weights, unless the config names a base model

@@ -2,8 +2,7 @@
 """Llama with Inference-Time Intervention (Li et al., NeurIPS 2023): only what differs from Llama.
 
 The paper adds `alpha * sigma * theta` to the output of chosen heads, before the output projection W_O (equation 2).
-Here `LlamaAttention.forward` runs with a view of the attention whose `o_proj` gets the shifted heads. What is added is
-computed once a pass, from the directions and from what the config says at that moment.
+Here `LlamaAttention.forward` runs with a view of the attention whose `o_proj` gets the shifted heads.
 """
 
 import copy
@@ -82,7 +81,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         return super().__getstate__() | {"_iti_open_blocks": 0}  # a copy starts outside `disable_iti`
 
     def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, iti_gate=None, iti_record=None, **kwargs):
-        """As Llama's forward, with five arguments more, for this call alone.
+        """As Llama's forward, with five arguments more, for this call alone. Raises `ValueError` if one has a wrong
+        shape, or is passed to a model that is not steered or disabled.
 
         Args:
             iti_alpha (`float`, `torch.Tensor` or `dict`, *optional*): strength of every row, or [batch], one for each,
@@ -95,8 +95,6 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
                 knows where a prompt ends, which the gate reads.
             iti_record (`Callable`, *optional*): called in each layer with its number and what its o_proj gets, [batch,
                 seq, heads * head_dim], before the shift of that layer.
-
-        Raises `ValueError` if one has a wrong shape, or is passed to a model that is not steered or disabled.
         """
         positions = kwargs.pop("iti_positions", None)
         if unknown := [name for name in kwargs if name.startswith("iti_")]:
@@ -107,6 +105,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if not behaviours and not (iti_alpha is None and iti_start is None and iti_mask is None and iti_gate is None):
             raise ValueError("iti_alpha, iti_start, iti_mask and iti_gate steer, but this model has no directions")
         inputs = call["input_ids"] if call.get("inputs_embeds") is None else call["inputs_embeds"]
+        if not (iti_gate is None or isinstance(iti_gate, bool)):
+            raise ValueError(f"iti_gate is {iti_gate!r}; expected True or False")
         shifts, mask, alphas = {}, None, self._iti_alphas(behaviours, inputs, iti_alpha)
         if behaviours and alphas is not None:
             if iti_gate is not False and any(held.directions[name].gate is not None for name in behaviours):
@@ -121,7 +121,11 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             shifts = {site: (rows, total.to(dtype)) for site, (rows, total) in totals.items()}
         if shifts or iti_record is not None:
             call["iti_steering"] = Steering(shifts, mask, iti_record)
-        return super().forward(**call)
+        output = super().forward(**call)
+        cache = getattr(output, "past_key_values", None)
+        if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
+            cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
+        return output
 
     forward.__wrapped__ = LlamaModel.forward  # its signature
 
@@ -185,10 +189,10 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if call.get("cu_seq_lens_q") is not None:
             raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
         if not torch.compiler.is_compiling():
-            logger.warning_once(
-                "iti_scope is 'generated' and forward got several tokens without iti_start: only the last is shifted, "
-                "as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
+            advice = (
+                "only the last is shifted, as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
             )
+            logger.warning_once(f"iti_scope is 'generated' and forward got several tokens without iti_start: {advice}")
         columns, attended = torch.arange(length, device=inputs.device), call.get("attention_mask")
         padded = isinstance(attended, torch.Tensor) and attended.ndim == 2
         return columns >= (attended[:, -length:] * columns if padded else columns[None]).argmax(-1, keepdim=True)

@@ -102,7 +102,7 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         (["verify"], "no model: give a Hub repo or a folder"),
         (["push", "a", "me/x", "--model", "b"], "2 folders; expected one: iti-llama push FOLDER OWNER/NAME"),
         (["push", "me/x"], "0 folders; expected one"),
-        (["push", "/nowhere", "me/x"], "/nowhere: no config.json"),
+        (["push", "/nowhere", "me/x"], "/nowhere: no such folder"),
         (["generate", "--repo", "/nowhere", "--prompt", "x"], "/nowhere: no such folder"),
         (["sweep", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["evaluate", "--model", "/nowhere"], "/nowhere: no such folder"),

@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused(tmp_path):
     scoped = steered_repo(tmp_path / "a", scope="generated")
     with pytest.raises(ExportError, match="pass --scope all"):
         open_source(scoped)
-    assert open_source(scoped, scope="all").config.iti_scope == "all"
+    assert open_source(scoped, scope="all").config().iti_scope == "all"
     config = tmp_path / "a" / "base" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": "x"}}))
     with pytest.raises(ExportError, match="the base is quantised"):

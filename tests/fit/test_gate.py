@@ -62,8 +62,8 @@ def test_the_score_is_that_of_a_logistic_regression_of_the_fitting_rows(model, f
     scores = reference.decision_function(scaler.transform(read[test]))
     features = np.concatenate([x[test][:, layer, head].numpy() for layer, head in gate.heads.tolist()], 1)
     assert np.allclose(features @ gate.weights.flatten().numpy() + gate.bias.numpy(), scores, atol=2e-3)
-    strengths = gate.strength({layer: x[test][:, layer].flatten(1) for layer in gate.layers})
-    assert strengths.tolist() == (scores >= float(gate.threshold[0])).tolist()
+    opened = gate.opens({layer: x[test][:, layer].flatten(1) for layer in gate.heads[:, 0].tolist()})
+    assert opened.tolist() == (scores >= float(gate.threshold[0])).tolist()
 
 
 def test_the_share_of_false_fires_is_what_was_asked_for_out_of_fold(model):

@@ -63,7 +63,7 @@ def by_cause(model, tokenizer) -> list[float]:
     config, rows = model.config, causal.bare_rows(two_ways(4), tokenizer)
     offsets = torch.full((config.num_hidden_layers, config.num_attention_heads, config.head_dim), 0.1)
     slopes = causal.derivatives(model, rows, offsets, "all", 0)
-    gain, divergence = causal.exactly(model, rows, offsets, [1, 6], [0.5, 1.0], "all", 0)
+    gain, divergence = causal.measure_heads(model, rows, offsets, [1, 6], [0.5, 1.0], "all", 0)
     return [*slopes.ravel().tolist(), *gain.tolist(), *divergence.tolist()]
 
 

@@ -75,7 +75,7 @@ def test_where_it_cannot_be_fitted_nothing_is_changed(taught_dir, base_dir, tmp_
     for kwargs, error, says in (
         ({"name": "other"}, FileExistsError, "has a behaviour 'other'"),
         ({"name": "default"}, ValueError, "that of the repo's own directions"),
-        ({"name": "a b"}, ValueError, "expected a name of letters"),
+        ({"name": "a b"}, ValueError, "expected a name of at most 64 letters"),
         ({"name": "third", "base_name": "another"}, ValueError, "steers 'taught', not 'another'"),
     ):
         with pytest.raises(error, match=says):

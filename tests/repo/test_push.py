@@ -263,8 +263,7 @@ def test_what_is_not_a_repo_is_not_pushed(folder, form, base_dir, tmp_path):
     (folder / "modeling_iti_llama.py").unlink()
     with pytest.raises(FileNotFoundError, match=r"no modeling_iti_llama\.py"):
         files_to_push(folder)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"empty: no such folder"):
         files_to_push(tmp_path / "empty")
 
 

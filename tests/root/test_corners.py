@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import logging
 import pickle
 import shutil
 import threading
@@ -15,6 +16,7 @@ from steered import logits, steered_copy
 from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.generation_iti_llama import record_heads
 from iti_llama.iti_directions import output_shift
 
 
@@ -538,3 +540,81 @@ def test_provenance_that_is_no_text_is_named(directions):
 
     with pytest.raises(ITIDirectionsError, match="provenance 'seed' is 3; expected texts"):
         replace(directions, provenance={"seed": 3})
+
+
+def test_training_an_adapter_form_says_at_once_that_its_weights_will_not_be_saved(steered, caplog):
+    loading_logger = logging.getLogger("iti_llama.loading_iti_llama")
+    loading_logger.addHandler(caplog.handler)
+    logging.Logger.warning_once.cache_clear()
+    try:
+        steered.eval()
+        assert "is trained" not in caplog.text
+        steered.train()
+        assert "is trained, but the adapter form on" in caplog.text
+        caplog.clear()
+        logging.Logger.warning_once.cache_clear()
+        peft = pytest.importorskip("peft")
+        peft.get_peft_model(steered, peft.LoraConfig(target_modules=["q_proj"])).train()
+        assert "is trained" not in caplog.text
+    finally:
+        loading_logger.removeHandler(caplog.handler)
+
+
+def test_setters_in_one_thread_and_passes_in_others_leave_what_the_config_says(base, directions, ids):
+    """A pass takes config and directions once: it is that of one of the strengths or sets, and never of a mix."""
+    model, other = steered_copy(base, directions, iti_alpha=0.5), some_directions(base.config, k=3, seed=8)
+    expected, stop, wrong = [], threading.Event(), []
+    for given in (directions, other):
+        for alpha in (0.5, -1.5):
+            with hooks(base, given, alpha):
+                expected.append(logits(base, ids))
+
+    def passes():
+        while not stop.is_set():
+            output = logits(model, ids)
+            if not any(torch.allclose(output, reference, atol=1e-4) for reference in expected):
+                wrong.append(output)
+
+    threads = [threading.Thread(target=passes) for _ in range(2)]
+    [thread.start() for thread in threads]
+    for turn in range(60):
+        model.iti_alpha = (0.5, -1.5)[turn % 2]
+        model.set_iti_directions((directions, other)[turn % 3 == 0])
+    stop.set()
+    [thread.join() for thread in threads]
+    assert not wrong
+    with hooks(base, model.iti_directions, model.iti_alpha):
+        assert_close(logits(model, ids), logits(base, ids))
+
+
+@pytest.mark.parametrize("refused", [10**400, 1e39, -1e300, torch.zeros((), device="meta"), "a/path"], ids=str)
+def test_a_strength_that_float32_cannot_hold_changes_nothing(model, base, directions, ids, refused):
+    changes = [lambda: setattr(model, "iti_alpha", refused), lambda: model.set_iti({"default": refused})]
+    if not isinstance(refused, torch.Tensor):
+        changes.append(lambda: model.generate(ids, iti_alpha=refused, max_new_tokens=1))
+    for change in changes:
+        with pytest.raises(ValueError, match="iti_alpha is "):
+            change()
+    assert model.config.iti_alpha == 1.5
+    with pytest.raises((ValueError, AttributeError)):
+        model.set_iti_directions("a/path")
+    with hooks(base, directions, 1.5):
+        assert_close(logits(model, ids), logits(base, ids))
+
+
+def test_a_copy_made_while_another_thread_reads_a_gate_is_whole(base, directions, ids):
+    model = steered_copy(base, directions, iti_alpha=1.5)
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            record_heads(model.model, lambda heads: heads[:, -1], input_ids=ids)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    copies = [copied(model) for copied in (copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))) * 5]
+    stop.set()
+    thread.join()
+    for other in copies:
+        assert torch.equal(logits(other, ids), logits(model, ids))
+        assert not any(module._forward_pre_hooks or module._forward_hooks for module in other.modules())

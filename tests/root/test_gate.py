@@ -213,7 +213,7 @@ def test_forms_that_act_on_every_prompt_are_refused(model, tmp_path):
 def test_a_patched_gguf_cannot_hold_it(model, tmp_path):
     pytest.importorskip("gguf", reason="the extra gguf is not installed")
     model.save_pretrained(tmp_path)
-    with pytest.raises(ExportError, match="has a gate, which a patched file cannot hold"):
+    with pytest.raises(ExportError, match="have a gate, which decides for each prompt"):
         patch_gguf(tmp_path, tmp_path / "base.gguf", tmp_path / "out.gguf")
 
 

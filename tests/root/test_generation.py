@@ -6,6 +6,8 @@ from reference import SCOPE_POSITIONS, hooks, some_directions, tiny_llama
 from steered import steered_copy
 from transformers import GenerationConfig, StaticCache
 
+from iti_llama import ITILlamaForCausalLM
+
 
 ALPHA = 2.5
 NEW = 12
@@ -134,9 +136,26 @@ def test_a_chat_goes_on_over_a_kept_cache(pair, models, scope, ids):
         prompt = torch.cat([first.sequences, ids[:, :5]], dim=1)
         return generate(model, prompt, past_key_values=first.past_key_values)
 
+    if scope == "generated":  # one call on the whole text shifts none of the first turn
+        with pytest.raises(ValueError, match="the cache was shifted where another prompt ended"):
+            two_turns(pair[0])
+        return
     with hooks(pair[1], models[1], ALPHA, SCOPE_POSITIONS[scope]):
         expected = two_turns(pair[1])
     assert torch.equal(two_turns(pair[0]), expected)
+
+
+def test_a_prefix_is_reused_where_that_gives_the_tokens_of_one_call(pair, models, scope, ids):
+    expected = generate(pair[0], ids)
+    with torch.no_grad():
+        shifted = pair[0](ids[:, :6], use_cache=True).past_key_values
+        plain = pair[0](ids[:, :6], use_cache=True, iti_alpha=0.0).past_key_values
+    if scope == "all":
+        assert torch.equal(generate(pair[0], ids, past_key_values=shifted), expected)
+    else:
+        assert torch.equal(generate(pair[0], ids, past_key_values=plain), expected)
+        with pytest.raises(ValueError, match="the cache was shifted where another prompt ended"):
+            generate(pair[0], ids, past_key_values=shifted)
 
 
 def test_prompts_given_as_embeddings(pair, models, scope, ids):
@@ -172,21 +191,22 @@ def test_a_failed_call_leaves_no_trace(pair, models, scope, ids):
     assert torch.equal(generate(pair[0], ids), reference(pair, models, scope, ids))
 
 
-def test_a_generation_config_may_say_the_strength(pair, models, scope, ids, tmp_path):
-    """Of the model, of a call, and of a file; the call's own argument comes first, and a block is plain."""
-    model, base = pair
+def test_a_request_s_generation_config_may_say_the_strength_and_the_model_s_own_may_not(
+    pair, models, scope, ids, tmp_path
+):
+    """A model's strength has one home, config.json: what merges, exports and cards say is what `generate` does."""
+    model = pair[0]
     want = {alpha: reference(pair, models, scope, ids, alpha) for alpha in (ALPHA, -ALPHA)}
-    asked = GenerationConfig(iti_alpha=-ALPHA, bos_token_id=1, eos_token_id=2)
-    assert torch.equal(generate(model, ids, generation_config=asked), want[-ALPHA])
-    assert asked.iti_alpha == -ALPHA and torch.equal(generate(model, ids), want[ALPHA])
-    model.generation_config = asked
-    assert torch.equal(generate(model, ids), want[-ALPHA])
-    assert torch.equal(generate(model, ids, iti_alpha=ALPHA), want[ALPHA])
-    with model.disable_iti():
-        assert torch.equal(generate(model, ids), generate(base, ids))
-    model.generation_config.save_pretrained(tmp_path)
-    model.generation_config = GenerationConfig.from_pretrained(tmp_path)
-    assert torch.equal(generate(model, ids), want[-ALPHA])
-    model.generation_config.iti_alpha = "much"
+    request = GenerationConfig(iti_alpha=-ALPHA, bos_token_id=1, eos_token_id=2)
+    assert torch.equal(generate(model, ids, generation_config=request), want[-ALPHA])
+    assert torch.equal(generate(model, ids, generation_config=request, iti_alpha=ALPHA), want[ALPHA])
+    assert request.iti_alpha == -ALPHA and torch.equal(generate(model, ids), want[ALPHA])
     with pytest.raises(ValueError, match="iti_alpha is 'much'"):
+        generate(model, ids, generation_config=GenerationConfig(iti_alpha="much", eos_token_id=2))
+    model.save_pretrained(tmp_path)
+    request.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"generation_config.json: iti_alpha is -2.5; expected no such field"):
+        ITILlamaForCausalLM.from_pretrained(tmp_path)
+    model.generation_config = request
+    with pytest.raises(ValueError, match=r"model.generation_config: iti_alpha is -2.5; .*config.json, here 2.5"):
         generate(model, ids)

@@ -75,3 +75,16 @@ def test_with_the_package_imported_no_remote_code_is_asked_for():
     """
     found = run_without_the_package(textwrap.dedent(code), ROOT)
     assert found.returncode == 0 and "[y/N]" not in found.stdout + found.stderr, found.stderr
+
+
+@pytest.mark.parametrize("first", ["modeling_iti_llama", "generation_iti_llama", "toolkit.fit.record_activations"])
+def test_any_module_may_be_imported_first_and_the_auto_classes_know_the_model(first):
+    script = """
+        import importlib, sys
+        importlib.import_module(f"iti_llama.{sys.argv[1]}")
+        from transformers import AutoModelForCausalLM
+        import iti_llama
+        assert type(AutoModelForCausalLM.from_pretrained(sys.argv[2])) is iti_llama.ITILlamaForCausalLM
+    """
+    result = run_apart(script, first, ROOT)
+    assert result.returncode == 0, result.stderr

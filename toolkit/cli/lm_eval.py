@@ -65,8 +65,8 @@ def lm_eval(
     for title in ("task", "metric", *(f"alpha {alpha:g}" for alpha in results)):
         table.add_column(title, overflow="fold")
     first = next(iter(results.values()))
-    for task, results in first.items():
-        for key in (key for key, value in results.items() if isinstance(value, float) and "_stderr" not in key):
+    for task, metrics in first.items():
+        for key in (key for key, value in metrics.items() if isinstance(value, float) and "_stderr" not in key):
             name, _, kind = key.partition(",")
             table.add_row(
                 task,

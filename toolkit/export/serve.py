@@ -51,14 +51,14 @@ def checked(resolve):
 
 
 def check_strength(body: dict, model, continuous: bool) -> None:
-    """Raises `ValueError` if the `iti_alpha` of a request, or of the model's generation config, is no strength that
+    """Raises `ValueError` if the `generation_config` of a request is no object, its `iti_alpha` is no strength that
     the model has, or the server batches continuously: then all requests have the model's own."""
     from iti_llama import ITILlamaForCausalLM
 
     if not isinstance(model, ITILlamaForCausalLM):
         return
     fields = {} if body.get("generation_config") is None else _read_fields(body["generation_config"])
-    alpha = fields.get("iti_alpha", getattr(model.generation_config, "iti_alpha", None))
+    alpha = fields.get("iti_alpha")
     if not isinstance(gate := fields.get("iti_gate"), bool | None):
         raise ValueError(f"iti_gate is {str(gate)[:100]!r}; expected true or false")
     if alpha is None:

@@ -18,5 +18,6 @@ def strengths(model: PreTrainedModel, alphas: Sequence[float]) -> torch.Tensor |
 
 def ungated(model: PreTrainedModel) -> dict[str, bool]:
     """What a forward pass is told beside, for its answers to be those of rows that a gate lets through."""
-    directions = getattr(model, "iti_directions", None)
-    return {} if directions is None else {"iti_gate": False}
+    held = getattr(model.base_model, "_iti_held", None)
+    gated = held is not None and any(given.gate is not None for given in held.directions.values())
+    return {"iti_gate": False} if gated else {}

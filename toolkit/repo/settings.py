@@ -90,10 +90,10 @@ class RunSettings:
     out: Path = setting(help="folder of the steered repo; a killed run goes on from there")
     mapping: str | None = setting(
         None,
-        "what the fields of the labelled file are, as in prompt=QUESTION,positive=GOOD,negative=BAD; else they are "
-        "known by their names",
+        "which field of the labelled file is what, as ROLE=FIELD and separated by commas (prompt=QUESTION); by their "
+        "names if left out",
         flags=("--map",),
-        metavar="ROLE=FIELD,...",
+        metavar="ROLE=FIELD",
     )
     behaviour: str | None = like(RepoSettings, "behaviour")
     target: str | None = like(TaskRequest, "target")
