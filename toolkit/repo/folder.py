@@ -136,6 +136,9 @@ def copy_tokenizer(base: str | os.PathLike, folder: Path, **hub) -> None:
     """The base's own tokenizer files, byte for byte: whichever version of transformers wrote them will read them."""
     from transformers.utils import cached_file
 
+    from iti_llama.configuration_iti_llama import pinned
+
+    hub = hub if os.path.isdir(base) else pinned(base, hub)  # all of one commit
     for name in TOKENIZER_FILES:
         path = cached_file(base, name, _raise_exceptions_for_missing_entries=False, **hub)
         if path is not None:
