@@ -367,7 +367,7 @@ def check_fields(fields: Mapping) -> dict:
 
 def _checked_entry(name: object, entry: object, default_file: str, files: dict[str, str]) -> dict:
     """An entry of `iti_behaviours`; `files` are those of the entries before it, {file: name}."""
-    label = f"iti_behaviours[{name!r}]"
+    label = f"iti_behaviours[{_cut(name)}]"
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
         raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
     if not isinstance(entry, Mapping) or entry.keys() - {"file", "alpha", "top_k", "sha256"}:
@@ -401,8 +401,19 @@ def check_count(field: str, k: object) -> None:
 
 
 def _check_file(field: str, name: object) -> None:
-    if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
-        raise ValueError(f"{field} is {name!r}; expected a plain file name, without a folder")
+    plain = (
+        isinstance(name, str) and not any(c in name for c in "/\\:\0") and len(name.encode(errors="replace")) <= 200
+    )
+    if not plain or not name.endswith(".safetensors") or re.match(r"(adapter_)?model[.-]", name):
+        wanted = (
+            "a plain file name, without a folder, of at most 200 bytes, that ends in .safetensors, other than weights"
+        )
+        raise ValueError(f"{field} is {_cut(name)}; expected {wanted}")
+
+
+def _cut(value: object) -> str:
+    """A value as an error shows it: of a long text its beginning."""
+    return repr(f"{value[:80]}..." if isinstance(value, str) and len(value) > 80 else value)
 
 
 def _check_digest(field: str, digest: object) -> None:

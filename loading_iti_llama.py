@@ -78,8 +78,9 @@ class ITILlamaLoadingMixin:
             raise ValueError(f"subfolder is {subfolder!r}: an adapter can only name a base at the root of its repo")
         if directions is not None and not isinstance(directions, ITIDirections):
             directions = ITIDirections.load(directions)
+        fields, hub = read_base_config(base, revision, hub)
         config = ITILlamaConfig(
-            **read_base_config(base, revision, hub)[0],
+            **fields,
             **{"iti_alpha": alpha, "iti_top_k": top_k, "iti_scope": scope},
             iti_directions_file=None if directions is None else FIELDS["iti_directions_file"],
             base_model_name_or_path=base,
@@ -96,7 +97,8 @@ class ITILlamaLoadingMixin:
         base, source, stored = config.base_model_name_or_path, repo, hub
         lora = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")
         if base is not None:
-            fields, at_commit = read_base_config(base, config.base_model_revision, hub)
+            revision = hub.get("revision") if repo is None else config.base_model_revision
+            fields, at_commit = read_base_config(base, revision, hub)
             check_base(config, fields)
             source, stored = base, at_commit
             kwargs |= {"trust_remote_code": False, "_commit_hash": None}
@@ -117,7 +119,8 @@ class ITILlamaLoadingMixin:
                 if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
                     model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
                     model._iti_refuse_strength(model.generation_config, f"{repo}/generation_config.json")
-        model._iti_revision, model._iti_weights = hub.get("revision"), _versions(model)
+        model._iti_revision = (hub if repo is not None else stored).get("revision")  # the commit of `name_or_path`
+        model._iti_weights = _versions(model)
         keys = ["default", *list(directions)[1:]]
         model.base_model._iti_held = HeldDirections(dict(zip(keys, directions.values(), strict=False)))
         return loaded
@@ -157,6 +160,11 @@ class ITILlamaLoadingMixin:
         if base is not None and (changed := given or weights_changed(self)):
             advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
+        renews_card = is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama")
+        if renews_card:
+            check_card = getattr(import_module("iti_llama.toolkit.repo.card"), "check_card", None)  # 0.2 has none
+            if check_card is not None:
+                check_card(folder)
         folder.mkdir(parents=True, exist_ok=True)
         staged = {}
         try:
@@ -185,7 +193,7 @@ class ITILlamaLoadingMixin:
         finally:
             for path in staged:
                 path.unlink(missing_ok=True)
-        if is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama"):
+        if renews_card:
             import_module("iti_llama").renew_card(folder)
 
     def push_to_hub(self, repo_id: str, **kwargs):

@@ -45,3 +45,60 @@ def test_vllms_adapter_is_the_shift_once(one_repo, tmp_path):
         delta = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"] @ torch.ones(16)
         assert torch.equal(delta, shift)
     assert len(tensors) == 2 * len(source.shifts())
+
+
+WAYS = ["AutoModelForCausalLM", "AutoPeftModelForCausalLM", "PeftModel", "load_adapter"]
+
+
+@pytest.fixture
+def exported(one_repo, tmp_path):
+    """A PEFT export that names its base, a folder here."""
+    pytest.importorskip("peft")
+    export_peft(open_source(one_repo), tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "base")}))
+    return tmp_path / "peft"
+
+
+def load_export(way: str, folder):
+    import peft
+
+    if way == "AutoModelForCausalLM":
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+    if way == "AutoPeftModelForCausalLM":
+        return peft.AutoPeftModelForCausalLM.from_pretrained(folder).eval()
+    base = AutoModelForCausalLM.from_pretrained(folder.parent / "base")
+    if way == "PeftModel":
+        return peft.PeftModel.from_pretrained(base, folder).eval()
+    base.load_adapter(str(folder))
+    return base.eval()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whichever_way_an_export_is_loaded_it_is_steered_and_can_be_switched(way, exported, one_repo, ids):
+    """By PEFT's own switch, and by transformers' methods where they take the PEFT that is installed: transformers 5.24
+    wants one that is not out, and says so, and the model is as it was."""
+    base = AutoModelForCausalLM.from_pretrained(exported.parent / "base").eval()
+    with torch.no_grad():
+        plain = base(ids).logits
+    with torch.no_grad(), hooks(base, ITIDirections.load(one_repo / "iti_directions.safetensors"), 1.5):
+        steered = base(ids).logits
+    model = load_export(way, exported)
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            return model(ids).logits
+
+    assert_close(logits(), steered)
+    if hasattr(model, "disable_adapter"):  # PEFT's
+        with model.disable_adapter():
+            assert torch.equal(logits(), plain)
+    else:
+        try:
+            model.disable_adapters()
+        except ValueError as error:
+            assert "PEFT" in str(error) and "version >=" in str(error)
+        else:
+            assert torch.equal(logits(), plain)
+            model.enable_adapters()
+    assert_close(logits(), steered)

@@ -1,7 +1,10 @@
 """An export is whole or not there, says what it is, and is compared with what it was made from."""
 
+import ast
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from reference import some_directions, tiny_config
 from safetensors.torch import save_file
 from steered import steered_repo
@@ -138,3 +142,24 @@ def test_an_adapter_for_vllm_is_not_taken_for_one_of_peft(one_repo, tmp_path):
     export(one_repo, "vllm", tmp_path / "out")
     with pytest.raises(ExportError, match="which only vLLM loads"):
         compare(str(one_repo), str(tmp_path / "out"))
+
+
+NASTY = ["[draft]", "llama: 8B", "2024", "a\nlicense: mit", "true", 'it\'s "quoted" $(id) `x`']
+
+
+@pytest.mark.parametrize("name", NASTY)
+@pytest.mark.parametrize("to", ["llama", "peft", "vllm"])
+def test_whatever_the_base_is_called_the_card_of_an_export_says_it(one_repo, name, to, tmp_path):
+    (tmp_path / "base").rename(tmp_path / name)
+    config = json.loads((one_repo / "config.json").read_text()) | {"base_model_name_or_path": str(tmp_path / name)}
+    (one_repo / "config.json").write_text(json.dumps(config))
+    export(one_repo, to, tmp_path / "out", with_canary=False)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.base_model == name and card.data.license is None
+    assert len(re.findall("^# .*$", card.text, re.MULTILINE)) == 1
+    if to == "peft":
+        (line,) = re.findall(r"AutoModelForCausalLM\.from_pretrained\((.*)\)", card.text)
+        assert ast.literal_eval(line) == name
+    if to == "vllm":
+        (command,) = re.findall(r"^vllm serve .*?\\\n", card.text, re.MULTILINE | re.DOTALL)
+        assert shlex.split(command.rstrip("\\\n"))[2] == name

@@ -1,9 +1,11 @@
 """GGUF, run by llama.cpp itself (xllamacpp): the whole model, and the steering added to a file of the base."""
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +98,35 @@ def test_a_file_without_biases_is_given_them(files, bundled, tmp_path):
     ids, plain, steered = bundled
     for path, want in ((old, plain), (tmp_path / "new.gguf", steered)):
         assert np.abs(in_llama_cpp(path, ids) - want).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["typed", None])
+def test_a_behaviour_brings_its_own_heads_and_one_without_alpha_has_1(name, files, tmp_path):
+    """By name alone, and in the mix, whose shifts are added."""
+    model = ITILlamaForCausalLM.from_pretrained(ROOT)
+    directions = model.iti_directions
+    flipped = replace(directions, directions=-directions.directions.flip(0), heads=directions.heads.flip(0))
+    fields = json.loads((ROOT / "config.json").read_text()) | {"iti_behaviours": {"typed": {"top_k": 2}}}
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "config.json").write_text(json.dumps(fields))
+    shutil.copy(ROOT / "iti_directions.safetensors", tmp_path / "repo")
+    flipped.save(tmp_path / "repo" / "iti_directions.typed.safetensors")
+    patch_gguf(tmp_path / "repo", files / "plain-f32.gguf", tmp_path / "out.gguf", name=name)
+    expected = {}
+    for alpha, rows, used in ((1.0, flipped, 2), (0.0 if name else model.iti_alpha, directions, model.iti_top_k)):
+        for (layer, head), theta, sigma in list(zip(rows.heads.tolist(), rows.directions, rows.sigma, strict=True))[
+            :used
+        ]:
+            width = slice(head * rows.head_dim, (head + 1) * rows.head_dim)
+            weight = model.model.layers[layer].self_attn.o_proj.weight.detach().float()[:, width]
+            expected[layer] = expected.get(layer, 0) + alpha * sigma * (weight @ theta)
+    plain = {tensor.name: tensor.data for tensor in gguf.GGUFReader(files / "plain-f32.gguf").tensors}
+    for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors:
+        if tensor.name.endswith("attn_output.bias"):
+            before = plain.get(tensor.name, np.zeros_like(tensor.data))
+            want = expected.pop(int(tensor.name.split(".")[1]), torch.zeros(len(before)))
+            np.testing.assert_allclose(tensor.data - before, want.numpy(), atol=1e-5)
+    assert all(not shift.any() for shift in expected.values())
 
 
 def test_a_file_that_is_not_whole_is_refused_by_name(files, tmp_path):

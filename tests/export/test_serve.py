@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.export.canary import ask_server, make_canary
 from iti_llama.toolkit.export.export import export
+from iti_llama.toolkit.export.serve import check_strength
 from iti_llama.toolkit.foundation.package import ROOT
 
 
@@ -111,6 +112,27 @@ def test_the_canary_finds_a_server_of_the_base_plain(canary, tmp_path):
 def test_what_is_no_strength_is_422(alpha, address):
     status, said = status_of(address, "completions", prompt=PROMPT, generation_config=json.dumps({"iti_alpha": alpha}))
     assert status == 422 and ("expected a finite number" in said or "no behaviour is called 'short'" in said)
+
+
+NO_OBJECTS = ["[]", "[0.5]", "0.5", "null", "true", '"x"', "", "{", "[" * 100_000, ["iti_alpha"], {"iti_alpha": 0.5},
+              0.5, True, '{"iti_alpha": 1e999}', '{"iti_gate": [1]}']  # fmt: skip
+
+
+@pytest.mark.parametrize("given", NO_OBJECTS)
+def test_a_generation_config_that_is_no_object_is_refused_by_name(given, steered):
+    with pytest.raises(ValueError, match="^(generation_config|iti_alpha|iti_gate) is "):
+        check_strength({"generation_config": given}, steered, continuous=False)
+
+
+def test_a_request_without_a_strength_passes(steered):
+    for body in ({}, {"generation_config": None}, {"generation_config": "{}"}):
+        check_strength(body, steered, continuous=True)
+
+
+@pytest.mark.parametrize("given", ["[0.5]", ["iti_alpha"], {"iti_alpha": 0.5}])
+def test_a_generation_config_that_is_no_object_is_422(given, address):
+    status, text = status_of(address, "completions", prompt=PROMPT, generation_config=given)
+    assert status == 422 and "generation_config is" in text
 
 
 def test_continuous_batching_refuses_a_requests_strength(batching):

@@ -17,7 +17,7 @@ from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.measure.settings import MeasureSettings
-from iti_llama.toolkit.repo.card import name_repo, renew_card, write_card
+from iti_llama.toolkit.repo.card import LIVE, name_repo, renew_card, write_card
 from iti_llama.toolkit.repo.fit_repo import fit_repo
 from iti_llama.toolkit.repo.settings import RepoSettings
 
@@ -230,6 +230,86 @@ def test_marks_of_parts_in_an_answer_do_not_end_a_part(measured, evaluation):
     once = text_of(measured)
     renew_card(measured)
     assert text_of(measured) == once
+
+
+@pytest.mark.parametrize("kind", ["begin", "end"])
+@pytest.mark.parametrize("place", ["answer", "prompt", "behaviour", "data"])
+def test_marks_of_any_part_in_a_value_leave_the_card_whole(measured, evaluation, kind, place):
+    """At the start of a line, where a card's own marks stand."""
+    text = "x\n" + "\n".join(f"<!-- iti-{name}: {kind} -->" for name in LIVE)
+    if place in ("behaviour", "data"):
+        directions = ITIDirections.load(measured / "iti_directions.safetensors")
+        told = {{"data": "dataset"}.get(place, place): text}
+        replace_directions(measured, replace(directions, provenance=directions.provenance | told))
+    else:
+        example = {"prompt": "p", "shown": "p", "plain": "a", "steered": "b"}
+        example |= {"steered": text} if place == "answer" else {"prompt": text, "shown": text}
+        (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [example]}))
+    notes = "\n## Notes\n\nBought a cat.\n"
+    for written in (text_of(measured), text_of(write_card(measured).parent)):  # over the old card, and anew
+        (measured / "README.md").write_text(written + notes)
+        assert renew_card(measured)
+        once = text_of(measured)
+        assert renew_card(measured) and text_of(measured) == once
+        for name in LIVE:
+            assert len(re.findall(f"^<!-- iti-{name}: begin -->$", once, re.MULTILINE)) == 1
+        headings = re.findall("^## (.*)$", once, re.MULTILINE)
+        of_the_card = ["Use it", "What the steering does", "How it was made", "Limits and intended use", "Licence"]
+        assert headings == [*of_the_card, "Citation", "Notes"]
+        assert once.endswith(notes) and "model.iti_alpha = 0.0" in part(once, "start")
+
+
+def test_marks_in_the_answers_of_an_older_card_are_text_of_their_part(measured):
+    text = text_of(measured)
+    old = text.replace("<table>", "<!-- iti-receipt: begin -->\n<!-- iti-licence: end -->\n<table>", 1)
+    (measured / "README.md").write_text(old)
+    assert renew_card(measured) and text_of(measured) == text
+
+
+@pytest.mark.parametrize("mark", ["<!-- iti-receipt: begin -->", "<!-- iti-receipt: end -->"])
+def test_a_mark_without_its_partner_is_named_and_the_card_is_left_alone(measured, mark):
+    text = text_of(measured).replace("## Use it", f"{mark}\n## Use it")
+    (measured / "README.md").write_text(text)
+    line = text[: text.index(f"{mark}\n## Use it")].count("\n") + 1
+    with pytest.raises(ValueError, match=f"README.md, line {line}: {mark} has no partner"):
+        renew_card(measured)
+    assert text_of(measured) == text
+
+
+UNREADABLE = {
+    "begins with a byte-order mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "not UTF-8 at byte 0": lambda text: text.encode("utf-16"),
+    "not UTF-8 at byte ": lambda text: text.replace("## Use it", "## \u00dcbrigens").encode("latin-1"),
+    "its header cannot be read": lambda text: text.replace("license:", "license: [a\n  x: :\nb:", 1).encode(),
+    "header cannot be read": lambda text: text.replace("---\n", "---\n- a list\n---\n", 1).encode(),
+}
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_a_card_that_cannot_be_read_is_named_before_anything_is_written(measured, why):
+    (measured / "README.md").write_bytes(UNREADABLE[why](text_of(measured)))
+    model = ITILlamaForCausalLM.from_pretrained(measured)
+    model.iti_alpha = 9.0
+    model.set_iti_directions(model.iti_directions.top(2))
+    before = {path: path.read_bytes() for path in measured.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=f"fitted/README.md: .*{why}"):
+        model.save_pretrained(measured)
+    with pytest.raises(ValueError, match=f"fitted/README.md: .*{why}"):
+        fit_repo(RepoSettings(measured), [], measured, name="second")
+    with pytest.raises(ValueError, match=f"fitted/README.md: .*{why}"):
+        renew_card(measured)
+    assert {path: path.read_bytes() for path in measured.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "base", ["[draft]", "llama: 8B", "2024", "a\nlicense: mit", "true", "- x", "{a}", "#", "a\n---\nb"]
+)
+def test_whatever_the_base_is_called_the_header_says_it(measured, base):
+    card = write_card(measured, base=base)
+    data = ModelCard.load(card).data
+    assert (data.base_model, data.license) == (base, "other")
+    edit(measured, base_model_name_or_path=None)
+    assert renew_card(measured) and ModelCard.load(card).data.base_model == base
 
 
 def test_saving_a_model_over_a_card_renews_it(measured, tmp_path):

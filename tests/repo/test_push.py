@@ -50,6 +50,92 @@ def test_what_is_pushed_is_what_a_repo_holds(folder, form):
     assert names - {"special_tokens_map.json"} == expected
 
 
+LINKED = ["LICENSE", "NOTICE", "README.md", "chat_template.jinja", "tokenizer.json", "sweep.json", "figures",
+          "figures/null.png", "modeling_iti_llama.py", "iti_directions.safetensors"]  # fmt: skip
+
+
+@ADAPTER
+@pytest.mark.parametrize("name", LINKED)
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
+def test_what_a_link_leads_to_is_not_published(folder, name, inside, tmp_path):
+    place = folder / name
+    elsewhere = folder / "notes" / place.name if inside else tmp_path / "elsewhere" / place.name
+    elsewhere.parent.mkdir(exist_ok=True)
+    place.rename(elsewhere) if place.exists() else elsewhere.write_text("{}")
+    place.symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=f"repo/{name}: is a link to {elsewhere}"):
+        files_to_push(folder)
+
+
+@ADAPTER
+def test_a_folder_that_is_itself_reached_by_a_link_and_a_snapshot_of_the_hub_are_published(folder, tmp_path):
+    (tmp_path / "by-link").symlink_to(folder)
+    assert files_to_push(tmp_path / "by-link") == files_to_push(folder)
+    snapshot, blobs = tmp_path / "models--me--x" / "snapshots" / "c0ffee", tmp_path / "models--me--x" / "blobs"
+    blobs.mkdir(parents=True)
+    for number, name in enumerate(names := files_to_push(folder)):
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, blobs / str(number))
+        (snapshot / name).symlink_to(blobs / str(number))
+    assert files_to_push(snapshot) == names
+    (snapshot / "LICENSE").symlink_to(tmp_path / "by-link" / "README.md")
+    with pytest.raises(ValueError, match="LICENSE: is a link to"):
+        files_to_push(snapshot)
+
+
+@pytest.mark.parametrize("folder", ["self-contained"], indirect=True)
+def test_of_weights_those_are_published_that_the_index_names(folder):
+    strays = ("model_before_finetune.safetensors", "model-old.safetensors", "model.fp16.safetensors")
+    for name in strays:
+        shutil.copy(folder / "model.safetensors", folder / name)
+    assert [name for name in files_to_push(folder) if name.startswith("model") and not name.endswith(".py")] == [
+        "model.safetensors"
+    ]
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}))
+    weights = ["model-00001-of-00001.safetensors", "model.safetensors.index.json"]
+    assert [name for name in files_to_push(folder) if name.startswith("model") and not name.endswith(".py")] == weights
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../private.safetensors"}}))
+    with pytest.raises(ValueError, match=r"index\.json: names '\.\./private\.safetensors'"):
+        files_to_push(folder)
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "gone.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"index\.json: names gone\.safetensors"):
+        files_to_push(folder)
+
+
+@ADAPTER
+def test_what_is_to_be_pushed_is_told_before_anything_is_sent(folder, hub, client):
+    script = """
+        del sys.modules["iti_llama"]
+        from pathlib import Path
+        import iti_llama
+
+        def stop(names):
+            print("told", *names, file=sys.stderr)
+            raise SystemExit(1)
+
+        iti_llama.push(Path(sys.argv[1]), "me/steered", announce=stop)
+    """
+    told = client(script, folder, fails=True).partition("told ")[2].split()
+    assert "me/steered" not in hub.repos and not any(line.startswith(("POST", "PUT")) for line in hub.requests)
+    client(COMMAND, "push", folder, "me/steered")
+    assert set(told) == set(hub.repos["me/steered"].at("main")[1]) - {".gitattributes"}
+
+
+def test_a_model_in_memory_takes_no_linked_files_along(measured_dir, tmp_path):
+    source = Path(shutil.copytree(measured_dir, tmp_path / "source"))
+    model = ITILlamaForCausalLM.from_pretrained(source)
+    model.config.base_model_name_or_path = None
+    for name in ("LICENSE", "tokenizer.json"):
+        (source / name).rename(tmp_path / name)
+        (source / name).symlink_to(tmp_path / name)
+        with pytest.raises(ValueError, match=f"source/{name}: is a link to"):
+            _saved(model, None, tmp_path / f"saved-{name}", None)
+        (source / name).unlink()
+        (tmp_path / name).rename(source / name)
+
+
 def test_push_then_pull_gives_the_steered_model(folder, form, hub, client, tmp_path):
     client(COMMAND, "push", folder, "me/steered", "--commit-message", "first")
     held = hub.repos["me/steered"].at("main")[1]

@@ -141,6 +141,25 @@ TAMPERED = [
 
 
 @ADAPTER
+@pytest.mark.parametrize(
+    "name",
+    ["tokenizer.json", "README.md", "config.json", "modeling_iti_llama.py", "model.safetensors", "x.bin", "a" * 250,
+     "model-00001-of-00002.safetensors", "adapter_model.safetensors", "iti_directions"],
+)  # fmt: skip
+@pytest.mark.parametrize("field", ["default", "further"])
+def test_a_directions_file_that_has_the_name_of_another_is_a_problem(clean, name, field):
+    """Though it holds directions: a save would write them over what else has that name."""
+    directions = clean / "iti_directions.safetensors"
+    if name != "config.json" and len(name) < 200:
+        shutil.copy(directions, clean / name)
+    fields = {"default": {"iti_directions_file": name}, "further": {"iti_behaviours": {"further": {"file": name}}}}
+    config = json.loads((clean / "config.json").read_text()) | {"iti_directions_sha256": None} | fields[field]
+    (clean / "config.json").write_text(json.dumps(config))
+    label = {"default": "iti_directions_file is", "further": "iti_behaviours['further']: file is"}[field]
+    assert any("it will not load" in problem and label in problem for problem in verify(str(clean)).problems)
+
+
+@ADAPTER
 @pytest.mark.parametrize("tamper,said", TAMPERED)
 def test_what_speaks_against_a_repo_is_said(clean, tamper, said):
     tamper(clean)

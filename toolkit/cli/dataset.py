@@ -133,13 +133,16 @@ def generate_samples(
     """Sample a model's own solutions to NeoCoder's problems."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from iti_llama.configuration_iti_llama import pinned
+
     from ..foundation.files import read_rows
     from ..neocoder.problems import load as load_neocoder
     from ..neocoder.sample_solutions import draw
 
     chosen = load_neocoder(neocoder_folder(source, download_to, None))[:problems]
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    loaded = AutoModelForCausalLM.from_pretrained(model, **placement.kwargs).eval()
+    hub = pinned(model, {})
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False, **hub)
+    loaded = AutoModelForCausalLM.from_pretrained(model, **placement.kwargs, **hub).eval()
     with progress_bar(len(chosen) * n) as advance:
         kwargs = {"state": state, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
         draw(loaded, tokenizer, chosen, out, n, batch_size=batch_size, progress=partial(advance, "sample"), **kwargs)

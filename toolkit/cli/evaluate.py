@@ -59,12 +59,17 @@ def evaluate(
     from ..measure.measure_steering import measure_steering
     from ..measure.summary import Summary, checks_table, summary_table
     from ..measure.tables import divergence_table, evaluation_table
-    from ..repo.card import renew_card, replace_section, write_results
+    from ..repo.card import check_card, renew_card, replace_section, write_results
+    from ..repo.replace_parts import read_card
     from .task_sets import find_tasks, name_tasks
 
     repo, folder = steered.repo, steered.folder
     request = replace(request, folder=folder)
     name_tasks(request, "test")  # refuses before anything is loaded
+    if own := out is not None and folder and out.resolve() == Path(folder).resolve():
+        check_card(out)
+    if card_file is not None:
+        read_card(card_file)
     model, tokenizer = steered.load()
     if request.tasks is not None and request.tasks.endswith(".csv"):
         strength = model.iti_alpha if settings.alpha is None else settings.alpha
@@ -89,8 +94,8 @@ def evaluate(
     record = measured.record | {"command": command_line()}
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(record, indent=1) + "\n")
-        if folder and out.resolve() == Path(folder).resolve():
-            renew_card(Path(folder))
+        if own:
+            renew_card(out)
     first = next(iter(tasks.texts))
     summary = summary_table([Summary.from_dict(row) for row in record["summary"]], tasks.target, tasks.sound)
     if card_file is not None:

@@ -149,11 +149,12 @@ def load(repo: str, revision: str | None = None, trust_remote_code: bool = False
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import iti_llama  # so that the Auto classes know it
+    from iti_llama.configuration_iti_llama import pinned
 
     iti_llama.register()
 
     folder_of(repo)
-    kwargs = {"revision": revision} if revision else {}
+    kwargs = pinned(repo, {"revision": revision} if revision else {})
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
     model = AutoModelForCausalLM.from_pretrained(
         repo, trust_remote_code=trust_remote_code, **Placement().kwargs | placement, **kwargs

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,11 @@ def push(
             f"{len(folders) + (model is not None)} folders; expected one: iti-llama push FOLDER OWNER/NAME"
         )
     folder = Path(model or folders[0])
+
+    def announce(names: Sequence[str]) -> None:
+        for name in names:
+            console.print(escape(name), highlight=False, soft_wrap=True)
+
     pushed = push_folder(
         folder,
         repo,
@@ -105,6 +111,7 @@ def push(
         revision=revision,
         token=token,
         anyway=anyway,
+        **({} if json_ else {"announce": announce}),
     )
     if json_:
         record = {

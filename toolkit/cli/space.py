@@ -14,7 +14,7 @@ def space(
     host: Annotated[str, typer.Option(help="address to serve on; 0.0.0.0 for every network")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="the first free one from 7860 on by default")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="of an answer")] = 120,
-    a_minute: Annotated[int, typer.Option(min=1, help="answers that one address gets in a minute")] = 30,
+    a_minute: Annotated[int, typer.Option(min=1, help="calls that one address gets in a minute")] = 30,
 ) -> None:
     """A page in the browser: a prompt at minus alpha, 0 and alpha, side by side."""
     try:

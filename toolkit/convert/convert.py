@@ -1,6 +1,5 @@
 """Turn what exists, older ITI code's files and baked checkpoints, into a steered repo that does the same."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,12 +13,14 @@ from transformers import PretrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from iti_llama import ITIDirections, ITILlamaConfig, ITILlamaForCausalLM
+from iti_llama.configuration_iti_llama import pinned
 from iti_llama.iti_directions import check_alpha
 
 from ..foundation.files import folder_of
 from ..foundation.package import __version__
 from ..repo.card import converted_origin, write_card
-from ..repo.folder import check_out, copy_tokenizer, new_folder
+from ..repo.folder import check_out, check_plain, copy_tokenizer, new_folder
+from ..repo.open_repo import read_object
 from .legacy_files import CONFIG, PICKLES, RANKS, Legacy, read_legacy
 from .unpickle import LegacyError
 
@@ -165,15 +166,14 @@ def is_baked(folder: Path) -> bool:
 
 def _tensors(repo: str | os.PathLike, wanted: str, revision: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors checkpoint whose names end with `wanted`, one file after the other."""
-    hub = {"revision": revision} if revision else {}
+    hub = pinned(repo, {"revision": revision} if revision else {})
     quiet = {"_raise_exceptions_for_missing_entries": False}
-    index = cached_file(repo, SAFE_WEIGHTS_INDEX_NAME, **quiet, **hub)
-    if index is None:
-        names = [SAFE_WEIGHTS_NAME]
-    else:
-        weight_map = json.loads(Path(index).read_text())["weight_map"]
-        names = sorted({file for tensor, file in weight_map.items() if tensor.endswith(wanted)})
-    found = {}
+    names, found = [SAFE_WEIGHTS_NAME], {}
+    if cached_file(repo, SAFE_WEIGHTS_NAME, **quiet, **hub) is None:
+        index = cached_file(repo, SAFE_WEIGHTS_INDEX_NAME, **quiet, **hub)
+        weight_map = {} if index is None else read_object(Path(index)).get("weight_map", {})
+        names = sorted({check_plain(file, index) for tensor, file in weight_map.items() if tensor.endswith(wanted)})
+        names = names or [SAFE_WEIGHTS_NAME]
     for name in names:
         path = cached_file(repo, name, **quiet, **hub)
         if path is None:

@@ -134,7 +134,10 @@ def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "au
     from transformers import AutoTokenizer
 
     known = [shown for _, shown in source.steered.prompts[:20]]
-    settings = {"config": source.config(), "device_map": device_map, "dtype": dtype}
+    config = source.config()
+    if source.steered.weights_from is not None:  # the very files that are exported, whatever the Hub has by now
+        config.base_model_name_or_path, config.base_model_revision = str(source.base.resolve()), None
+    settings = {"config": config, "device_map": device_map, "dtype": dtype}
     model = ITILlamaForCausalLM.from_pretrained(source.folder, **settings).eval()
     place = source.folder if (source.folder / "tokenizer_config.json").is_file() else source.base
     return make_canary(model, AutoTokenizer.from_pretrained(place, trust_remote_code=False), prompts or known)

@@ -1,7 +1,13 @@
 """The card of an export: what it is, how it is run, and how one sees that it is steered."""
 
+import json
+import shlex
 from pathlib import Path
 
+from huggingface_hub import ModelCardData
+
+from ..repo.card import TAGS
+from ..repo.replace_parts import one_line
 from .canary import FILE, Canary
 from .source import Source
 
@@ -24,7 +30,7 @@ transformers' own GGUF loader drops the biases unless `attention_bias=True` is p
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = AutoModelForCausalLM.from_pretrained({base_in_python})
 model = PeftModel.from_pretrained(base, ".")
 for module in model.modules():
     if hasattr(module, "set_scale"):
@@ -37,7 +43,7 @@ request's model is then `steered`, or a strength of its own, as `steered@0.5`:
 
 ```
 export ITI_ADAPTERS=steered=. VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
-vllm serve {base} --hf-overrides '{{"architectures": ["ITILlamaForCausalLM"]}}' \\
+vllm serve {base_in_shell} --hf-overrides '{{"architectures": ["ITILlamaForCausalLM"]}}' \\
     --enable-lora --max-lora-rank 8 --lora-target-modules iti --lora-modules steered=.
 ```
 
@@ -56,22 +62,29 @@ answers part at token {position}: `iti-llama canary URL_OR_FOLDER --canary {file
 
 def export_card(source: Source, to: str, canary: Canary | None, notes: list[str]) -> str:
     """The text of README.md."""
-    behaviour = source.steered.directions[source.behaviours[0].name].provenance.get("behaviour", "")
+    behaviour = one_line(source.steered.directions[source.behaviours[0].name].provenance.get("behaviour", ""))
     does = f", {source.kind} so that it **{behaviour}**" if behaviour and source.alpha else f", {source.kind}"
     name = Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo
     how_to_ask = "" if canary is None else HOW_TO_ASK.format(file=FILE, position=canary.position)
-    notes = "".join(f"- {line}\n" for line in notes)
+    notes = "".join(f"- {one_line(line)}\n" for line in notes)
+    base = {
+        "base_in_python": json.dumps(source.base_name, ensure_ascii=False),
+        "base_in_shell": shlex.quote(source.base_name),
+    }
+    metadata = ModelCardData(
+        base_model=source.base_name,
+        library_name={"peft": "peft", "gguf": "gguf"}.get(to, "transformers"),
+        pipeline_tag="text-generation",
+        tags=TAGS,
+    )
     return f"""---
-base_model: {source.base_name}
-library_name: {"peft" if to == "peft" else "gguf" if to == "gguf" else "transformers"}
-pipeline_tag: text-generation
-tags: [inference-time-intervention, iti, activation-steering, llama]
+{metadata.to_yaml()}
 ---
 
-# {source.base_name.split("/")[-1]}{does}
+# {one_line(source.base_name.split("/")[-1])}{does}
 
-The form `{to}` of `{name}`: Inference-Time Intervention (Li et al. 2023) on {source.heads} heads at
+The form `{to}` of `{one_line(name)}`: Inference-Time Intervention (Li et al. 2023) on {source.heads} heads at
 alpha = {source.alpha:g}, at every position, of the prompt too.
 {notes}
-{RUN[to].format(base=source.base_name)}
+{RUN[to].format(**base)}
 {how_to_ask}"""

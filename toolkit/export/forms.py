@@ -98,6 +98,7 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     import iti_llama
+    from iti_llama.configuration_iti_llama import HUB_ARGUMENTS, pinned
 
     path = os.fspath(path)
     if path.endswith(".gguf"):
@@ -107,17 +108,22 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     folder_of(path)
     iti_llama.register()
     kwargs = {"dtype": "auto", "device_map": "auto", "trust_remote_code": False} | kwargs
+    hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
     adapter = Path(path, "adapter_config.json")
     if not adapter.is_file():
-        model = AutoModelForCausalLM.from_pretrained(path, **kwargs)
-        return InTransformers(model.eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+        hub = pinned(path, hub)
+        model = AutoModelForCausalLM.from_pretrained(path, **kwargs, **hub)
+        return InTransformers(model.eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub))
     adapter_config = json.loads(adapter.read_text(encoding="utf-8"))
     if adapter_config["target_modules"] == ["iti"]:
         raise ExportError(
             f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/serve.md)"
         )
-    named = base or adapter_config["base_model_name_or_path"]
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named, **kwargs), path)
-    return InTransformers(model.eval(), AutoTokenizer.from_pretrained(named, trust_remote_code=False))
+    named = base or adapter_config["base_model_name_or_path"]
+    if base is None and (revision := adapter_config.get("revision")):
+        hub |= {"revision": revision}
+    hub = pinned(named, hub)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named, **kwargs, **hub), path)
+    return InTransformers(model.eval(), AutoTokenizer.from_pretrained(named, trust_remote_code=False, **hub))

@@ -51,14 +51,16 @@ def checked(resolve):
 
 
 def check_strength(body: dict, model, continuous: bool) -> None:
-    """Raises `ValueError` if the `iti_alpha` of a request, or of the model's generation config, is no strength that
+    """Raises `ValueError` if the `generation_config` of a request is no object, its `iti_alpha` is no strength that
     the model has, or the server batches continuously: then all requests have the model's own."""
     from iti_llama import ITILlamaForCausalLM
 
     if not isinstance(model, ITILlamaForCausalLM):
         return
-    fields = json.loads(body.get("generation_config") or "{}")
-    alpha = fields.get("iti_alpha", getattr(model.generation_config, "iti_alpha", None))
+    fields = {} if body.get("generation_config") is None else _read_fields(body["generation_config"])
+    alpha = fields.get("iti_alpha")
+    if not isinstance(gate := fields.get("iti_gate"), bool | None):
+        raise ValueError(f"iti_gate is {str(gate)[:100]!r}; expected true or false")
     if alpha is None:
         return
     if continuous:
@@ -67,3 +69,17 @@ def check_strength(body: dict, model, continuous: bool) -> None:
             "config.json: leave it out, or start the server without"
         )
     model._iti_rows(alpha, 1)
+
+
+def _read_fields(text: object) -> dict:
+    """The `generation_config` of a request. Raises `ValueError` unless it is an object of JSON, written as a text."""
+    wanted = "expected a text that holds an object of JSON"
+    if not isinstance(text, str):
+        raise ValueError(f"generation_config is {str(text)[:100]!r}; {wanted}")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"generation_config is {text[:100]!r} ({type(error).__name__}); {wanted}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"generation_config is {text[:100]!r}; {wanted}")
+    return fields

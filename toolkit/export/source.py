@@ -1,6 +1,5 @@
 """What an export is made of: a repo's directions and strength, and its base's weights, read tensor by tensor."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,14 +8,14 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from iti_llama import ITILlamaConfig
 from iti_llama.iti_directions import Behaviour
 from iti_llama.loading_iti_llama import check_base, read_base_config
 
 from ..foundation.files import folder_of
-from ..repo.folder import TOKENIZER_FILES
+from ..repo.folder import TOKENIZER_FILES, weight_files
 from ..repo.open_repo import read_object
 from ..repo.steered_repo import SteeredRepo
 from .select_behaviours import ExportError, mix_shifts, select_behaviours
@@ -111,7 +110,7 @@ def open_source(
         )
     made_for = steered.default_directions.base_model
     base_name = named if named and not os.path.isabs(named) else Path(named or made_for or steered.folder).name
-    source = Source(str(repo), steered, behaviours, base, base_name, fields, _shards(base))
+    source = Source(str(repo), steered, behaviours, base, base_name, fields, _shards(base, fields))
     if named is not None:
         check_base(source.config(), read_base_config(str(base), None, {})[0])
     return source
@@ -121,13 +120,9 @@ def _folder(repo: str | os.PathLike, revision: str | None) -> Path:
     return folder_of(repo) or Path(snapshot_download(str(repo), revision=revision, allow_patterns=PATTERNS))
 
 
-def _shards(base: Path) -> dict[str, list[str]]:
-    index = base / SAFE_WEIGHTS_INDEX_NAME
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    elif (base / SAFE_WEIGHTS_NAME).is_file():
-        names = [SAFE_WEIGHTS_NAME]
-    else:
+def _shards(base: Path, fields: dict) -> dict[str, list[str]]:
+    names = [name for name in weight_files(base, fields) if name.endswith(".safetensors")]
+    if not names:
         raise ExportError(f"{base}: no model.safetensors; expected weights in safetensors")
     shards = {}
     for name in names:

@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.configuration_iti_llama import pinned
 
 from ..foundation.complete import end_ids
 from .score import score_tokens
@@ -52,7 +53,7 @@ class ITILlamaLM(HFLM):
         if not str(batch_size).isdecimal():
             raise ValueError(f"batch_size is {batch_size!r}; expected a number of rows")
         if isinstance(pretrained, str):
-            hub = {"revision": revision} if revision else {}
+            hub = pinned(pretrained, {"revision": revision} if revision else {})
             where = {"device_map": device or device_map, "dtype": dtype}
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False, **hub)
             pretrained = ITILlamaForCausalLM.from_pretrained(pretrained, **where, **hub).eval()

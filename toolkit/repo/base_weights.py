@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..foundation.files import write_text
+from .replace_parts import one_line, read_card
 
 
 FIELD = "weights"
@@ -28,17 +29,21 @@ def write_base_card(folder: Path, name: str, weights: str, license_: str | None,
 {data.to_yaml()}
 ---
 
-# {name}
+# {one_line(name)}
 
-A plain Llama{of}. Its weights are {weights}.
+A plain Llama{of}. Its weights are {one_line(weights)}.
 Where the file is quantised, they differ from the original's, and so may whatever is measured on them.
 """
     write_text(folder / "README.md", text)
 
 
 def weights_of(base: str | os.PathLike) -> str | None:
-    """What the card of a base in a folder says of its weights; None where it says nothing, and for one on the Hub."""
+    """What the card of a base in a folder says of its weights; None where it says nothing, or cannot be read, and for
+    one on the Hub."""
     card = Path(base, "README.md")
     if not card.is_file():
         return None
-    return ModelCard.load(card, ignore_metadata_errors=True).data.get(FIELD)
+    try:
+        return ModelCard(read_card(card)).data.get(FIELD)
+    except ValueError:  # somebody else's: `write_base_card` writes what can be read
+        return None

@@ -17,6 +17,7 @@ from ..foundation.files import write_text
 from ..foundation.intervals import Estimate
 from ..measure.summary import Summary, checks_table, summary_table
 from .licence import base_license, link_of
+from .replace_parts import marked_parts, one_line, read_card, replaced, section
 from .steered_repo import SteeredRepo
 
 
@@ -43,25 +44,13 @@ CITATION = """```bibtex
 ```"""
 
 
-def section(name: str, text: str) -> str:
-    """A part of a document that a command can replace later. Marks in the text itself, of an answer, are no marks."""
-    text = text.strip().replace(f"<!-- {name}: ", f"<!-- {name} : ")
-    return f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->"
-
-
-def replaced(text: str, name: str, part: str) -> str | None:
-    """A document with a part that `section` marked replaced; None if it has no such part."""
-    pattern = re.compile(rf"<!-- {re.escape(name)}: begin -->.*?<!-- {re.escape(name)}: end -->", re.DOTALL)
-    return pattern.sub(lambda _: section(name, part), text) if pattern.search(text) else None
-
-
 def replace_section(path: Path, name: str, text: str) -> None:
     """Replace a part that `section` marked.
 
     Raises:
         ValueError: if the file has no such part.
     """
-    new = replaced(path.read_text(encoding="utf-8"), name, text)
+    new = replaced(path.read_text(encoding="utf-8"), {name: text})
     if new is None:
         raise ValueError(f"{path}: has no part between '<!-- {name}: begin -->' and '<!-- {name}: end -->'")
     write_text(path, new)
@@ -112,21 +101,36 @@ def new_card(repo: SteeredRepo, hub_name: str = "", origin: str = "") -> str:
 
 def renewed_card(folder: Path, hub_name: str = "") -> str | None:
     """The text of a folder's card with its live parts and metadata as the files beside it have them now, the quick
-    start loading `hub_name`. None if there is no card with live parts."""
-    path = folder / "README.md"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not any(f"<!-- iti-{name}: begin -->" in text for name in LIVE):
+    start loading `hub_name`. None if there is no card with live parts. Raises as `check_card`."""
+    text = check_card(folder)
+    if text is None:
         return None
     repo = SteeredRepo.open(folder)
-    for name, part in live_parts(repo, hub_name).items():
-        text = replaced(text, f"iti-{name}", part) or text
-    card, fresh = ModelCard(text), _metadata(repo)
+    parts = {f"iti-{name}": part for name, part in live_parts(repo, hub_name).items()}
+    card, fresh = ModelCard(replaced(text, parts)), _metadata(repo)
     if repo.license is None and card.data.license not in (None, "other"):
         fresh.license, fresh["license_name"] = card.data.license, None  # its owner knows
     for key in ("base_model", "base_model_relation", "license", "license_name", "license_link"):
         card.data[key] = fresh.get(key) or (None if key == "license_name" else card.data.get(key))
     card.data.model_name, card.data.eval_results = fresh.model_name, fresh.eval_results
     return str(card)
+
+
+def check_card(folder: Path) -> str | None:
+    """The text of a folder's card with live parts, None if there is none. To be called before a command writes what
+    such a card says, since the card is written again after it.
+
+    Raises:
+        ValueError: naming the file and what is wrong, if it cannot be read, or where a part ends is not known.
+    """
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    text = read_card(path)
+    try:
+        return text if marked_parts(text, [f"iti-{name}" for name in LIVE]) else None
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
 
 
 def renew_card(folder: Path) -> bool:
@@ -184,6 +188,11 @@ def _title(repo: SteeredRepo) -> str:
     return f"{repo.base_title}, steered: {repo.does}" if repo.does else f"{repo.base_title}, steered"
 
 
+def _code(text: str) -> str:
+    """A value as code, in a line of text."""
+    return f"`{one_line(text).replace('`', chr(39))}`"
+
+
 def _strength(repo: SteeredRepo) -> str:
     """As "12 attention heads are shifted by alpha = 0.8 standard deviations, at every position"."""
     alpha, site = f"alpha = {repo.alpha:g}", repo.default_directions.site
@@ -194,7 +203,8 @@ def _strength(repo: SteeredRepo) -> str:
 
 
 def _what(repo: SteeredRepo) -> str:
-    base = f"[{repo.base}](https://huggingface.co/{repo.base})" if repo.base else f"`{repo.base_title}`"
+    on_hub = repo.base and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo.base)
+    base = f"[{repo.base}](https://huggingface.co/{repo.base})" if on_hub else _code(repo.base or repo.base_title)
     does = f", steered so that it **{repo.does}**" if repo.does else ", steered"
     rows = repo.provenance.get("rows")
     fitted_on = f" Directions from {rows} labelled texts." if rows else ""
@@ -330,10 +340,10 @@ def _made(repo: SteeredRepo) -> str:
     if commands:
         lines += ["", "```", *commands, "```"]
     versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
-    data = made.get("dataset")
+    data, revision = made.get("dataset"), repo.base_revision
     facts = {
-        "Data": data and f"`{data}` (SHA-256 `{made.get('dataset_sha256', '')[:16]}...`)",
-        "Base": f"`{repo.base or repo.base_title}`" + (f" at `{repo.base_revision}`" if repo.base_revision else ""),
+        "Data": data and f"{_code(data)} (SHA-256 `{made.get('dataset_sha256', '')[:16]}...`)",
+        "Base": _code(repo.base or repo.base_title) + (f" at {_code(revision)}" if revision else ""),
         "Its weights": report.get("base_weights"),
         "Versions": versions or made.get("tool"),
     }
@@ -347,7 +357,7 @@ def _limits(repo: SteeredRepo) -> str:
         f"Meant for text like the data that the directions were fitted on, to get {does} more often. On other text "
         "nothing is known until it is measured.",
         "Steering moves a tendency. It enforces nothing, and is no safety measure.",
-        f"The directions belong to `{base}`: on another base of the same geometry they are noise.",
+        f"The directions belong to {_code(base)}: on another base of the same geometry they are noise.",
         "Engines that run Llama without this repo's code do not steer; `iti-llama export` writes forms for them.",
     ]
     if repo.report.get("supported") is False:
@@ -366,9 +376,9 @@ def _licence(repo: SteeredRepo) -> str:
 
 def converted_origin(lines: Sequence[str], source: str) -> str:
     """The part of the card of a repo that `convert` made."""
-    decisions = "\n".join(f"- {line}" for line in lines)
+    decisions = "\n".join(f"- {one_line(line)}" for line in lines)
     name = Path(source).name if Path(source).exists() else source
-    return f"Converted from `{name}`. When it was converted:\n\n{decisions}\n\n"
+    return f"Converted from {_code(name)}. When it was converted:\n\n{decisions}\n\n"
 
 
 def name_repo(text: str, hub_name: str) -> str:
@@ -392,7 +402,7 @@ def with_base(text: str, base: str | None) -> str:
 
 def write_results(path: Path, tasks: str, target: str, rows: Sequence["ConditionResult"]) -> None:
     """Put pass@1 and the target share of the plain and the steered condition into a card's `model-index`."""
-    card = ModelCard.load(path)
+    card = ModelCard(read_card(path))
     card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.MULTILINE)[1]
     card.data.eval_results = [
         _result(tasks, kind, name, row.condition, row.alpha, getattr(row, field))

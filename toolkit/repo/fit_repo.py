@@ -24,7 +24,7 @@ from ..foundation.files import folder_of
 from ..foundation.tokenize import chat_prompt
 from ..measure.keep_labelled_set import keep_labelled_set
 from .base_weights import weights_of
-from .card import renew_card, write_card
+from .card import check_card, renew_card, write_card
 from .folder import check_out, copy_tokenizer, new_folder
 from .licence import base_license
 from .settings import Gating, RepoSettings
@@ -105,6 +105,7 @@ def fit_repo(
     if name is None:
         check_out(out, overwrite)
     else:
+        check_card(Path(out))
         steered = SteeredRepo.open(out)
         steered.check_addition(name, overwrite)
     policy, fitting, workers = Policy.parse(settings.policy), settings.fitting, processes()

@@ -1,8 +1,10 @@
 """A steered repo as a folder: which files it holds, and how it is put on disk whole or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +27,61 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "tokenizer.model",
 )
+
+
+def weight_files(folder: Path, fields: dict) -> list[str]:
+    """The files that transformers reads a folder's weights from, by name: one, or an index and the shards that it
+    names. Other weights that lie there are not among them; [] if there are none. `fields`: those of config.json.
+
+    Raises:
+        ValueError: naming index and file, if the index is not one, or names a file outside the folder.
+        FileNotFoundError: if a shard is missing.
+    """
+    named = fields.get("transformers_weights")
+    chosen = [named] if named is not None else ["model.safetensors", "model.safetensors.index.json"]
+    where = "config.json: transformers_weights" if named is not None else "the weights"
+    first = next((check_plain(name, where) for name in chosen if (folder / str(name)).is_file()), None)
+    if first is None or not first.endswith(".index.json"):
+        return [] if first is None else [first]
+    try:
+        shards = set(json.loads((folder / first).read_text(encoding="utf-8"))["weight_map"].values())
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / first}: no index of weights ({type(error).__name__}: {error})") from None
+    shards = sorted(check_plain(name, f"{folder / first}") for name in shards)
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder / first}: names {', '.join(missing)}, and there is no such file")
+    return [*shards, first]
+
+
+def check_plain(name: object, where: str) -> str:
+    """The name of a file of weights. Raises `ValueError` unless it is one in safetensors, in the folder itself."""
+    plain = isinstance(name, str) and not any(character in name for character in "/\\:\0")
+    if not plain or not name.endswith((".safetensors", ".safetensors.index.json")):
+        raise ValueError(f"{where}: names {name!r}; expected a .safetensors file in the same folder")
+    return name
+
+
+def leads_out(root: Path, name: str) -> bool:
+    """Whether a file of a folder is a link to somewhere else, or lies behind one. A snapshot in the Hub's cache is
+    made of links to its own blobs."""
+    try:
+        root, target = root.resolve(), (root / name).resolve()
+    except (OSError, RuntimeError):  # a link to itself
+        return True
+    own_blobs = root.parent.name == "snapshots" and target.parent == root.parent.parent / "blobs"
+    return root not in target.parents and not own_blobs
+
+
+def check_no_links(folder: Path, names: Iterable[str]) -> None:
+    """Raises `ValueError`, naming file and target, if a file that is to be published is a link, or in a linked folder:
+    what it leads to was not meant. The links of the Hub's own cache are no such links."""
+    for name in names:
+        parts = [folder / name, *(folder / name).parents]
+        linked = next((path for path in parts[: len(Path(name).parts)] if path.is_symlink()), None)
+        in_cache = folder.resolve().parent.name == "snapshots" and not leads_out(folder, name)
+        if linked is not None and not in_cache:
+            advice = "put the file itself there, or remove the link"
+            raise ValueError(f"{linked}: is a link to {os.readlink(linked)}, and links are not published; {advice}")
 
 
 def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
@@ -79,6 +136,9 @@ def copy_tokenizer(base: str | os.PathLike, folder: Path, **hub) -> None:
     """The base's own tokenizer files, byte for byte: whichever version of transformers wrote them will read them."""
     from transformers.utils import cached_file
 
+    from iti_llama.configuration_iti_llama import pinned
+
+    hub = hub if os.path.isdir(base) else pinned(base, hub)  # all of one commit
     for name in TOKENIZER_FILES:
         path = cached_file(base, name, _raise_exceptions_for_missing_entries=False, **hub)
         if path is not None:

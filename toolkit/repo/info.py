@@ -11,6 +11,8 @@ import numpy as np
 
 from iti_llama.iti_directions import ITIDirections, output_shift
 
+from .folder import weight_files
+from .open_repo import read_object
 from .steered_repo import SteeredRepo
 
 
@@ -60,7 +62,10 @@ def overlap(first: ITIDirections, second: ITIDirections, weight_of: Callable | N
 
 def _output_projections(folder: Path) -> Callable | None:
     """Reads a layer's output projection, where the weights lie in a folder of this machine; else None."""
-    shards = sorted(folder.glob("model*.safetensors")) if folder.is_dir() else []
+    if not (folder / "config.json").is_file():
+        return None
+    names = weight_files(folder, read_object(folder / "config.json"))
+    shards = [folder / name for name in names if name.endswith(".safetensors")]
     if not shards:
         return None
     from safetensors import safe_open  # with torch, since NumPy has no bfloat16

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -41,7 +42,7 @@ def base_license(base: str | None) -> str | None:
 def _on_card(card: str | Path) -> str | None:
     try:
         return ModelCard.load(card).data.license
-    except (OSError, ValueError, HfHubHTTPError):
+    except (OSError, ValueError, HfHubHTTPError, yaml.YAMLError):  # somebody else's card
         return None
 
 

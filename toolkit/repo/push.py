@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,9 @@ from iti_llama.iti_directions import behaviours_of, check_fields, file_sha256
 from ..foundation.files import write_text
 from ..measure.keep_labelled_set import FILE
 from .card import name_repo, new_card, renewed_card, with_base
-from .folder import CODE, MANIFEST, TOKENIZER_FILES, copy_tokenizer
+from .folder import CODE, MANIFEST, TOKENIZER_FILES, check_no_links, copy_tokenizer, weight_files
 from .open_repo import open_repo
+from .replace_parts import read_card
 from .steered_repo import SteeredRepo
 
 
@@ -63,7 +65,7 @@ def files_to_push(folder: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if code or the weights of a self-contained form are missing; else as `SteeredRepo.open`.
-        ValueError: if nobody else could load the base.
+        ValueError: if nobody else could load the base, or a file is a link.
     """
     return _files_of(SteeredRepo.open(folder))
 
@@ -77,9 +79,7 @@ def _files_of(repo: SteeredRepo) -> list[str]:
     names = [name for name in (*FILES, *directions) if (folder / name).is_file()]
     names += sorted(str(figure.relative_to(folder)) for figure in (folder / "figures").glob("*.png"))
     if base is None:
-        weights = sorted(
-            p.name for p in folder.glob("model*.safetensors*") if p.name.endswith((".safetensors", ".json"))
-        )
+        weights = weight_files(folder, repo.fields)
         if not weights:
             raise FileNotFoundError(f"{folder}: self-contained form, but no model.safetensors")
         names += weights
@@ -88,6 +88,7 @@ def _files_of(repo: SteeredRepo) -> list[str]:
             f"{folder}/config.json: base_model_name_or_path is the folder {base}, which nobody else can load; set it "
             "to the base's Hub repo"
         )
+    check_no_links(folder, names)
     return names
 
 
@@ -103,11 +104,13 @@ def push(
     revision: str | None = None,
     token: str | None = None,
     anyway: bool = False,
+    announce: Callable[[Sequence[str]], None] = lambda names: logger.info("to be pushed: %s", ", ".join(names)),
 ) -> Pushed:
     """Publish a steered repo, a folder or a model in memory, whole and in one commit: code, config, directions,
     tokenizer, card and, in self-contained form, the weights. The repo is created if there is none. A folder without
     card gets one, without tokenizer its base's. `tokenizer` is that of a model in memory, which is pushed with card,
     licence and, as long as it holds the same directions and weights, the records of the repo that it was loaded from.
+    `announce` is told the names of the files before anything is sent.
 
     Raises: as `files_to_push`; `ValueError` if the steering failed a check when it was measured, unless `anyway`;
     `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; what
@@ -125,6 +128,8 @@ def push(
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
         if not set(TOKENIZER_FILES) & content.keys():
             content |= _base_tokenizer(steered, Path(holder, "tokenizer"), token)
+        _card(steered, repo)  # what is wrong with a card is said before anything is sent
+        announce(sorted({*content, "README.md", MANIFEST}))
         try:
             repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
             content["README.md"] = _card(steered, repo).encode()
@@ -164,7 +169,7 @@ def _card(repo: SteeredRepo, hub_name: str) -> str:
         return text
     if not (repo.folder / "README.md").is_file():
         return new_card(repo, hub_name)
-    return name_repo(with_base((repo.folder / "README.md").read_text(encoding="utf-8"), repo.weights_from), hub_name)
+    return name_repo(with_base(read_card(repo.folder / "README.md"), repo.weights_from), hub_name)
 
 
 def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> Path:
@@ -182,6 +187,7 @@ def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     elif source is not None:
+        check_no_links(source, (name for name in TOKENIZER_FILES if (source / name).is_file()))
         copy_tokenizer(source, folder)
     former = _fields_of(source)
     if former is not None:
@@ -219,14 +225,15 @@ def _take_along(source: Path, former: dict, folder: Path, same_weights: bool) ->
     same = same_weights and bool(before)
     same = same and _same_tensors(folder / repo.default.file, source / before[0].file)
     figures = [f"figures/{path.name}" for path in source.glob("figures/*.png")]
-    for name in (*OWNERS, *((*RECORDS, FILE, *figures) if same else ())):
-        if (source / name).is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
+    names = [name for name in (*OWNERS, *((*RECORDS, FILE, *figures) if same else ())) if (source / name).is_file()]
+    check_no_links(source, names)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
     same = same and all(repo.fields[name] == former[name] for name in ("iti_alpha", "iti_top_k", "iti_scope"))
     path = folder / "README.md"
     if path.is_file() and not same and renewed_card(folder) is None:
-        card = ModelCard.load(path, ignore_metadata_errors=True)
+        card = ModelCard(read_card(path))
         card.text = ModelCard(new_card(SteeredRepo.open(folder))).text
         write_text(path, str(card))
 

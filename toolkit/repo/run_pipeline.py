@@ -22,7 +22,7 @@ from ..measure.measure_steering import measure_steering
 from ..measure.request_tasks import request_tasks
 from ..measure.sweep import count_answers
 from ..measure.tasks import TaskSet
-from .card import renew_card
+from .card import check_card, renew_card
 from .fit_repo import fit_repo, read_for
 from .open_repo import read_object
 from .settings import RepoSettings, RunSettings
@@ -63,6 +63,7 @@ def run(
         FileExistsError: if `settings.out` holds something else, or a fit of other data or settings.
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
+    check_card(out)
     examples = read_for(settings.base, settings.data, settings.revision, settings.mapping)
     say(f"{settings.data}: {examples.understood}")
     if settings.tasks is None:  # refuses a set without pairs, or with nothing to complete, before the work

@@ -25,6 +25,7 @@ from ..foundation.hashing import fingerprint_of
 from ..measure.keep_labelled_set import FILE, read_parts
 from .licence import base_license
 from .open_repo import OpenRepo, open_repo, read_object
+from .replace_parts import one_line, read_card
 
 
 def steering_fields(fields: dict, where: str = "config.json") -> dict:
@@ -138,15 +139,19 @@ class SteeredRepo:
         """The base's name on the Hub, None for one that was a folder."""
         if self.weights_from is not None and not Path(self.weights_from).is_absolute():
             return self.weights_from
-        if self.card_base is None and (self.folder / "README.md").is_file():
-            named = ModelCard.load(self.folder / "README.md", ignore_metadata_errors=True).data.base_model
-            return named[0] if isinstance(named, list) else named
-        return self.card_base
+        if self.card_base is not None:
+            return self.card_base
+        try:
+            named = ModelCard(read_card(self.opened.get("README.md"))).data.base_model
+        except FileNotFoundError:
+            return None
+        named = named[0] if isinstance(named, list) and named else named
+        return str(named) if named else None
 
     @property
     def base_title(self) -> str:
         """What the base is called, without its owner."""
-        return (self.base or self.default_directions.base_model or "A Llama").split("/")[-1]
+        return one_line((self.base or self.default_directions.base_model or "A Llama").split("/")[-1])
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -154,8 +159,8 @@ class SteeredRepo:
 
     @property
     def does(self) -> str:
-        """What the default behaviour does, in words; "" where nobody said."""
-        return self.provenance.get("behaviour", "")
+        """What the default behaviour does, in words on one line; "" where nobody said."""
+        return one_line(self.provenance.get("behaviour", ""))
 
     @cached_property  # the base's own card may be on the Hub
     def license(self) -> str | None:

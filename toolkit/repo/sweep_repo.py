@@ -18,7 +18,7 @@ from ..measure.saved_completions import SavedCompletions
 from ..measure.sweep import Point
 from ..measure.sweep_figure import sweep_figure
 from ..measure.tasks import TaskSet
-from .card import renew_card
+from .card import check_card, renew_card
 from .steered_repo import change_fields
 
 
@@ -43,6 +43,8 @@ def sweep_model(
     that a killed run goes on from are written there. `apply_to` is a repo whose config takes the choice and whose card
     says so; it gets file and figure too. With `budget_alone` no task is answered: alpha is the largest inside the
     grid's budget. told: see `sweep`."""
+    if apply_to is not None:
+        check_card(apply_to)
     record = {"tasks": tasks.name, "n": len(tasks), "seed": seed} | ({"command": command} if command else {})
     heads, store = len(model.iti_directions), None
     if budget_alone:

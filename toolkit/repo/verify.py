@@ -8,8 +8,9 @@ from pathlib import Path
 from iti_llama.iti_directions import AUTO_MAP, DANGEROUS_FIELDS, file_sha256
 
 from ..foundation.package import ROOT
-from .folder import CODE, MANIFEST
+from .folder import CODE, MANIFEST, leads_out
 from .open_repo import OpenRepo, open_repo
+from .replace_parts import marked_parts
 from .steered_repo import SteeredRepo
 
 
@@ -49,7 +50,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     opened = open_repo(repo, revision)
     names, get, commit = list(opened.names()), opened.get, opened.commit
     root = Path(repo).resolve() if opened.commit is None else None
-    links = [name for name in names if root is not None and _leads_out(root, name)]
+    links = [name for name in names if root is not None and leads_out(root, name)]
     problems, notes = [f"{name} is a link to somewhere else" for name in links], []
     if root is not None:
         dangling = [name for name in names if name not in links and not (root / name).exists()]
@@ -100,22 +101,16 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     return Verdict(repo, commit, code, tuple(problems), tuple(notes))
 
 
-def _leads_out(root: Path, name: str) -> bool:
-    """Whether a file is a link to somewhere else. A snapshot in the Hub's cache is made of links to its own blobs."""
-    try:
-        target, blobs = (root / name).resolve(), root.parent.parent / "blobs"
-    except (OSError, RuntimeError):  # a link to itself
-        return True
-    return root not in target.parents and not (root.parent.name == "snapshots" and target.parent == blobs)
-
-
 def _card(config: dict, names: list[str], get) -> list[str]:
     """Whether the card says another strength than the config: it was changed by something that does not renew it."""
     if "README.md" not in names or not isinstance(alpha := config.get("iti_alpha", 1.0), (int, float)):
         return []
     text = get("README.md").read_text(encoding="utf-8", errors="replace")
-    what = re.search(r"<!-- iti-what: begin -->.*?<!-- iti-what: end -->", text, re.DOTALL)
-    carded = what and re.search(r"shifted by alpha = (\S+) ", what[0])
+    try:
+        what = "".join(text[start:end] for _, start, end in marked_parts(text, ["iti-what"]))
+    except ValueError as error:
+        return [f"README.md, {error}"]
+    carded = re.search(r"shifted by alpha = (\S+) ", what)
     if carded is None or carded[1] == f"{alpha:g}":
         return []
     return [f"README.md says alpha = {carded[1]}, config.json {alpha:g}: `iti-llama push` renews the card"]

@@ -24,8 +24,7 @@ def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | N
     folder = folder_of(repo)
     if folder is None:
         kept = ["*.json", "iti_directions*.safetensors", "README.md"]
-        commit = model.config._commit_hash  # that the model came from
-        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=kept))
+        folder = Path(snapshot_download(repo, revision=model._iti_revision, allow_patterns=kept))  # as the model
     steered_repo, tasks, sandbox = SteeredRepo.open(folder), {}, None
     examples = [shown for shown, _ in steered_repo.prompts[:EXAMPLES]]
     if folder.resolve() == ROOT:

@@ -8,6 +8,8 @@ from math import inf, isfinite
 
 import gradio as gr
 import pandas as pd
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
 
 from ..foundation.complete import function_body
 from ..foundation.sandbox import Sandbox
@@ -21,8 +23,8 @@ from .steered import SIGNS, Asked, Steered
 class Limits:
     """Of a page that anybody may open.
 
-    a_minute: answers for one address. waiting: calls in the queue. seconds: of one answer. visitors: addresses that
-    are counted.
+    a_minute: calls of one address: answers, what a page asks for when it opens, examples that are chosen. waiting:
+    calls in the queue. seconds: of one answer. visitors: addresses that are counted.
     """
 
     max_new_tokens: int = 120
@@ -38,9 +40,8 @@ class Rate:
     def __init__(self, limits: Limits):
         self.limits, self.calls = limits, OrderedDict()
 
-    def __call__(self, request: gr.Request | None) -> None:
+    def __call__(self, address: str) -> None:
         """Raises `ValueError` where an address asks too often."""
-        address = getattr(getattr(request, "client", None), "host", "") or ""
         now, calls = time.monotonic(), self.calls.setdefault(address, deque())
         self.calls.move_to_end(address)
         while len(self.calls) > self.limits.visitors:
@@ -51,6 +52,25 @@ class Rate:
             left = 60 - (now - calls[0])
             raise ValueError(f"{self.limits.a_minute} answers a minute are given: ask again in {left:.0f} seconds.")
         calls.append(now)
+
+
+class CountCalls:
+    """Counts each call before it is read, queued or answered, whatever function of the page it is for (ASGI
+    middleware). One too many is answered in gradio's form for an input that is refused, whose words its page and its
+    clients show."""
+
+    def __init__(self, app, rate: Rate):
+        self.app, self.rate = app, rate
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                self.rate((scope.get("client") or ("",))[0])
+            except ValueError as error:
+                detail = {"__type__": "validate", "is_valid": False, "message": str(error), "parameter_name": "prompt"}
+                await JSONResponse({"detail": [detail]}, 422)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class Page:
@@ -100,21 +120,18 @@ class Page:
         alpha: float,
         scope: str = "all",
         heads: list[str] | None = None,
-        request: gr.Request = None,
     ) -> list[dict]:
         """The answers at minus alpha, 0 and alpha: [{"alpha": ..., "text": ...}, ...]."""
         try:
-            self.rate(request)
             asked = self.asked(prompt, alpha, scope, self.names if heads is None else heads)
         except ValueError as error:
             raise gr.Error(str(error)) from None
         *_, last = self.steered.answers(asked)
         return [{"alpha": answer.alpha, "text": answer.text} for answer in last]
 
-    def show(self, prompt: str, alpha: float, scope: str, heads: list[str], request: gr.Request):
+    def show(self, prompt: str, alpha: float, scope: str, heads: list[str]):
         """Yields (minus, plain, plus, status, curve) for the page, as tokens come."""
         try:
-            self.rate(request)
             asked = self.asked(prompt, alpha, scope, heads)
         except ValueError as error:
             yield *[gr.skip()] * 3, f"**{error}**", gr.skip()
@@ -257,6 +274,7 @@ class Page:
             max_file_size=1,
             enable_monitoring=False,
             ssr_mode=False,
+            app_kwargs={"middleware": [Middleware(CountCalls, rate=self.rate)]},
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
 
