@@ -61,9 +61,9 @@ def export_card(source: Source, to: str, canary: Canary | None, notes: list[str]
     name = Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo
     how_to_ask = "" if canary is None else HOW_TO_ASK.format(file=FILE, position=canary.position)
     notes = "".join(f"- {line}\n" for line in notes)
+    base_model = f"base_model: {source.hub_base}\n" if source.hub_base else ""
     return f"""---
-base_model: {source.base_name}
-library_name: {"peft" if to == "peft" else "gguf" if to == "gguf" else "transformers"}
+{base_model}library_name: {"peft" if to == "peft" else "gguf" if to == "gguf" else "transformers"}
 pipeline_tag: text-generation
 tags: [inference-time-intervention, iti, activation-steering, llama]
 ---
@@ -73,5 +73,5 @@ tags: [inference-time-intervention, iti, activation-steering, llama]
 The form `{to}` of `{name}`: Inference-Time Intervention (Li et al. 2023) on {source.heads} heads at
 alpha = {source.alpha:g}, at every position, of the prompt too.
 {notes}
-{RUN[to].format(base=source.base_name)}
+{RUN[to].format(base=source.hub_base or "BASE")}
 {how_to_ask}"""

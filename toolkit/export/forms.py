@@ -117,6 +117,8 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
             f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/serve.md)"
         )
     named = base or adapter_config["base_model_name_or_path"]
+    if named is None:
+        raise ValueError(f"{path}: the adapter names no base; pass --base with the folder or Hub repo of it")
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(named, **kwargs), path)

@@ -33,7 +33,7 @@ from .sweep_repo import sweep_model
 @dataclass(frozen=True)
 class RunResult:
     """repo: the folder. report, sweep, evaluation: `iti_report.json`, `sweep.json` and `evaluation.json` of it, as
-    JSON types; where `sweep["why"]` says why, no strength was chosen."""
+    JSON types."""
 
     repo: Path
     report: dict
@@ -60,10 +60,13 @@ def run(
 
     Raises:
         ValueError, OSError: for a base, data or settings that cannot be used, before anything is written.
+        ValueError: if no strength is to be chosen; the fit and the sweep are kept in `settings.out`, and its card
+            says so.
         FileExistsError: if `settings.out` holds something else, or a fit of other data or settings.
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
-    examples = read_for(settings.base, settings.data, settings.revision, settings.mapping)
+    how = (settings.mapping, settings.raw, settings.system)
+    examples = read_for(settings.base, settings.data, settings.revision, *how)
     say(f"{settings.data}: {examples.understood}")
     if settings.tasks is None:  # refuses a set without pairs, or with nothing to complete, before the work
         labelled_set(Path(settings.data).name, examples, pairs=settings.target in (None, "labels"))
@@ -80,9 +83,9 @@ def run(
     with progress(count_answers(to_choose, settings.grid)) as advance:
         sweep = choose_once(settings, model, tokenizer, to_choose, sandbox, advance)
     if sweep["why"]:
-        say(f"2 of 3, no strength chosen: {sweep['why']}; alpha stays {model.iti_alpha:g}")
-    else:
-        say(f"2 of 3, strength chosen on {sweep['n']} tasks: alpha {sweep['chosen']['alpha']:g}")
+        advice = "nothing is measured. Try more groups, other --alphas, another --policy, or a wider guard"
+        raise ValueError(f"{out}: no strength was chosen: {sweep['why']}, and {advice}")
+    say(f"2 of 3, strength chosen on {sweep['n']} tasks: alpha {sweep['chosen']['alpha']:g}")
 
     with progress() as advance:
         evaluation = measure_once(settings, model, tokenizer, to_measure, sandbox, advance)
