@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, checksum
+from ..fit.report import write_report
 from ..foundation.files import write_text
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..measure.labelled_tasks import labelled_set
@@ -142,6 +143,8 @@ def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, p
     if other:
         holds = f"holds a fit of another {other} ({held[other]}; asked: {wanted[other]})"
         raise FileExistsError(f"{settings.out}: {holds}; choose another --out, or delete it")
+    if command and report.get("command") != command:  # the card quotes the one that all of it comes from
+        write_report(report | {"command": command}, path)
     return True
 
 
