@@ -352,7 +352,7 @@ def check_fields(fields: Mapping) -> dict:
     for name in ("base_model_name_or_path", "base_model_revision"):
         if not (checked[name] is None or (isinstance(checked[name], str) and checked[name])):
             raise ValueError(f"{name} is {checked[name]!r}; expected a non-empty string or null")
-    entries, files = checked["iti_behaviours"] or {}, {}
+    entries, files = {} if checked["iti_behaviours"] is None else checked["iti_behaviours"], {}
     if not isinstance(entries, Mapping):
         raise ValueError(f"iti_behaviours is {entries!r}; expected an object, {{name: {{file, alpha, top_k}}}}")
     if entries and default_file is None:

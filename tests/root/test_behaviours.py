@@ -184,7 +184,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(model, parts, ids):
         ({"a": {"alpha": "1"}}, "alpha is '1'"),
         ({"a": {"top_k": 0}}, "top_k is 0"),
         ({"a": {"strength": 1}}, "expected an object of file, alpha, top_k and sha256"),
-        ({"a": {"file": "f"}, "b": {"file": "f"}}, "that of 'a'; expected one of its own"),
+        ({"a": {"file": "f.safetensors"}, "b": {"file": "f.safetensors"}}, "that of 'a'; expected one of its own"),
         ({"a": {"file": "iti_directions.safetensors", "alpha": 2.0}}, "iti_alpha and iti_top_k are its own"),
         ({"default": {}}, "other than 'default'"),
         ("x", "expected an object"),
