@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from reference import hooks
+from reference import hooks, some_directions
 from steered import steered_repo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.convert.dequantise_gguf import dequantise_gguf
 from iti_llama.toolkit.export.export import check_base_of, export
-from iti_llama.toolkit.export.gguf_file import export_gguf
+from iti_llama.toolkit.export.gguf_file import LLAMA_3, export_gguf, split_name
 from iti_llama.toolkit.export.gguf_patch import patch_gguf
 from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
@@ -271,3 +272,39 @@ def test_a_file_is_patched_without_torch(files, tmp_path):
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "out.gguf").read_bytes() == (files / "patched-q8_0.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_llama_cpp_reads_a_text_as_the_same_number_of_tokens(begins, tmp_path):
+    import gguf_files
+    import xllamacpp
+
+    path = gguf_files.write_gguf(gguf_files.gguf_llama(), tmp_path / "a.gguf", adds=(begins, False))
+    dequantise_gguf(path, tmp_path / "base", "float32")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    directions = some_directions(model.config)
+    ITILlamaForCausalLM.from_base(tmp_path / "base", directions).save_pretrained(tmp_path / "repo")
+    assert export_gguf(open_source(tmp_path / "repo"), tmp_path / "steered.gguf") == []
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx = str(tmp_path / "steered.gguf"), 128
+    params.warmup, params.verbosity, params.n_gpu_layers = False, 0, 0
+    server, tokenizer = xllamacpp.Server(params), AutoTokenizer.from_pretrained(tmp_path / "base")
+    for text in ("ab  12", "a", "The 3  heads 45"):
+        answer = server.handle_completions({"prompt": text, "n_predict": 1})
+        answer = json.loads(answer) if isinstance(answer, str) else answer
+        assert answer["usage"]["prompt_tokens"] == len(tokenizer(text)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    "steps,name",
+    [
+        ([{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}], "smollm"),
+        ([{"type": "ByteLevel", "use_regex": True}], "gpt-2"),
+        ([{"type": "Digits", "individual_digits": False}, {"type": "ByteLevel", "use_regex": True}], "default"),
+        ([{"type": "Split", "pattern": {"Regex": LLAMA_3 + "..."}}, {"type": "ByteLevel"}], "llama-bpe"),
+        ([{"type": "Split", "pattern": {"Regex": "\\s"}}, {"type": "ByteLevel"}], "default"),
+    ],
+)
+def test_how_a_tokenizer_splits_is_named_as_llama_cpp_names_it(steps, name):
+    assert split_name({"type": "Sequence", "pretokenizers": steps}) == name
+    assert len(steps) > 1 or split_name(steps[0]) == name

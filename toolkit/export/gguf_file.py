@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoTokenizer
 
 from ..foundation.open_gguf import ARCHITECTURE
 from ..foundation.rotary_scaling import rotary_divisors, rotary_theta
@@ -31,9 +32,13 @@ NAMES = {
 OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 SPLITS = {
-    # The regular expression by which Llama 3's tokenizer splits a text, by how it begins; its name in llama.cpp.
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|": "llama-bpe",
+    ("ByteLevel",): "gpt-2",
+    ("Digits", "ByteLevel"): "smollm",
 }
+"""llama.cpp's name of the way a text is split before it is tokenized, by the steps that tokenizer.json has for it."""
+
+LLAMA_3 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
+"""How the regular expression begins by which Llama 3's tokenizer splits a text: "llama-bpe" in llama.cpp."""
 
 
 def gguf_name(name: str) -> str:
@@ -161,10 +166,7 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
         writer.add_tokenizer_model("llama")
         writer.add_token_scores([-float(index) for index in range(size)])
     else:
-        pattern = json.dumps(known.get("pre_tokenizer") or {})
-        name = next((n for start, n in SPLITS.items() if json.dumps(start)[1:-1] in pattern), None)
-        if name is None:
-            name = "gpt-2" if '"use_regex": true' in pattern and '"Split"' not in pattern else "default"
+        name = split_name(known.get("pre_tokenizer") or {})
         if name == "default":
             notes.append(
                 "llama.cpp does not know how this tokenizer splits a text and splits it in its own way, so that "
@@ -184,11 +186,25 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
         token = token[0] if isinstance(token, list) else token
         if isinstance(token, int) and 0 <= token < size:
             add(token)
-    writer.add_add_bos_token(source.base_config.get("bos_token_id") is not None)
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    ids = tokenizer("a")["input_ids"]
+    writer.add_add_bos_token(ids[0] == tokenizer.bos_token_id)
+    writer.add_add_eos_token(ids[-1] == tokenizer.eos_token_id)
     template = _template(place)
     if template:
         writer.add_chat_template(template)
     return notes
+
+
+def split_name(pre_tokenizer: dict) -> str:
+    """llama.cpp's name for how a tokenizer.json splits a text; "default" where it has none for it."""
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    if any(step.get("type") == "Split" for step in steps):
+        patterns = [step.get("pattern", {}).get("Regex", "") for step in steps]
+        return "llama-bpe" if any(pattern.startswith(LLAMA_3) for pattern in patterns) else "default"
+    wanted = {"ByteLevel": {"use_regex": True}, "Digits": {"individual_digits": True}}
+    usual = all(wanted.get(step.get("type"), {}).items() <= step.items() for step in steps)
+    return SPLITS.get(tuple(step.get("type") for step in steps), "default") if usual else "default"
 
 
 def _template(place: Path) -> str | None:
