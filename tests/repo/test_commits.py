@@ -63,6 +63,16 @@ def test_a_model_and_its_tokenizer_are_of_one_commit(moving, client):
     assert not moving.moves
 
 
+def test_a_base_that_is_fitted_on_and_its_tokenizer_are_of_one_commit(moving, client):
+    script = """
+        from iti_llama.toolkit.repo.fit_repo import load_base
+        model, tokenizer = load_base("meta/base")
+        assert tokenizer.model_max_length > 7
+    """
+    client(WITH_PACKAGE + dedent(script))
+    assert not moving.moves.get("meta/base")
+
+
 @pytest.mark.parametrize("made", ["from_pretrained", "from_base"])
 def test_a_model_is_pushed_with_what_its_own_commit_holds(moving, client, made, directions, tmp_path):
     directions.save(tmp_path / "directions.safetensors")

@@ -495,3 +495,12 @@ def test_a_repo_that_nobody_could_use_is_not_pushed(hub, client, steered, tmp_pa
     error = client(COMMAND, "push", tmp_path / "bare", "me/bare", fails=True)
     assert "bare: no tokenizer, without which nobody can use the repo" in error
     assert "me/bare" not in hub.repos
+
+
+def test_pictures_are_pushed_that_fit_and_sweep_draw_and_no_other(folder):
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in ("head_auc", "sweep", "my-private-screenshot"):
+        (folder / "figures" / f"{name}.png").write_bytes(b"\x89PNG")
+    pushed = set(files_to_push(folder))
+    assert {"figures/head_auc.png", "figures/sweep.png"} <= pushed
+    assert "figures/my-private-screenshot.png" not in pushed

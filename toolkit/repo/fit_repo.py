@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.configuration_iti_llama import pinned
 
 from ..data.labelled_row import parse_mapping
 from ..data.labelled_set import Example, LabelledSet, read_examples
@@ -40,7 +41,8 @@ def load_base(
     Raises:
         ValueError: if it is no Llama, or is itself an adapter form.
     """
-    hub, kwargs = hub or {}, {"dtype": "auto"} | kwargs
+    named, kwargs = (hub or {}).get("revision"), {"dtype": "auto"} | kwargs
+    hub = pinned(base, hub or {})  # what is read of it is of one commit
     fields, _ = PretrainedConfig.get_config_dict(base, **hub)
     if fields.get("model_type") == "iti_llama":
         inner = fields.get("base_model_name_or_path")
@@ -50,6 +52,7 @@ def load_base(
         model = ITILlamaForCausalLM.from_pretrained(base, **plain, **hub, **kwargs)
     else:
         model = ITILlamaForCausalLM.from_base(base, None, **hub, **kwargs)
+        model.config.base_model_revision = named
     return model.eval(), AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
 
 
@@ -76,6 +79,7 @@ def drop_long(settings: RepoSettings, examples: Sequence[Example]) -> list[Examp
     tokenizer = AutoTokenizer.from_pretrained(settings.base, **settings.hub, trust_remote_code=False)
     config = AutoConfig.from_pretrained(settings.base, **settings.hub, trust_remote_code=False)
     policy, longest = Policy.parse(settings.policy), config.max_position_embeddings
+    policy.check(examples)
     return [example for example in examples if fits(example, policy, tokenizer, longest)]
 
 

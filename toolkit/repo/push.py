@@ -44,8 +44,10 @@ OWNERS = ("README.md", "LICENSE", "NOTICE")
 
 RECORDS = ("iti_report.json", "sweep.json", "evaluation.json")
 
-FILES = (*CODE, *TOKENIZER_FILES, "config.json", "generation_config.json", *OWNERS, *RECORDS)
-"""What is pushed where it is there, besides the directions, figures/*.png and, in self-contained form, the weights."""
+FIGURES = tuple(f"figures/{name}.png" for name in ("head_auc", "layers", "null", "projections", "sweep"))
+
+FILES = (*CODE, *TOKENIZER_FILES, "config.json", "generation_config.json", *OWNERS, *RECORDS, *FIGURES)
+"""What is pushed where it is there, besides the directions and, in self-contained form, the weights."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,6 @@ def _files_of(repo: SteeredRepo) -> list[str]:
         raise FileNotFoundError(f"{folder}: no {', '.join(missing)}; save the model with save_pretrained first")
     directions = [behaviour.file for behaviour in repo.behaviours.values()]
     names = [name for name in (*FILES, *directions) if (folder / name).is_file()]
-    names += sorted(str(figure.relative_to(folder)) for figure in (folder / "figures").glob("*.png"))
     if base is None:
         weights = weight_files(folder, repo.fields)
         if not weights:
@@ -201,7 +202,7 @@ def _folder_of(name: str, revision: str | None, token: str | None) -> Path | Non
         return Path(name)
     if not name or os.path.isabs(name):
         return None
-    patterns = [*FILES, "figures/*.png", "iti_directions*.safetensors"]
+    patterns = [*FILES, "iti_directions*.safetensors"]
     try:
         return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
@@ -224,8 +225,8 @@ def _take_along(source: Path, former: dict, folder: Path, same_weights: bool) ->
     repo, before = SteeredRepo.open(folder), list(behaviours_of(former).values())
     same = same_weights and bool(before)
     same = same and _same_tensors(folder / repo.default.file, source / before[0].file)
-    figures = [f"figures/{path.name}" for path in source.glob("figures/*.png")]
-    names = [name for name in (*OWNERS, *((*RECORDS, FILE, *figures) if same else ())) if (source / name).is_file()]
+    records = (*RECORDS, FILE, *FIGURES) if same else ()
+    names = [name for name in (*OWNERS, *records) if (source / name).is_file()]
     check_no_links(source, names)
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
