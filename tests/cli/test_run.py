@@ -209,7 +209,9 @@ def test_other_alphas_are_swept_and_measured_anew(start, again):
     assert "| steered (alpha 1) |" in (again / "README.md").read_text()
 
 
-def test_what_was_chosen_is_pushed_and_where_nothing_was_the_card_says_so(start, tmp_path, monkeypatch):
+def test_what_was_chosen_is_pushed_and_where_nothing_was_nothing_is_measured_and_the_card_says_so(
+    start, tmp_path, monkeypatch
+):
     out, pushed = tmp_path / "repo", []
 
     def push(*args, **kwargs):
@@ -223,9 +225,12 @@ def test_what_was_chosen_is_pushed_and_where_nothing_was_the_card_says_so(start,
     assert pushed == [((out, "me/x"), {"private": True, "token": "hf_secret"})]
     assert "me/x at c0ffee: 2 files" in said
     assert not any(b"hf_secret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
-    code, said, err = start(out, *options, "--kl-guard", 0)
-    assert code == 2 and "not pushed to me/x: no strength was chosen (no point beats plain inside the guard" in err
-    assert "2 of 3, no strength chosen: " in said and len(pushed) == 1
+    measured = (out / "evaluation.json").read_bytes()
+    for _ in range(2):  # the second time from what the first has kept
+        code, said, err = start(out, *options, "--kl-guard", 0)
+        assert code == 2 and "no strength was chosen: no point beats plain inside the guard" in err
+        assert "1 of 3" in said and "of 3, measured" not in said and "next:" not in said and len(pushed) == 1
+    assert (out / "evaluation.json").read_bytes() == measured
     assert "No strength was chosen: no point beats plain" in (out / "README.md").read_text()
 
 
