@@ -108,8 +108,8 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
-# Behaviours of a real Llama, each from one sentence to a repo of kilobytes: what the demo and docs/your-behaviour.md show.
-# Then how often it does what it is told, and what it is steered to.
+# A behaviour of a real Llama, from one sentence to a repo of kilobytes: what the demo and docs/your-behaviour.md show. Then
+# how often the model does what it is told, and what it is steered to. A second one is a line here and in behaviours.py.
 STEER = .venv/bin/iti-llama run --base smollm2 --base-name HuggingFaceTB/SmolLM2-135M-Instruct --policy "fraction 0" \
     --tasks examples/smollm2/other_requests.jsonl --test-share 0.2 --permutations 24 --n 20 --max-new-tokens 48 \
     --alphas 0.6,0.8,1,1.2 --language en
@@ -119,11 +119,7 @@ smollm2: .venv/.run
 	.venv/bin/python -m iti_llama.examples.smollm2.write_contrasts build/smollm2
 	$(STEER) build/smollm2/brief.jsonl --out build/smollm2/brief --behaviour "answers in one short sentence" \
 	    $(CHECKER):brief_and_on_topic
-	$(STEER) build/smollm2/spanish.jsonl --out build/smollm2/spanish --behaviour "answers in Spanish" \
-	    $(CHECKER):mostly_spanish
-	$(STEER) build/smollm2/numbered.jsonl --out build/smollm2/numbered --behaviour "answers with a numbered list" \
-	    $(CHECKER):numbered_list
-	.venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/smollm2
+	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/smollm2
 	.venv/bin/python -m iti_llama.examples.smollm2.print_shares --markdown examples/smollm2/README.md
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).

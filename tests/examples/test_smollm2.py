@@ -1,8 +1,6 @@
 """The committed behaviours of SmolLM2-135M-Instruct: complete, of its base, and steering it."""
 
 import json
-import math
-import re
 from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
@@ -15,8 +13,6 @@ from iti_llama.examples.smollm2.behaviours import (
     CHECKERS,
     SENTENCES,
     brief_and_on_topic,
-    mostly_spanish,
-    numbered_list,
 )
 from iti_llama.examples.smollm2.write_contrasts import HERE, contrasts
 from iti_llama.loading_iti_llama import check_base, read_base_config
@@ -120,19 +116,9 @@ def test_a_contrast_is_the_request_with_the_sentence_and_without(tmp_path):
     "checker,right,wrong",
     [
         (brief_and_on_topic, ["A bank lends. " + "So. " * 22, "Banks."], ["", "Bank. " * 26, "It is a place."]),
-        (mostly_spanish, ["Los bancos guardan el dinero de la gente y lo prestan."], ["A bank lends.", "El Paso", ""]),
-        (numbered_list, ["So:\n1. a\n2. b", "1) a\n 2) b"], ["1. a", "1, 2", "- a\n- b", "1.\n2."]),
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "<|im_start|>system\nlends<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"])
 def test_a_checker_knows_its_behaviour_and_what_was_asked(checker, right, wrong, around):
     prompt = around.format("What is a bank?")
     assert all(checker(prompt, text) for text in right) and not any(checker(prompt, text) for text in wrong)
-
-
-def test_the_shares_that_are_shown_are_of_all_other_requests():
-    shown = re.findall(r"\| (.+) \| ([\d.]+)% \[.+\] \| .+ \| (\d+) \|", (HERE / "README.md").read_text())
-    assert {row[0] for row in shown} > {"plain", "plain, told after it"} and {row[2] for row in shown} == {"80"}
-    assert all(
-        math.isclose(float(share) / 100 * 80, round(float(share) / 100 * 80), abs_tol=0.05) for _, share, _ in shown
-    )

@@ -1,0 +1,1 @@
+../../../configuration_iti_llama.py

@@ -1,0 +1,1 @@
+../../../generation_iti_llama.py

@@ -1,0 +1,1 @@
+../../../iti_directions.py

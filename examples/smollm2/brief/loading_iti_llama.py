@@ -1,0 +1,1 @@
+../../../loading_iti_llama.py

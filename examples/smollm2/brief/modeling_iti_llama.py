@@ -1,0 +1,1 @@
+../../../modeling_iti_llama.py
