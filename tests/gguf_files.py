@@ -51,6 +51,7 @@ def write_gguf(
     architecture: str = "llama",
     tokenizer: bool = True,
     without: tuple[str, ...] = (),
+    adds: tuple[bool, bool] = (False, False),
     further: dict[str, np.ndarray] | None = None,
     **fields,
 ) -> Path:
@@ -84,7 +85,7 @@ def write_gguf(
         writer.add_bos_token_id(1)
         writer.add_eos_token_id(2)
         writer.add_unk_token_id(0)
-        writer.add_add_bos_token(False)
+        writer.add_add_bos_token(adds[0]), writer.add_add_eos_token(adds[1])
         writer.add_chat_template(TEMPLATE)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     tensors = {}

@@ -68,9 +68,18 @@ def test_the_tokenizer_has_the_template_and_splits_digits_as_smollms_does(folder
     theirs = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     assert ours.chat_template == TEMPLATE and ours.model_max_length == 256
     for text in ("hi  there\n\tx", "<|start|>user\nh\u00e9<|end|>\n"):
-        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+        assert ours(text)["input_ids"] == theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.decode(ours(text)["input_ids"]) == text
     assert ours.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
+    assert (ours.bos_token, ours.eos_token, ours.unk_token) == ("<|start|>", "<|end|>", "<unk>")
+
+
+@pytest.mark.parametrize("begins,ends", [(True, False), (True, True), (False, True)])
+def test_texts_begin_and_end_with_the_tokens_that_the_file_asks_for(tmp_path, begins, ends):
+    dequantise_gguf(write_gguf(gguf_llama(), tmp_path / "a.gguf", adds=(begins, ends)), tmp_path / "out", "float32")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    assert tokenizer("a")["input_ids"] == [1] * begins + plain + [2] * ends
 
 
 def test_the_rotary_scaling_of_llama_3_1_which_a_gguf_holds_as_divisors_is_kept(tmp_path):

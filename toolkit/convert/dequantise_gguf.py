@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tokenizers import pre_tokenizers
+from tokenizers import pre_tokenizers, processors
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from ..foundation.files import write_text
@@ -110,7 +110,7 @@ def dequantise_gguf(
     plain.load_state_dict(loaded.state_dict(), assign=True)
     plain.tie_weights()
     plain.generation_config = _generation_config(reader, config)
-    _restore_split(tokenizer, reader)
+    _restore_tokenizer(tokenizer, reader)
     tokenizer.model_max_length = config.max_position_embeddings
     with new_folder(out) as folder:
         plain.save_pretrained(folder)
@@ -202,14 +202,31 @@ def _generation_config(reader: "GGUFReader", config: LlamaConfig) -> GenerationC
     )
 
 
-def _restore_split(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader") -> None:
+def _restore_tokenizer(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader") -> None:
+    """Give the tokenizer what transformers does not take from the file, or, in version 4, takes wrongly: how texts are
+    split, the special tokens, and whether a text begins with BOS and ends with EOS."""
     split = SPLITS.get(_field(reader, "tokenizer.ggml.pre"))
     if split is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = split()
+    tokens = _field(reader, "tokenizer.ggml.tokens")
+    for name, label in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        if (number := _field(reader, f"tokenizer.ggml.{label}_token_id")) is not None:
+            setattr(tokenizer, f"{name}_token", tokens[number])
+    added = {name: _field(reader, f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos")}
+    if set(added.values()) == {None}:
+        return
+    begins, ends = ([getattr(tokenizer, f"{name}_token")] if added[name] else [] for name in ("bos", "eos"))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=[*begins, "$A", *ends],
+        pair=[*begins, "$A", *ends, *(f"{token}:1" for token in begins), "$B:1", *(f"{token}:1" for token in ends)],
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in (*begins, *ends)],
+    )
 
 
 def _name_tokenizer_class(folder: Path) -> None:
     """Name the class that transformers 4 and 5 both load a `tokenizer.json` with."""
     path = folder / "tokenizer_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("add_bos_token", "add_eos_token"):  # what tokenizer.json says
+        fields.pop(name, None)
     write_text(path, json.dumps(fields | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
