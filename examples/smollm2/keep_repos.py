@@ -1,11 +1,13 @@
 """What `iti-llama run` made of each behaviour, as the folders beside this file: without the labelled set and the
-answers, the base by its name on the Hub. Code and tokenizer are links, since they are the same in each.
+answers, the base by its name on the Hub. Each is a whole repo, so each holds the code and the base's tokenizer.
 
-    python -m iti_llama.examples.smollm2.keep_repos FOLDER
+    python -m iti_llama.examples.smollm2.keep_repos [FOLDER]
+
+FOLDER holds what was made. Without it only the code is copied anew, which `make example-code` does where the code of
+the root has changed.
 """
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,22 +25,22 @@ from .behaviours import SENTENCES
 from .write_contrasts import HERE
 
 
-TOKENIZER = HERE / "tokenizer"
+def copy_code(kept: Path) -> None:
+    """Make the code in a kept repo that of the root."""
+    for name in CODE:
+        shutil.copyfile(ROOT / name, kept / name)
 
 
-def keep_tokenizer() -> list[Path]:
+def copy_tokenizer(kept: Path) -> None:
     """The base's tokenizer, its JSON without the line breaks that make it half as long again."""
-    TOKENIZER.mkdir(exist_ok=True)
-    paths = [Path(smollm2(), name) for name in TOKENIZER_FILES]
-    for path in filter(Path.is_file, paths):
+    for path in filter(Path.is_file, (Path(smollm2(), name) for name in TOKENIZER_FILES)):
         text = path.read_text(encoding="utf-8")
         if path.name == "tokenizer.json":
             text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")) + "\n"
-        write_text(TOKENIZER / path.name, text)
-    return sorted(TOKENIZER.iterdir())
+        write_text(kept / path.name, text)
 
 
-def keep_repo(made: Path, kept: Path, tokenizer: list[Path]) -> Path:
+def keep_repo(made: Path, kept: Path) -> Path:
     """Copy what a repo of kilobytes holds.
 
     Raises:
@@ -54,14 +56,17 @@ def keep_repo(made: Path, kept: Path, tokenizer: list[Path]) -> Path:
         shutil.copyfile(made / name, kept / name)
     for figure in (made / "figures").glob("*.png"):
         shutil.copyfile(figure, kept / "figures" / figure.name)
-    for path in (*(ROOT / name for name in CODE), *tokenizer):
-        (kept / path.name).symlink_to(os.path.relpath(path, kept))
+    copy_code(kept)
+    copy_tokenizer(kept)
     change_fields(kept, base_model_name_or_path=ORIGINAL)
     renew_card(kept)
     return kept
 
 
 if __name__ == "__main__":
-    tokenizer = keep_tokenizer()
     for name in SENTENCES:
-        print(keep_repo(Path(sys.argv[1], name), HERE / name, tokenizer))
+        if len(sys.argv) > 1:
+            keep_repo(Path(sys.argv[1], name), HERE / name)
+        else:
+            copy_code(HERE / name)
+        print(HERE / name)

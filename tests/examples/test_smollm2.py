@@ -18,9 +18,12 @@ from iti_llama.examples.smollm2.write_contrasts import HERE, contrasts
 from iti_llama.loading_iti_llama import check_base, read_base_config
 from iti_llama.toolkit.data.read_table import read_table
 from iti_llama.toolkit.foundation.complete import complete
+from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.repo.folder import CODE
+from iti_llama.toolkit.repo.push import files_to_push
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo
+from iti_llama.toolkit.repo.verify import verify
 
 
 ORIGINAL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -52,11 +55,26 @@ def test_a_folder_is_a_whole_repo_of_kilobytes_that_passed_its_checks(name):
     assert repo.weights_from == repo.base == ORIGINAL and repo.does and repo.alpha > 0
     assert repo.is_measured and repo.evaluation["checks"] and not repo.failed_checks
     assert repo.fields["model_type"] == "iti_llama" and not (HERE / name / "labelled_set.jsonl").exists()
-    assert all((HERE / name / file).is_file() for file in (*CODE, "tokenizer.json", "generation_config.json"))
-    own = [path for path in (HERE / name).rglob("*") if path.is_file() and not path.is_symlink()]
-    assert sum(path.stat().st_size for path in own) < 600_000
+    held = {path.name: path for path in (HERE / name).rglob("*") if path.is_file()}
+    assert {*CODE, "tokenizer.json", "generation_config.json"} < set(held)
+    assert not any(path.is_symlink() for path in held.values())
+    assert sum(path.stat().st_size for path in held.values()) < 2_500_000
     card = (HERE / name / "README.md").read_text()
     assert "dequantised from Q4_1" in card and f"base_model: {ORIGINAL}" in card and "/build/" not in card
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("file", CODE)
+def test_its_code_is_that_of_the_root(name, file):
+    same = (HERE / name / file).read_bytes() == (ROOT / file).read_bytes()
+    assert same, f"examples/smollm2/{name}/{file} is not the root's {file}: run `make example-code`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_can_be_verified_and_pushed_as_it_lies(name):
+    verdict = verify(str(HERE / name))
+    assert not verdict.problems and {file.status for file in verdict.code} == {"ours"}
+    assert {*CODE, "tokenizer.json", "chat_template.jinja", "config.json"} < set(files_to_push(HERE / name))
 
 
 @pytest.mark.parametrize("name", NAMES)
