@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from reference import tiny_tokenizer
-from taught import two_ways
+from taught import two_ways, unseen_tasks
 from transformers import LlamaForCausalLM
 
 from iti_llama import ITIDirections
@@ -259,7 +259,8 @@ def test_a_target_takes_the_place_of_the_labels(start, whole, tmp_path):
     out = Path(shutil.copytree(whole[0], tmp_path / "repo"))
     for path in (*out.glob("completions*"), out / "sweep.json", out / "evaluation.json"):
         path.unlink()
-    code, said, err = start(out, "--target", "^return", "--max-new-tokens", 10, "--header", "x")
+    options = ["--tasks", unseen_tasks(tmp_path / "tasks.jsonl"), "--alphas", 0.1, "--max-new-tokens", 10]
+    code, said, err = start(out, "--target", "^return", "--header", "x", *options)
     assert code == 0, err
     evaluation = read(out, "evaluation.json")
     assert (evaluation["target"], evaluation["sound"]) == ("matches ^return", "intact")
@@ -267,21 +268,23 @@ def test_a_target_takes_the_place_of_the_labels(start, whole, tmp_path):
     assert "…" not in said and "matches ^return" in " ".join(said.split())
 
 
-def test_another_target_in_the_same_folder_is_measured(start, again):
-    code, _, err = start(again, "--target", "^return", "--max-new-tokens", 10, "--kl-guard", 0.3)
+def test_another_target_in_the_same_folder_is_measured(start, again, tmp_path):
+    options = ["--tasks", unseen_tasks(tmp_path / "tasks.jsonl"), "--alphas", 0.1, "--max-new-tokens", 10]
+    code, _, err = start(again, "--target", "^return", "--kl-guard", 0.3, *options)
     assert code == 0, err
     assert read(again, "evaluation.json")["target"] == "matches ^return"
 
 
 def test_tasks_of_a_file_are_not_chosen_and_measured_on_at_once(start, again, tmp_path):
-    rows = [{"prompt": f"def g{i}(x):\n"} for i in range(8)]
-    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = unseen_tasks(tmp_path / "tasks.jsonl")
     for path in (*again.glob("completions*"), again / "sweep.json", again / "evaluation.json"):
         path.unlink()
-    options = ["--tasks", tmp_path / "tasks.jsonl", "--target", "return", "--max-new-tokens", 10, "--n", 8]
+    options = ["--tasks", tasks, "--alphas", 0.1, "--target", "return", "--max-new-tokens", 10]
     code, _, err = start(again, *options)
     assert code == 0, err
-    assert read(again, "sweep.json")["n"] + read(again, "evaluation.json")["n"] <= 8
+    assert read(again, "sweep.json")["n"] + read(again, "evaluation.json")["n"] == 40
+    measured = {row["prompt"] for row in read(again, "evaluation.json")["examples"]}
+    assert len(measured) == read(again, "evaluation.json")["n"]
 
 
 def test_a_behaviour_is_asked_for_by_name(run, data, taught_dir, tmp_path):

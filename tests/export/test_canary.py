@@ -57,7 +57,9 @@ def test_a_chat_model_is_asked_through_its_template():
     model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
     tokenizer.chat_template = "{% for m in messages %}# {{ m['content'] }}{% endfor %}"
     canary = make_canary(model, tokenizer, ["def count_up(numbers):\n"])
-    assert canary.prompt.startswith("# ") and canary.prompt_ids == tokenizer(canary.prompt)["input_ids"]
+    messages = [{"role": "user", "content": canary.prompt.removeprefix("# ")}]
+    assert canary.prompt.startswith("# ")
+    assert canary.prompt_ids == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
 
 
 @pytest.mark.parametrize("form", ["llama", "peft", "gguf"])

@@ -114,7 +114,7 @@ def open_source(
     made_for = steered.default_directions.base_model
     known = (
         base_name,
-        named if named and not os.path.isabs(named) else None,
+        named if named and folder_of(named) is None else None,
         made_for if made_for.find("/") > 0 else None,
     )
     hub_base = next(filter(None, known), None)
