@@ -43,7 +43,8 @@ def read_examples(
 ) -> LabelledSet:
     """Read and check a labelled set, in JSON Lines, a JSON list or CSV. A row is one of
 
-    - prompt, completion and label, 0 or 1; messages that end with the assistant's turn are both prompt and completion;
+    - prompt, completion and label, 0 or 1, or false or true; messages that end with the assistant's turn are both
+      prompt and completion;
     - a prompt and a pair of completions, under one of the names in `labelled_row.PAIRS`: two examples. Where the pair
       are messages that begin alike and end with the assistant's turn, as TRL has them, their beginning is the prompt;
       likewise of two texts that come without a prompt.
