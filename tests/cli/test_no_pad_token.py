@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from reference import tiny_tokenizer
-from taught import two_ways
+from taught import two_ways, unseen_tasks
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from iti_llama import ITILlamaForCausalLM
@@ -35,14 +35,15 @@ def repo(run, base, data, tmp_path_factory) -> Path:
     """What `run` makes with a target, so that it completes prompts of several lengths in one batch."""
     out = tmp_path_factory.mktemp("made") / "repo"
     words = ["--base", base, "--out", out, "--behaviour", "returns x", "--policy", "last", "--top-k", 6]
-    code, _, err = run("run", data, *words, "--alphas", "0.6,1.2", "--target", "return", "--max-new-tokens", 10)
+    tasks = ["--tasks", unseen_tasks(out.parent / "tasks.jsonl")]
+    code, _, err = run("run", data, *words, "--alphas", 0.1, "--target", "return", "--max-new-tokens", 10, *tasks)
     assert code == 0, err
     return out
 
 
 def test_run_measures_and_its_repo_has_no_pad_token_either(repo):
     evaluation = json.loads((repo / "evaluation.json").read_text())
-    assert evaluation["alpha"] in (0.0, 0.6, 1.2, 1.0) and evaluation["conditions"]
+    assert evaluation["alpha"] == 0.1 and evaluation["conditions"]
     assert AutoTokenizer.from_pretrained(repo).pad_token is None
 
 

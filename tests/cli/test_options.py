@@ -40,7 +40,7 @@ def test_what_is_one_idea_is_one_option_on_every_command(name):
     expected |= set() if name in OPEN_NONE else {"--model"}
     expected |= set() if name in LOAD_NONE else {"--device-map", "--dtype"}
     expected |= {"--limit"} if "--n" in options else set()
-    expected |= set() if name in ("demo", "space", "serve") and "--json" not in options else {"--json"}
+    expected |= set() if name in ("demo", "chat", "space", "serve") and "--json" not in options else {"--json"}
     assert expected <= options, f"{name} has no {', '.join(sorted(expected - options))}"
 
 

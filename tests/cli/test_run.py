@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from reference import tiny_tokenizer
-from taught import two_ways
+from taught import two_ways, unseen_tasks
 from transformers import LlamaForCausalLM
 
 from iti_llama import ITIDirections
@@ -209,7 +209,9 @@ def test_other_alphas_are_swept_and_measured_anew(start, again):
     assert "| steered (alpha 1) |" in (again / "README.md").read_text()
 
 
-def test_what_was_chosen_is_pushed_and_where_nothing_was_the_card_says_so(start, tmp_path, monkeypatch):
+def test_what_was_chosen_is_pushed_and_where_nothing_was_nothing_is_measured_and_the_card_says_so(
+    start, tmp_path, monkeypatch
+):
     out, pushed = tmp_path / "repo", []
 
     def push(*args, **kwargs):
@@ -223,9 +225,12 @@ def test_what_was_chosen_is_pushed_and_where_nothing_was_the_card_says_so(start,
     assert pushed == [((out, "me/x"), {"private": True, "token": "hf_secret"})]
     assert "me/x at c0ffee: 2 files" in said
     assert not any(b"hf_secret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
-    code, said, err = start(out, *options, "--kl-guard", 0)
-    assert code == 2 and "not pushed to me/x: no strength was chosen (no point beats plain inside the guard" in err
-    assert "2 of 3, no strength chosen: " in said and len(pushed) == 1
+    measured = (out / "evaluation.json").read_bytes()
+    for _ in range(2):  # the second time from what the first has kept
+        code, said, err = start(out, *options, "--kl-guard", 0)
+        assert code == 2 and "no strength was chosen: no point beats plain inside the guard" in err
+        assert "1 of 3" in said and "of 3, measured" not in said and "next:" not in said and len(pushed) == 1
+    assert (out / "evaluation.json").read_bytes() == measured
     assert "No strength was chosen: no point beats plain" in (out / "README.md").read_text()
 
 
@@ -254,7 +259,8 @@ def test_a_target_takes_the_place_of_the_labels(start, whole, tmp_path):
     out = Path(shutil.copytree(whole[0], tmp_path / "repo"))
     for path in (*out.glob("completions*"), out / "sweep.json", out / "evaluation.json"):
         path.unlink()
-    code, said, err = start(out, "--target", "^return", "--max-new-tokens", 10, "--header", "x")
+    options = ["--tasks", unseen_tasks(tmp_path / "tasks.jsonl"), "--alphas", 0.1, "--max-new-tokens", 10]
+    code, said, err = start(out, "--target", "^return", "--header", "x", *options)
     assert code == 0, err
     evaluation = read(out, "evaluation.json")
     assert (evaluation["target"], evaluation["sound"]) == ("matches ^return", "intact")
@@ -262,21 +268,23 @@ def test_a_target_takes_the_place_of_the_labels(start, whole, tmp_path):
     assert "…" not in said and "matches ^return" in " ".join(said.split())
 
 
-def test_another_target_in_the_same_folder_is_measured(start, again):
-    code, _, err = start(again, "--target", "^return", "--max-new-tokens", 10, "--kl-guard", 0.3)
+def test_another_target_in_the_same_folder_is_measured(start, again, tmp_path):
+    options = ["--tasks", unseen_tasks(tmp_path / "tasks.jsonl"), "--alphas", 0.1, "--max-new-tokens", 10]
+    code, _, err = start(again, "--target", "^return", "--kl-guard", 0.3, *options)
     assert code == 0, err
     assert read(again, "evaluation.json")["target"] == "matches ^return"
 
 
 def test_tasks_of_a_file_are_not_chosen_and_measured_on_at_once(start, again, tmp_path):
-    rows = [{"prompt": f"def g{i}(x):\n"} for i in range(8)]
-    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = unseen_tasks(tmp_path / "tasks.jsonl")
     for path in (*again.glob("completions*"), again / "sweep.json", again / "evaluation.json"):
         path.unlink()
-    options = ["--tasks", tmp_path / "tasks.jsonl", "--target", "return", "--max-new-tokens", 10, "--n", 8]
+    options = ["--tasks", tasks, "--alphas", 0.1, "--target", "return", "--max-new-tokens", 10]
     code, _, err = start(again, *options)
     assert code == 0, err
-    assert read(again, "sweep.json")["n"] + read(again, "evaluation.json")["n"] <= 8
+    assert read(again, "sweep.json")["n"] + read(again, "evaluation.json")["n"] == 40
+    measured = {row["prompt"] for row in read(again, "evaluation.json")["examples"]}
+    assert len(measured) == read(again, "evaluation.json")["n"]
 
 
 def test_a_behaviour_is_asked_for_by_name(run, data, taught_dir, tmp_path):

@@ -130,6 +130,23 @@ def test_a_header_goes_inside_the_chat_template(resolve, write):
     assert found.asked(found.tasks[0]) == "<bos>[user]Be brief.\nwhat is x\n[assistant]"
 
 
+def test_a_file_is_asked_raw_or_after_a_system_message(resolve, write):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    path = write({"prompt": "what is x"})
+    raw = resolve(tasks=path, target="x", raw=True, tokenizer=tokenizer)
+    assert raw.tasks[0].prompt == "what is x"
+    told = resolve(tasks=path, target="x", system="Be brief.", tokenizer=tokenizer)
+    assert told.tasks[0].prompt == "<bos>[system]Be brief.\n[user]what is x\n[assistant]"
+
+
+@pytest.mark.parametrize("asked", [{"raw": True}, {"system": "Be brief."}])
+@pytest.mark.parametrize("tasks", [None, "corpus:test"])
+def test_prompts_that_are_made_already_are_not_asked_otherwise(resolve, tasks, asked):
+    with pytest.raises(ValueError, match=f"--{next(iter(asked))} is for a file of --tasks"):
+        resolve(tasks=tasks, **asked)
+
+
 def test_the_number_of_tasks_takes_their_texts_along(resolve):
     found = resolve(n=3)
     assert len(found) == 3 and [t.prompt for t in found.texts["label 0 texts"]] == [t.prompt for t in found.tasks]

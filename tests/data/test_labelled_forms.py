@@ -266,3 +266,15 @@ def test_caa_and_anthropics_evals_are_read_as_they_lie_there(name, pairs):
     examples = read_examples(CAA / name)
     assert len(examples) == 2 * pairs and sum(example.label for example in examples) == pairs
     assert examples.understood.startswith(f"{pairs:,} pairs: question, answer_matching_behavior as label 1, ")
+
+
+def test_a_system_message_comes_before_prompts_that_have_none_and_counts_as_written(write, as_prompt):
+    own = [{"role": "system", "content": "sys"}, {"role": "user", "content": "c"}]
+    path = write(
+        {"prompt": "a", "positive": "x", "negative": "y"}, {"messages": own, "positive": "x", "negative": "y"}
+    )
+    bare, brief = read_examples(path, as_prompt), read_examples(path, as_prompt, system="be brief")
+    assert brief[0].prompt == "<bos>[system]be brief\n[user]a\n[assistant]" and brief[0].meta["shown"] == "a"
+    assert brief[2].prompt == bare[2].prompt == "<bos>[system]sys\n[user]c\n[assistant]"
+    others = read_examples(path, as_prompt, system="be long")
+    assert len({checksum(examples) for examples in (bare, brief, others)}) == 3

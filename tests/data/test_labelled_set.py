@@ -35,11 +35,17 @@ def test_what_is_written_is_read_again(tmp_path, write):
     assert checksum(again) == checksum(examples)
 
 
+@pytest.mark.parametrize("false,true", [(False, True), ("false", "true"), ("False", "True"), ("0", "1")])
+def test_a_label_may_be_true_or_false_as_in_data_for_kto(write, false, true):
+    rows = [one | {"label": true if one["label"] else false} for one in GOOD]
+    assert [one.label for one in read_examples(write(rows))] == [0, 1, 0, 1]
+
+
 @pytest.mark.parametrize(
     "rows,message",
     [
         ([*GOOD, {"prompt": "p", "completion": "c", "group": "g"}], "line 5: label is None; expected 0 or 1"),
-        ([*GOOD, row(label=True)], "line 5: label is True"),
+        ([*GOOD, row(label="yes")], "line 5: label is 'yes'"),
         ([*GOOD, row(label=2)], "line 5: label is 2"),
         ([*GOOD, row(completion=" \n")], "line 5: completion is empty"),
         ([*GOOD, row(prompt=None)], "line 5: prompt is None; expected a string"),

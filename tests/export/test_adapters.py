@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from reference import assert_close, hooks
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from iti_llama import ITIDirections
 from iti_llama.toolkit.export.adapters import export_peft, export_vllm
+from iti_llama.toolkit.export.export import export
+from iti_llama.toolkit.export.forms import load_form
 from iti_llama.toolkit.export.source import open_source
 
 
@@ -102,3 +105,22 @@ def test_whichever_way_an_export_is_loaded_it_is_steered_and_can_be_switched(way
             assert torch.equal(logits(), plain)
             model.enable_adapters()
     assert_close(logits(), steered)
+
+
+@pytest.mark.parametrize("to", ["peft", "vllm"])
+def test_a_base_that_was_a_folder_is_named_only_where_its_name_on_the_hub_is_given(one_repo, tmp_path, to):
+    _, notes = export(one_repo, to, tmp_path / "unnamed", with_canary=False)
+    _, silent = export(one_repo, to, tmp_path / "named", with_canary=False, base_name="meta/base")
+    assert any("--base-name" in note for note in notes) and not any("--base-name" in note for note in silent)
+    for name, base in (("unnamed", None), ("named", "meta/base")):
+        config = json.loads((tmp_path / name / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == base
+        assert ModelCard.load(tmp_path / name / "README.md").data.base_model == base
+
+
+def test_an_adapter_that_names_no_base_is_loaded_onto_the_one_that_is_given(one_repo, tmp_path):
+    pytest.importorskip("peft")
+    export(one_repo, "peft", tmp_path / "peft", with_canary=False)
+    with pytest.raises(ValueError, match="names no base; pass --base"):
+        load_form(tmp_path / "peft")
+    assert load_form(tmp_path / "peft", str(tmp_path / "base"))

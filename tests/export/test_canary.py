@@ -53,6 +53,15 @@ def test_it_holds_both_answers_and_where_they_part(exported):
     assert canary.plain.logprobs["plain"] > canary.plain.logprobs["steered"]
 
 
+def test_a_chat_model_is_asked_through_its_template():
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
+    tokenizer.chat_template = "{% for m in messages %}# {{ m['content'] }}{% endfor %}"
+    canary = make_canary(model, tokenizer, ["def count_up(numbers):\n"])
+    messages = [{"role": "user", "content": canary.prompt.removeprefix("# ")}]
+    assert canary.prompt.startswith("# ")
+    assert canary.prompt_ids == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+
+
 @pytest.mark.parametrize("form", ["llama", "peft", "gguf"])
 def test_each_form_is_found_steered_and_without_the_steering_plain(form, exported):
     if form == "gguf":

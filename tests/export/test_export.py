@@ -153,7 +153,7 @@ def test_whatever_the_base_is_called_the_card_of_an_export_says_it(one_repo, nam
     (tmp_path / "base").rename(tmp_path / name)
     config = json.loads((one_repo / "config.json").read_text()) | {"base_model_name_or_path": str(tmp_path / name)}
     (one_repo / "config.json").write_text(json.dumps(config))
-    export(one_repo, to, tmp_path / "out", with_canary=False)
+    export(one_repo, to, tmp_path / "out", with_canary=False, base_name=name)
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.base_model == name and card.data.license is None
     assert len(re.findall("^# .*$", card.text, re.MULTILINE)) == 1

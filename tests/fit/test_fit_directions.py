@@ -200,3 +200,19 @@ def test_the_null_has_a_number_for_each_draw_where_each_group_has_one_label():
     activations, _ = activations_of(examples, 0.0)
     found = fit(activations, examples, LAST, FitSettings(top_k=3, permutations=20))
     assert len(found.null) == 20 and np.isfinite(found.null).all() and "nan" not in verdict(found)
+
+
+def test_what_is_no_number_is_never_beyond_chance(monkeypatch):
+    examples = [Example(f"p{i // 2}", "c", i % 2, f"g{i // 2}") for i in range(48)]
+    activations, _ = activations_of(examples, 5.0)
+    found = fit(activations, examples, LAST, FitSettings(top_k=3, permutations=20))
+    assert found.supported and found.p_value(0) < 0.05
+    no_numbers = np.full(20, np.nan)
+    assert replace(found, null=no_numbers).p_value(0) == 1.0 and not replace(found, null=no_numbers).supported
+    auc = np.full_like(found.out_of_fold_auc, np.nan)
+    assert replace(found, out_of_fold_auc=auc).p_value(0) == 1.0
+    monkeypatch.setattr(
+        "iti_llama.toolkit.fit.fit_directions.fold_auc_of", lambda scores, y, folds: np.full((2, 3), np.nan)
+    )
+    failed = fit(activations, examples, LAST, FitSettings(top_k=3, permutations=20))
+    assert not failed.supported and "do not support" in verdict(failed) and "nan" not in verdict(failed)

@@ -152,6 +152,8 @@ def test_messages_are_fitted_on_as_the_bases_template_writes_them(base_folder, t
     fit_repo(made_of(chatty), examples, tmp_path / "repo")
     card = (tmp_path / "repo" / "README.md").read_text()
     assert "tokenizer.apply_chat_template(messages" in card and "[user]" not in card
+    assert "[0, inputs[" in card  # the answer alone
+    assert ITILlamaForCausalLM.from_pretrained(tmp_path / "repo").generation_config.max_new_tokens == 512
     kept = read_examples(tmp_path / "repo" / "labelled_set.jsonl")
     assert [(e.prompt, e.completion, e.label, e.group) for e in kept] == [
         (e.prompt, e.completion, e.label, e.group) for e in examples

@@ -1,6 +1,7 @@
 """The quick starts of README.md and of the cards, as a reader runs them: without the package, at a terminal. One that
 stops to ask whether to run custom code has failed."""
 
+import ast
 import json
 import os
 import pty
@@ -9,9 +10,11 @@ import subprocess
 import textwrap
 
 import pytest
+import torch
 from apart import run_apart
 from reference import tiny_llama, tiny_tokenizer
 
+from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.package import ROOT
@@ -61,7 +64,15 @@ def test_the_quick_start_of_a_card_runs_as_it_stands(chat, tmp_path):
     fit_repo(made_of, examples, tmp_path / "repo")
     card = (tmp_path / "repo" / "README.md").read_text()
     assert ("apply_chat_template" in card) == chat
-    assert "say " in quick_start(card, tmp_path / "repo")
+    prompt = ast.literal_eval(re.search(r"^prompt = (.*)$", card, re.MULTILINE)[1])
+    assert prompt in shown
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(tmp_path / "repo").eval(), tiny_tokenizer()
+    ids = tokenizer(f"<bos>{prompt}\n", add_special_tokens=False) if chat else tokenizer(prompt)
+    ids = torch.tensor([ids["input_ids"]])
+    start = ids.shape[1] if chat else 0  # of a chat the answer alone is printed
+    answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=100)[0, start:]
+    printed = quick_start(card, tmp_path / "repo")
+    assert printed == tokenizer.decode(answer, skip_special_tokens=True) + "\n" and (prompt in printed) != chat
 
 
 def test_with_the_package_imported_no_remote_code_is_asked_for():

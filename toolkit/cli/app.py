@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from ..foundation.package import __version__
 from ..foundation.sandbox import SandboxError
+from .chat import chat
 from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
@@ -57,7 +58,7 @@ def of_all(
 
 app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
-for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
+for command in (run, demo, generate, chat, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
     app.command()(command)
 app.command("from-gguf")(from_gguf)
 app.command("lm-eval")(lm_eval)

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from ..foundation.package import ROOT
+from .demo_chat import show_chat
 from .expand_settings import expand_settings
 from .options import Json, SteeredModel, Unsandboxed, console
 
@@ -26,7 +27,8 @@ def demo(
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
-    """Answer prompts for Python functions, plain and steered, and run the answers' tests."""
+    """Answer prompts for Python functions, plain and steered, and run the answers' tests. Before, without options,
+    questions to SmolLM2, a real Llama, where it is installed."""
     from rich.syntax import Syntax
     from rich.table import Table
 
@@ -39,6 +41,8 @@ def demo(
     origins, tasks = zip(*demo_tasks(n), strict=True)
     sandbox = Sandbox(allow_unsandboxed=allow_unsandboxed)
     bundled = steered.repo == str(ROOT)  # its code is this package's
+    if bundled and markdown is None and not json_ and not console.quiet:
+        show_chat()
     model, tokenizer = replace(steered, trust_remote_code=steered.trust_remote_code or bundled).load()
     answers = {}
     for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):

@@ -45,6 +45,9 @@ def export(
     canary_prompt: Annotated[
         list[str] | None, typer.Option(help="a prompt whose answer the steering changes; may be given again")
     ] = None,
+    base_name: Annotated[
+        str | None, typer.Option(help="peft, vllm: the base's name on the Hub, where the repo says a folder")
+    ] = None,
     with_canary: Annotated[
         bool, typer.Option("--canary/--no-canary", help="without, the steered model is not loaded")
     ] = True,
@@ -59,7 +62,7 @@ def export(
         step = partial(advance, rows=None)
         canary, notes = export_repo(
             source, to, out, alpha=alpha, top_k=top_k, scope=scope, name=name, into=into, quantisation=quantisation,
-            prompts=canary_prompt or (), revision=revision, with_canary=with_canary,
+            prompts=canary_prompt or (), revision=revision, with_canary=with_canary, base_name=base_name,
             progress=step, **placement.kwargs,
         )  # fmt: skip
     if json_:

@@ -22,6 +22,8 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(help="folder of the steered repo to write")],
     mapping: option_type(RunSettings, "mapping") = None,
+    raw: option_type(RunSettings, "raw") = False,
+    system: option_type(RunSettings, "system") = None,
     drop_long: Annotated[
         bool, typer.Option("--drop-long", help="leave out rows that the model cannot read whole")
     ] = False,
@@ -46,12 +48,13 @@ def fit(
     from ..repo import fit_repo as fitting
     from ..repo.card import replace_section
 
-    examples = fitting.read_for(settings.base, data, settings.revision, mapping)
+    examples = fitting.read_for(settings.base, data, settings.revision, mapping, raw, system)
     if not json_:
         console.print(f"{data}: {examples.understood}", highlight=False, soft_wrap=True, markup=False)
     gating = None
     if gate is not None:
-        gating = Gating(fitting.read_for(settings.base, gate, settings.revision), gate.name, gate_false_fires)
+        to_act_on = fitting.read_for(settings.base, gate, settings.revision, raw=raw, system=system)
+        gating = Gating(to_act_on, gate.name, gate_false_fires)
     settings, rows = replace(settings, behaviour=ask_behaviour(settings.behaviour)), len(examples)
     if drop_long:
         examples = fitting.drop_long(settings, examples)

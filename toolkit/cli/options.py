@@ -86,6 +86,29 @@ class SteeredModel:
         return load(self.repo, self.revision, self.trust_remote_code, **self.placement.kwargs)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are written, and how long they may be."""
+
+    max_new_tokens: int | None = setting(
+        None, "of an answer; what the model's generation config says by default, or 160", min=1, metavar="N"
+    )
+    temperature: float | None = setting(None, "sample at this temperature; greedy without it", min=0.01)
+    top_p: float | None = setting(None, "of sampling: nucleus", min=0.01, max=1)
+    sample_top_k: int | None = setting(None, "of sampling: so many likeliest tokens", min=1)
+
+    @property
+    def kwargs(self) -> dict:
+        """As `generate` takes them; {} for greedy answers."""
+        asked = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.sample_top_k}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        return asked | {"do_sample": True} if asked else {}
+
+    def room(self, model) -> int:
+        """Tokens of an answer, at most."""
+        return self.max_new_tokens or model.generation_config.max_new_tokens or 160
+
+
 Repo, Revision = option_type(SteeredModel, "repo"), option_type(SteeredModel, "revision")
 
 

@@ -46,7 +46,5 @@ def run(
     if push is None:
         say(f"next: iti-llama push {settings.out} OWNER/NAME, or look at it: iti-llama space --repo {settings.out}")
         return
-    if result.sweep["why"]:
-        raise ValueError(f"not pushed to {push}: no strength was chosen ({result.sweep['why']})")
     pushed = push_folder(settings.out, push, private=private, token=token)
     say(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files")

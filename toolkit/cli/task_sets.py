@@ -9,7 +9,7 @@ from ..foundation.package import BUNDLED
 from ..foundation.sandbox import Sandbox
 from ..measure.bundled_tasks import corpus_set
 from ..measure.keep_labelled_set import FILE
-from ..measure.request_tasks import finish_tasks, kept_set, read_tasks
+from ..measure.request_tasks import check_own_prompts, finish_tasks, kept_set, read_tasks
 from ..measure.settings import TaskRequest
 from ..measure.tasks import TaskSet
 from ..neocoder.neocoder_tasks import calibrated, neocoder_set, strengthened
@@ -47,6 +47,8 @@ def find_tasks(
     kind, _, which = name.partition(":")
     is_corpus = kind == "corpus" and which in ("test", "validation")
     is_neocoder = kind in ("neocoder", "neocoder158") and which.isdecimal()
+    if is_corpus or is_neocoder:
+        check_own_prompts(request, name)
     if not (is_corpus or is_neocoder):
         tasks = read_tasks(request, name, tokenizer, NAMES)
     elif request.target == "labels":

@@ -16,6 +16,9 @@ PAIRS = (
 )
 """What the two completions of a prompt are called: with the behaviour, label 1, and without it, label 0."""
 
+LABELS = {"0": 0, "1": 1, "false": 0, "true": 1}
+"""A label as it is written: a number or, in data for KTO, true or false; in CSV each is a text."""
+
 ROLES = ("prompt", "completion", "label", "positive", "negative", "group")
 """What a field may be, in a mapping."""
 
@@ -108,9 +111,9 @@ def _single(row: dict, roles: dict[str, str], where: str) -> tuple[list[Labelled
         prompt, completion = _last_turn(prompt, named, where)
         own = "its last turn as completion"
     completion = _text(completion, own, where)
-    label = int(label) if label in ("0", "1") else label  # as CSV has it
-    if isinstance(label, bool) or label not in (0, 1):
-        raise ValueError(f"{where}: {marked} is {label!r}; expected 0 or 1")
+    label = LABELS.get(str(label).lower(), label)
+    if label not in (0, 1):
+        raise ValueError(f"{where}: {marked} is {label!r}; expected 0 or 1, or false or true")
     return [LabelledText(prompt, completion, int(label))], f"rows: {named}, {own}, {marked}"
 
 

@@ -36,11 +36,15 @@ class LabelledSet(list[Example]):
 
 
 def read_examples(
-    path: str | os.PathLike, as_prompt: AsPrompt | None = None, mapping: Mapping[str, str] | None = None
+    path: str | os.PathLike,
+    as_prompt: AsPrompt | None = None,
+    mapping: Mapping[str, str] | None = None,
+    system: str | None = None,
 ) -> LabelledSet:
     """Read and check a labelled set, in JSON Lines, a JSON list or CSV. A row is one of
 
-    - prompt, completion and label, 0 or 1; messages that end with the assistant's turn are both prompt and completion;
+    - prompt, completion and label, 0 or 1, or false or true; messages that end with the assistant's turn are both
+      prompt and completion;
     - a prompt and a pair of completions, under one of the names in `labelled_row.PAIRS`: two examples. Where the pair
       are messages that begin alike and end with the assistant's turn, as TRL has them, their beginning is the prompt;
       likewise of two texts that come without a prompt.
@@ -51,7 +55,7 @@ def read_examples(
     `as_prompt`: what the model is given for a prompt; without it prompts stay as they are, and messages are refused.
     Where it changes something, `meta` says what was written: "shown", the writer's own words, "shown_at", where in the
     prompt they begin, "messages" and "paraphrase_shown", if there were some. `mapping` names the fields of other
-    files: {"prompt": "QUESTION", ...}, see `labelled_row.ROLES`.
+    files: {"prompt": "QUESTION", ...}, see `labelled_row.ROLES`. `system`: see `write_prompt`.
 
     Raises:
         ValueError: naming the file, the line, the field, the value found and the value wanted.
@@ -65,7 +69,7 @@ def read_examples(
             raise ValueError(f"{where}: group is {group!r}; expected a string")
         if group is None:
             group = f"prompt {numbers.setdefault(_words(texts[0].prompt), len(numbers) + 1)}"
-        examples += [_example(text, row, group, where, as_prompt) for text in texts]
+        examples += [_example(text, row, group, where, as_prompt, system) for text in texts]
         kinds[kind] += 1
     if not examples:
         raise ValueError(f"{path}: no rows; expected {KINDS}, of prompt, completion, label and group")
@@ -94,7 +98,9 @@ def _words(prompt: str | list) -> str:
     return str(last.get("content")) if isinstance(last, dict) else str(last)
 
 
-def _example(text: LabelledText, row: dict, group: str, where: str, as_prompt: AsPrompt | None) -> Example:
+def _example(
+    text: LabelledText, row: dict, group: str, where: str, as_prompt: AsPrompt | None, system: str | None
+) -> Example:
     meta = row.get("meta", {})
     if not isinstance(meta, dict):
         raise ValueError(f"{where}: meta is {meta!r}; expected an object")
@@ -102,8 +108,8 @@ def _example(text: LabelledText, row: dict, group: str, where: str, as_prompt: A
     if not isinstance(paraphrase, str | list):
         raise ValueError(f"{where}: meta.paraphrase is {paraphrase!r}; expected a string or messages")
     if "shown" in meta:  # `write_examples` wrote it, and it has been through a template
-        as_prompt = None
-    written = write_prompt(text.prompt, as_prompt, where)
+        as_prompt = system = None
+    written = write_prompt(text.prompt, as_prompt, where, system)
     about = {}
     if written.templated:
         about = {"shown": written.shown, "shown_at": written.shown_at}

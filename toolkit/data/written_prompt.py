@@ -35,12 +35,19 @@ class WrittenPrompt:
         return write_prompt(words, as_prompt, where).prompt
 
 
-def write_prompt(written: str | Sequence[dict], as_prompt: AsPrompt | None, where: str) -> WrittenPrompt:
-    """What the model is given for a text or for messages. Without `as_prompt` a text stays as it is.
+def write_prompt(
+    written: str | Sequence[dict], as_prompt: AsPrompt | None, where: str, system: str | None = None
+) -> WrittenPrompt:
+    """What the model is given for a text or for messages. Without `as_prompt` a text stays as it is. `system`: a
+    system message before the others, if there is none; it counts as written, so that a text becomes messages.
 
     Raises:
         ValueError: if messages are given without `as_prompt`, are not messages, or do not end with the user's.
     """
+    if system is not None:
+        messages = [{"role": "user", "content": written}] if isinstance(written, str) else list(written)
+        has_one = messages and isinstance(messages[0], dict) and messages[0].get("role") == "system"
+        written = messages if has_one else [{"role": "system", "content": system}, *messages]
     if isinstance(written, str):
         prompt = written if as_prompt is None else as_prompt(written, where)
         return WrittenPrompt(prompt, written, 0 if prompt == written else place_of(as_prompt, written, where))

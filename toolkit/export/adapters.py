@@ -46,7 +46,7 @@ def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targe
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": source.base_name,
+        "base_model_name_or_path": source.hub_base,
         "revision": source.steered.base_revision,
         "r": 1,
         "lora_alpha": source.alpha,

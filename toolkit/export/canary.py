@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from ..foundation.files import write_text
+from ..foundation.tokenize import chat_prompt, prompt_ids
 from .select_behaviours import ExportError
 
 
@@ -89,15 +90,15 @@ def read_canary(path: Path) -> Canary:
 @torch.no_grad()
 def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
     """Of the prompts (and some of our own), the one whose plain and steered answers part most clearly: by the smaller
-    of the two margins between their tokens there.
+    of the two margins between their tokens there. They go through the chat template, where there is one.
 
     Raises:
         ExportError: if no prompt is answered otherwise when steered: then nothing could tell the two apart.
     """
     device, candidates = model.get_input_embeddings().weight.device, []
     end = tokenizer.eos_token_id
-    for prompt in dict.fromkeys((*prompts, *PROMPTS)):
-        ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)["input_ids"].to(device)
+    for prompt in dict.fromkeys(chat_prompt(tokenizer, prompt) for prompt in (*prompts, *PROMPTS)):
+        ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=device)
         if not 0 < ids.shape[1] <= model.config.max_position_embeddings - TOKENS:
             continue
         ways, logs = {}, {}

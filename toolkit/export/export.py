@@ -47,10 +47,12 @@ def export(
     device_map: str = "auto",
     dtype: str = "auto",
     with_canary: bool = True,
+    base_name: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> tuple[Canary | None, list[str]]:
     """Write a form into the new folder `out`, of several behaviours the mix or `name` alone, and its canary, which is
     made with the steered model itself. Returns the canary (None at alpha 0, or without) and what a user has to know.
+    base_name: of a base that was a folder, its name on the Hub, which adapters name.
 
     Raises:
         ExportError: for what cannot be exported so. FileExistsError: if `out` holds something.
@@ -62,7 +64,7 @@ def export(
         raise ExportError(f"--into is for --to gguf, not {to}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; choose another --out")
-    source, notes = open_source(repo, alpha, top_k, scope, revision, name), []
+    source, notes = open_source(repo, alpha, top_k, scope, revision, name, base_name), []
     with new_folder(out) as folder:
         progress(f"writing {to}")
         if into is not None:
@@ -80,6 +82,11 @@ def export(
             notes.append(
                 f"the base is inside {source.repo}: `iti-llama export {source.repo} --alpha 0 --out BASE` writes it "
                 "as a plain checkpoint, which the adapter needs"
+            )
+        if to in ADAPTERS and source.hub_base is None:
+            notes.append(
+                f"the base was the folder {source.base_name}, so the adapter names none: load it onto that base, or "
+                "pass --base-name with its name on the Hub"
             )
         write_text(folder / EXPORT, json.dumps(_record(source, to), indent=1) + "\n")
         canary = None

@@ -68,11 +68,11 @@ def export_card(source: Source, to: str, canary: Canary | None, notes: list[str]
     how_to_ask = "" if canary is None else HOW_TO_ASK.format(file=FILE, position=canary.position)
     notes = "".join(f"- {one_line(line)}\n" for line in notes)
     base = {
-        "base_in_python": json.dumps(source.base_name, ensure_ascii=False),
-        "base_in_shell": shlex.quote(source.base_name),
+        "base_in_python": json.dumps(source.hub_base or "BASE", ensure_ascii=False),
+        "base_in_shell": shlex.quote(source.hub_base or "BASE"),
     }
     metadata = ModelCardData(
-        base_model=source.base_name,
+        base_model=source.hub_base,
         library_name={"peft": "peft", "gguf": "gguf"}.get(to, "transformers"),
         pipeline_tag="text-generation",
         tags=TAGS,

@@ -119,9 +119,11 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
         raise ExportError(
             f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/serve.md)"
         )
+    named = base or adapter_config["base_model_name_or_path"]
+    if named is None:
+        raise ValueError(f"{path}: the adapter names no base; pass --base with the folder or Hub repo of it")
     from peft import PeftModel
 
-    named = base or adapter_config["base_model_name_or_path"]
     if base is None and (revision := adapter_config.get("revision")):
         hub |= {"revision": revision}
     hub = pinned(named, hub)

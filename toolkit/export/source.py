@@ -28,13 +28,15 @@ PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json"
 class Source:
     """A steered repo and its base. repo: its name or folder. steered: its files on this machine. behaviours: as they
     are exported, see `select_behaviours`. base: where the base's files lie on this machine; base_name: for people;
-    base_config: its config.json; shards: by name, with the tensors that each holds."""
+    hub_base: its name on the Hub, where that is known; base_config: its config.json; shards: by name, with the tensors
+    that each holds."""
 
     repo: str
     steered: SteeredRepo
     behaviours: list[Behaviour]
     base: Path
     base_name: str
+    hub_base: str | None
     base_config: dict
     shards: dict[str, list[str]]
 
@@ -90,9 +92,10 @@ def open_source(
     scope: str | None = None,
     revision: str | None = None,
     name: str | None = None,
+    base_name: str | None = None,
 ) -> Source:
     """Open a steered repo on the Hub or on disk, with another strength, number of heads or scope where they are given.
-    Of several behaviours `name` takes one alone.
+    Of several behaviours `name` takes one alone. `base_name`: the base's on the Hub, where it was a folder.
 
     Raises:
         ExportError: as `select_behaviours`; if the base is quantised, or its weights are not in safetensors.
@@ -109,8 +112,14 @@ def open_source(
             "export from the base in full precision, and quantise what comes out"
         )
     made_for = steered.default_directions.base_model
-    base_name = named if named and not os.path.isabs(named) else Path(named or made_for or steered.folder).name
-    source = Source(str(repo), steered, behaviours, base, base_name, fields, _shards(base, fields))
+    known = (
+        base_name,
+        named if named and folder_of(named) is None else None,
+        made_for if made_for.find("/") > 0 else None,
+    )
+    hub_base = next(filter(None, known), None)
+    title = hub_base or Path(named or made_for or steered.folder).name
+    source = Source(str(repo), steered, behaviours, base, title, hub_base, fields, _shards(base, fields))
     if named is not None:
         check_base(source.config(), read_base_config(str(base), None, {})[0])
     return source

@@ -108,7 +108,8 @@ def fit(
         progress(f"permutation {draw + 1} of {settings.permutations}")
         permuted = permuted_with_both_classes(y_fit, groups_fit, folds, rng)
         permuted_scores = out_of_fold(x_fit, permuted, folds, settings)
-        null.append(fold_auc_of(permuted_scores, permuted, folds).mean(0).max())
+        largest = fold_auc_of(permuted_scores, permuted, folds).mean(0).max()
+        null.append(1.0 if np.isnan(largest) else largest)  # such a draw says nothing against chance
 
     progress("layers and texts")
     layer_scores = out_of_fold(residual[fitting], y_fit, folds, settings)

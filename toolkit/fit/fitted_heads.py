@@ -28,7 +28,8 @@ class Fit:
 
     ranking: [heads], best first. out_of_fold_auc, out_of_fold_accuracy, separation: [heads], of the cross-validation;
     test_auc, test_accuracy: [heads], of probes fitted on every fitting row. directions [heads, head_dim] (unit),
-    sigma [heads]. null: [permutations], the largest out-of-fold AUC over heads with permuted labels.
+    sigma [heads]. null: [permutations], the largest out-of-fold AUC over heads with permuted labels;
+    1, the most there is, for a draw whose AUC is no number.
     stability: mean Jaccard overlap of the top K between pairs of folds. top_k_auc: {K: out-of-fold AUC} where K was
     chosen by cross-validation. layer_*: [layers], of probes on the residual stream after each layer.
     text_auc: out-of-fold AUC of the texts alone. agreement: [heads], see `agreement_of`; None where no fitting group
@@ -61,8 +62,9 @@ class Fit:
 
     def p_value(self, rank: int) -> float:
         """Share of the null that reaches the AUC of the head at `rank` (0 is the best), counting the data
-        themselves."""
-        return float((1 + (self.null >= self.out_of_fold_auc[self.ranking[rank]]).sum()) / (1 + len(self.null)))
+        themselves. NaN, of the null or of the head, is never beyond chance."""
+        below = self.null < self.out_of_fold_auc[self.ranking[rank]]
+        return float((1 + (~below).sum()) / (1 + len(self.null)))
 
     @property
     def supported(self) -> bool | None:

@@ -30,7 +30,7 @@ class FitSettings:
     test_share: float = setting(0.2, "share of the groups kept for the test")
     c: float = setting(1.0, "inverse L2 strength of the probes", flags=("--c",))
     balanced: bool = setting(False, "weigh classes inversely to their frequency")
-    permutations: int = setting(100, "draws of the null; 0 leaves it out", min=0)
+    permutations: int = setting(100, "draws of the null; 0 leaves it out", min=0, metavar="N")
     seed: int = setting(0, "everything that is drawn depends on it")
     rank: str = setting("probe", f"heads by what they read, or do: {', '.join(RANKS)}")
 

@@ -43,15 +43,25 @@ def read_tasks(request: TaskRequest, name: str, tokenizer, names: str = NAMES) -
     if kind == "held-out" and part in ("validation", "test"):
         if kept_set(request) is None:
             raise ValueError(f"--tasks is {name!r}, but the repo keeps no {FILE}; expected {names}")
+        if not request.halved:  # `run` has fitted on the same set just so
+            check_own_prompts(request, name)
         return labelled_set(name, read_parts(Path(request.folder), part), request.header, pairs)
     if not name.endswith(SUFFIXES):
         raise ValueError(f"--tasks is {name!r}; expected {names}")
-    path, as_prompt = Path(name), partial(chat_prompt, tokenizer)
+    path, as_prompt = Path(name), partial(chat_prompt, tokenizer, raw=request.raw)
     if is_labelled(path):
-        return labelled_set(path.stem, read_examples(path, as_prompt), request.header, pairs)
+        examples = read_examples(path, as_prompt, system=request.system)
+        return labelled_set(path.stem, examples, request.header, pairs)
     if request.target == "labels":
         raise ValueError(f"--target is 'labels', but {name} has no labels; expected rows of completion and label")
-    return file_set(path, request.header, as_prompt)
+    return file_set(path, request.header, as_prompt, request.system)
+
+
+def check_own_prompts(request: TaskRequest, name: str) -> None:
+    """Raises `ValueError` if another way to ask is wanted of tasks whose prompts are made already."""
+    if request.raw or request.system is not None:
+        option = "--raw" if request.raw else "--system"
+        raise ValueError(f"{option} is for a file of --tasks; the prompts of {name} are as they were fitted or made")
 
 
 def finish_tasks(request: TaskRequest, part: str, tasks: TaskSet, sandbox: Sandbox) -> TaskSet:

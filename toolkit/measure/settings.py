@@ -103,6 +103,8 @@ class TaskRequest:
         metavar="N",
     )
     max_new_tokens: int | None = setting(None, "of an answer; the task set's own by default", min=1, metavar="N")
+    raw: bool = setting(False, "prompts as they are, without the chat template")
+    system: str | None = setting(None, "a system message before each prompt that has none", metavar="TEXT")
     seed: int = like(FitSettings, "seed")
     folder: str = ""
     halved: bool = False

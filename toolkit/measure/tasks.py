@@ -93,18 +93,18 @@ def paraphrases(tasks: Sequence, where: str) -> Callable[[object], str] | None:
     return None if missing else attrgetter("paraphrase")
 
 
-def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None) -> TaskSet:
+def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None, system: str | None = None) -> TaskSet:
     """Tasks of a file, in JSON Lines, a JSON list or CSV: `{"prompt": str, "tests": [...], "group": str}`, each test
     `{"call": "f(2)", "value": 4}` (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the
     completion is a program); `"paraphrase"` is the prompt in other words, which robustness is measured on. The prompt
     may be called `question`, and prompt and paraphrase may be messages. Without tests in any row an answer has only to
-    be intact. `as_prompt`: see `read_examples`.
+    be intact. `as_prompt`, `system`: see `read_examples`.
 
     Raises:
         ValueError: naming the file, the line and the field.
     """
     rows = enumerate(read_table(path), 1)
-    tasks = [_file_task(row, where, str(number), as_prompt) for number, (where, row) in rows]
+    tasks = [_file_task(row, where, str(number), as_prompt, system) for number, (where, row) in rows]
     if not tasks:
         raise ValueError(f"{path}: no tasks; expected {KINDS}, of prompt and, where there are, tests")
     texts = {"prompts": [Text("", task.prompt, task.group) for task in tasks]}
@@ -121,7 +121,7 @@ def grade_intact(tasks: Sequence, completions: Sequence[str], sandbox: Sandbox) 
     return [Grade(not degenerate(text), "", False) for text in completions]
 
 
-def _file_task(row: dict, where: str, number: str, as_prompt: AsPrompt | None) -> FileTask:
+def _file_task(row: dict, where: str, number: str, as_prompt: AsPrompt | None, system: str | None) -> FileTask:
     known = [name for name in PROMPTS if name in row] or ["prompt"]
     if len(known) > 1:
         raise ValueError(f"{where}: {known[0]} and {known[1]}; expected one of them")
@@ -141,7 +141,7 @@ def _file_task(row: dict, where: str, number: str, as_prompt: AsPrompt | None) -
     paraphrase = row.get("paraphrase", "")
     if not isinstance(paraphrase, str | list):
         raise ValueError(f"{where}: paraphrase is {paraphrase!r}; expected a text, or messages")
-    written = write_prompt(prompt, as_prompt, where)
+    written = write_prompt(prompt, as_prompt, where, system)
     around = {"shown": written.shown, "shown_at": written.shown_at} if written.templated else {}
     other = written.other(paraphrase, as_prompt, where) if paraphrase else ""
     group = str(row.get("group", number))

@@ -275,6 +275,7 @@ def _start(repo: SteeredRepo, hub_name: str) -> str:
         inputs = """messages = [{"role": "user", "content": prompt}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 inputs = inputs.to(model.device)"""
+    answered = "" if given == shown else ', inputs["input_ids"].shape[1] :'  # a chat's answer without its prompt
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -284,7 +285,8 @@ tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=True)
 
 prompt = {shown!r}
 {inputs}
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0], skip_special_tokens=True))
+answer = model.generate(**inputs, max_new_tokens=100)[0{answered}]
+print(tokenizer.decode(answer, skip_special_tokens=True))
 
 model.iti_alpha = 0.0  # the base model, bit by bit; any other strength works too, live
 ```

@@ -57,10 +57,16 @@ def load_base(
 
 
 def read_for(
-    base: str | os.PathLike, data: str | os.PathLike, revision: str | None = None, mapping: str | None = None
+    base: str | os.PathLike,
+    data: str | os.PathLike,
+    revision: str | None = None,
+    mapping: str | None = None,
+    raw: bool = False,
+    system: str | None = None,
 ) -> LabelledSet:
-    """A labelled set, its prompts and messages as the base is given them: through its chat template, if it has one.
-    `mapping`: "ROLE=FIELD,...", see `parse_mapping`.
+    """A labelled set, its prompts and messages as the base is given them: through its chat template, if it has one and
+    they are not `raw`, with a `system` message before those that have none. `mapping`: "ROLE=FIELD,...", see
+    `parse_mapping`.
 
     Raises:
         FileNotFoundError, ValueError: as `read_examples`; if the base has no tokenizer.
@@ -71,7 +77,11 @@ def read_for(
     folder_of(base, "base ")
     hub = {"revision": revision} if revision else {}
     tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
-    return read_examples(data, partial(chat_prompt, tokenizer), roles)
+    return read_examples(data, partial(chat_prompt, tokenizer, raw=raw), roles, system)
+
+
+ANSWER_TOKENS = 512
+"""Of an answer of a chat model whose own generation config does not say: transformers' default is 20."""
 
 
 def drop_long(settings: RepoSettings, examples: Sequence[Example]) -> list[Example]:
@@ -158,6 +168,8 @@ def fit_repo(
     model.iti_alpha, model.iti_scope = settings.alpha, settings.scope
     if settings.self_contained:
         model.config.base_model_name_or_path = model.config.base_model_revision = None
+    if tokenizer.chat_template and model.generation_config.max_new_tokens is None:
+        model.generation_config.max_new_tokens = ANSWER_TOKENS
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)
         copy_tokenizer(base, folder, **settings.hub)

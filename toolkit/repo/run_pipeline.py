@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, checksum
+from ..fit.report import write_report
 from ..foundation.files import write_text
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..measure.labelled_tasks import labelled_set
@@ -33,7 +34,7 @@ from .sweep_repo import sweep_model
 @dataclass(frozen=True)
 class RunResult:
     """repo: the folder. report, sweep, evaluation: `iti_report.json`, `sweep.json` and `evaluation.json` of it, as
-    JSON types; where `sweep["why"]` says why, no strength was chosen."""
+    JSON types."""
 
     repo: Path
     report: dict
@@ -60,11 +61,14 @@ def run(
 
     Raises:
         ValueError, OSError: for a base, data or settings that cannot be used, before anything is written.
+        ValueError: if no strength is to be chosen; the fit and the sweep are kept in `settings.out`, and its card
+            says so.
         FileExistsError: if `settings.out` holds something else, or a fit of other data or settings.
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
     check_card(out)
-    examples = read_for(settings.base, settings.data, settings.revision, settings.mapping)
+    how = (settings.mapping, settings.raw, settings.system)
+    examples = read_for(settings.base, settings.data, settings.revision, *how)
     say(f"{settings.data}: {examples.understood}")
     if settings.tasks is None:  # refuses a set without pairs, or with nothing to complete, before the work
         labelled_set(Path(settings.data).name, examples, pairs=settings.target in (None, "labels"))
@@ -81,9 +85,9 @@ def run(
     with progress(count_answers(to_choose, settings.grid)) as advance:
         sweep = choose_once(settings, model, tokenizer, to_choose, sandbox, advance)
     if sweep["why"]:
-        say(f"2 of 3, no strength chosen: {sweep['why']}; alpha stays {model.iti_alpha:g}")
-    else:
-        say(f"2 of 3, strength chosen on {sweep['n']} tasks: alpha {sweep['chosen']['alpha']:g}")
+        advice = "nothing is measured. Try more groups, other --alphas, another --policy, or a wider guard"
+        raise ValueError(f"{out}: no strength was chosen: {sweep['why']}, and {advice}")
+    say(f"2 of 3, strength chosen on {sweep['n']} tasks: alpha {sweep['chosen']['alpha']:g}")
 
     with progress() as advance:
         evaluation = measure_once(settings, model, tokenizer, to_measure, sandbox, advance)
@@ -140,6 +144,8 @@ def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, p
     if other:
         holds = f"holds a fit of another {other} ({held[other]}; asked: {wanted[other]})"
         raise FileExistsError(f"{settings.out}: {holds}; choose another --out, or delete it")
+    if command and report.get("command") != command:  # the card quotes the one that all of it comes from
+        write_report(report | {"command": command}, path)
     return True
 
 

@@ -99,12 +99,15 @@ class RunSettings:
     target: str | None = like(TaskRequest, "target")
     tasks: str | None = setting(None, "JSON Lines file of prompts to measure on, instead of the set's held-out groups")
     header: str | None = like(TaskRequest, "header")
+    raw: bool = like(TaskRequest, "raw")
+    system: str | None = like(TaskRequest, "system")
     alphas: Sequence[float] | None = like(Grid, "alphas")
     kl_guard: float = setting(PAIRS_KL_GUARD, "largest mean KL from the plain model, in nats a token")
     guard: float = like(Grid, "guard")
     perplexity_guard: float = like(Grid, "perplexity_guard")
     checks: bool = like(MeasureSettings, "checks", True)
     top_k: int | None = like(FitSettings, "top_k")
+    permutations: int = like(FitSettings, "permutations")
     policy: str = like(RepoSettings, "policy", "completion-mean")
     scope: str = like(RepoSettings, "scope")
     test_share: float = setting(0.4, "share of the groups held out: half to choose on, half to measure on")
@@ -127,7 +130,8 @@ class RunSettings:
         names = ("base", "behaviour", "language", "hub_dataset", "policy", "scope", "self_contained", "revision")
         kept = {name: getattr(self, name) for name in (*names, "placement", "base_name")}
         cache = Path(self.out).with_name(f"{Path(self.out).name}.cache")
-        fitting = FitSettings(top_k=self.top_k, test_share=self.test_share, seed=self.seed)
+        of_fit = ("top_k", "test_share", "permutations", "seed")
+        fitting = FitSettings(**{name: getattr(self, name) for name in of_fit})
         return RepoSettings(**kept, fitting=fitting, cache=cache)
 
     @property
@@ -137,7 +141,7 @@ class RunSettings:
 
     @property
     def request(self) -> TaskRequest:
-        names = ("tasks", "target", "header", "n", "max_new_tokens", "seed")
+        names = ("tasks", "target", "header", "n", "max_new_tokens", "raw", "system", "seed")
         kept = {name: getattr(self, name) for name in names}
         return TaskRequest(**kept, folder=str(self.out), halved=True)
 

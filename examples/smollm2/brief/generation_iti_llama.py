@@ -1,0 +1,184 @@
+# Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
+"""What `generate` needs to know of the steering: each row's strength and where its prompt ends."""
+
+import copy
+import functools
+
+import torch
+from transformers import LlamaForCausalLM
+from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
+
+from .iti_directions import check_alpha
+
+
+STRENGTHS = ("iti_alpha", "iti_gate")
+ONE_STRENGTH = "continuous batching has one strength, the model's own: set model.iti_alpha, and leave it out"
+
+
+def record_heads(model, read, **inputs) -> dict[int, torch.Tensor]:
+    """One plain pass of `model`: {layer: `read` of what its o_proj gets, [batch, seq, heads * head_dim]}. Under tensor
+    parallelism the heads of all ranks are gathered."""
+    if not hasattr(model, "iti_strengths"):
+        raise TypeError(f"{type(model).__name__} keeps its heads to itself: load it by ITILlamaForCausalLM.from_base")
+    recorded = {}
+
+    def record(layer: int, heads: torch.Tensor) -> None:
+        kept = read(heads)
+        mesh = getattr(model.base_model.layers[layer].self_attn.o_proj.weight, "device_mesh", None)
+        if mesh is not None:
+            parts = [torch.empty_like(kept) for _ in range(mesh.size())]
+            torch.distributed.all_gather(parts, kept.contiguous(), group=mesh.get_group())
+            kept = torch.cat(parts, -1)
+        recorded[layer] = kept
+
+    model(**inputs, use_cache=False, iti_record=record, **plain(model))
+    return recorded
+
+
+def plain(model) -> dict:
+    """The arguments of a forward pass that adds nothing, whatever the model's strengths are."""
+    strengths = model.iti_strengths
+    return {"iti_alpha": dict.fromkeys(strengths, 0.0)} if strengths else {}
+
+
+def check_alphas(alpha: object, rows: int) -> list[float]:
+    """[1 or rows] strengths. Raises `ValueError` unless `alpha` is a finite number, or one for each of the rows."""
+    numbers = alpha.tolist() if hasattr(alpha, "tolist") else alpha
+    numbers = [check_alpha(number) for number in (numbers if isinstance(numbers, (list, tuple)) else [numbers])]
+    if len(numbers) not in (1, rows):
+        raise ValueError(f"iti_alpha is {numbers}; expected a finite number, or one for each of {rows} rows")
+    return numbers
+
+
+class ITILlamaGenerationMixin:
+    """`generate(iti_alpha=)` takes a number or [batch], a strength for each row, which its beams and several returns
+    share; as a mask does, it travels in that call's own `model_kwargs`. With several behaviours it takes {name: number
+    or [batch]}. Directions with a gate read each prompt's end in one plain pass at the start, and steer the rows that
+    they are for; `generate(iti_gate=False)` steers them all."""
+
+    def _validate_model_kwargs(self, model_kwargs: dict) -> None:
+        ours = (*STRENGTHS, "iti_assistant")
+        super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key not in ours})
+
+    def _prepare_generation_config(self, *args, **kwargs):
+        """A request's generation config may hold its strength; the model's own may not, since the config does."""
+        self._iti_refuse_strength(self.generation_config, "model.generation_config")
+        config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        for name in STRENGTHS:
+            if (value := config.__dict__.pop(name, None)) is not None:
+                model_kwargs[name] = value
+        if config.is_assistant:  # its guesses are checked, so it may go on from its own cache behind a longer prompt
+            model_kwargs["iti_assistant"] = True
+        return config, model_kwargs
+
+    def _iti_refuse_strength(self, config, where: str) -> None:
+        for name in STRENGTHS:
+            if (value := getattr(config, name, None)) is not None:
+                home = f"a model's strength is iti_alpha of its config.json, here {self.iti_alpha:g}"
+                raise ValueError(f"{where}: {name} is {value!r}; expected no such field: {home}")
+
+    def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
+        """Adds strength and start, [batch], to what is repeated for beams and several returns."""
+        gate, alphas = model_kwargs.pop("iti_gate", None), None
+        assistant = model_kwargs.pop("iti_assistant", False)
+        if not (gate is None or isinstance(gate, bool)):
+            raise ValueError(f"iti_gate is {gate!r}; expected True or False")
+        behaviours, held = self.model._iti_behaviours()
+        gates = {name: held.directions[name].gate for name in behaviours}
+        if model_kwargs.get("iti_alpha") is not None and behaviours:
+            alphas = self._iti_rows(model_kwargs["iti_alpha"], len(input_ids))
+        if any(given is not None for given in gates.values()):
+            if gate is not False and not self._iti_disabled():
+                alphas = self._iti_rows({}, len(input_ids)) if alphas is None else alphas
+                alphas = alphas * self._iti_open(gates, input_ids, model_kwargs) if alphas.any() else alphas
+            model_kwargs["iti_gate"] = False  # what it says is in the strengths
+        elif gate is not None:
+            raise ValueError(f"iti_gate is {gate!r}, but the directions of this model have no gate")
+        if alphas is not None:
+            alphas = alphas.to(input_ids.device)
+            model_kwargs["iti_alpha"] = alphas if alphas.shape[1] > 1 else alphas[:, 0]
+        if self.iti_scope == "generated" and behaviours:
+            cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
+            if getattr(cache, "iti_shifted", False) and cache.get_seq_length() and not assistant:
+                advice = "pass the whole text without it, or use scope 'all'"
+                raise ValueError(
+                    f"iti_scope is 'generated', but the cache was shifted where another prompt ended: {advice}"
+                )
+            positions, mask = model_kwargs.get("position_ids"), model_kwargs.get("attention_mask")
+            last = mask.long().sum(-1) - 1 if positions is None else positions[:, -1]
+            model_kwargs["iti_start"] = last.expand(len(input_ids))
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+
+    def _iti_rows(self, alpha, rows: int) -> torch.Tensor:
+        """Strengths of a call as float32 [rows, behaviours]. Raises `ValueError` for what is none."""
+        strengths = self.iti_strengths
+        if not isinstance(alpha, dict):
+            alpha = {"default": alpha}
+        alphas = {self._iti_key(name): check_alphas(value, rows) for name, value in alpha.items()}
+        strengths = {self._iti_key(name): value for name, value in strengths.items()}
+        columns = [torch.tensor(alphas.get(name, [value])).expand(rows) for name, value in strengths.items()]
+        return torch.stack(columns, 1)
+
+    def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
+        """1 for each row of each behaviour that its gate lets through, else 0, float32 [batch, behaviours]."""
+        embeds, mask = model_kwargs.get("inputs_embeds"), model_kwargs.get("attention_mask")
+        inputs = {"input_ids": input_ids} if embeds is None else {"inputs_embeds": embeds}
+        (rows, length), device = (input_ids if embeds is None else embeds).shape[:2], input_ids.device
+        last, positions = torch.full((rows,), length - 1, device=device), model_kwargs.get("position_ids")
+        if mask is not None and mask.ndim == 2:
+            last = (mask.long() * torch.arange(length, device=mask.device)).argmax(-1)
+            positions = (mask.long().cumsum(-1) - 1).clamp_min(0) if positions is None else positions
+
+        def at_last(heads: torch.Tensor) -> torch.Tensor:
+            return heads[torch.arange(rows, device=heads.device), last.to(heads.device)]
+
+        heads = record_heads(self.model, at_last, attention_mask=mask, position_ids=positions, **inputs)
+        ones = torch.ones(rows)
+        return torch.stack([ones if gate is None else gate.opens(heads).float().cpu() for gate in gates.values()], 1)
+
+    @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
+    def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
+        model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if self._iti_disabled() and model_inputs.get("iti_alpha") is None:
+            model_inputs |= plain(self)  # said here, where contexts can be seen: the pass may be compiled
+        fed = model_inputs.get("input_ids")
+        if fed is not None and fed.shape[1] == 1 < input_ids.shape[1]:  # past the prompt, so no mask is needed
+            model_inputs.pop("iti_start", None)
+        elif model_inputs.get("iti_start") is not None:
+            # Said here too, since PEFT's virtual tokens take the positions away, and number the others anew.
+            model_inputs["iti_positions"] = model_inputs.get("position_ids")
+        return model_inputs
+
+    def _get_candidate_generator(self, *args, model_kwargs: dict, **kwargs):
+        """An assistant model, steered or not, keeps its own strength."""
+        theirs = {key: value for key, value in model_kwargs.items() if not key.startswith("iti_")}
+        return super()._get_candidate_generator(*args, model_kwargs=theirs, **kwargs)
+
+    def _get_logits_processor(self, *args, model_kwargs: dict | None = None, **kwargs):
+        """The unconditional branch of guided decoding is steered as its call, from its own prompt's last token on."""
+        processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
+        for place, given in enumerate(processors):
+            if isinstance(given, UnbatchedClassifierFreeGuidanceLogitsProcessor) and given.model is self:
+                processors[place] = processor = copy.copy(given)  # it may be the caller's
+                theirs = {key: (model_kwargs or {}).get(key) for key in STRENGTHS}
+                processor.model = functools.partial(self, **theirs)
+                # each pass starts where the last one ended
+                processor.unconditional_context = given.unconditional_context | {"use_cache": True}
+        return processors
+
+    def generate_batch(self, *args, **kwargs):
+        if given := [name for name, value in kwargs.items() if name.startswith("iti_") and value is not None]:
+            raise ValueError(f"{given[0]} is passed, but {ONE_STRENGTH}")
+        return super().generate_batch(*args, **kwargs)
+
+    def init_continuous_batching(self, generation_config=None, *args, **kwargs):
+        self._iti_refuse_strength(self.generation_config, "model.generation_config")
+        if getattr(generation_config, "iti_alpha", None) is not None:
+            raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
+        behaviours, held = self.model._iti_behaviours()
+        if behaviours:
+            gated = any(held.directions[name].gate is not None for name in behaviours)
+            if self.iti_scope != "all" or self._iti_disabled() or gated:
+                blind = "continuous batching sees neither the ends of prompts nor disable_iti()"
+                raise ValueError(f"{blind}: use scope 'all', and directions without a gate")
+        return super().init_continuous_batching(generation_config, *args, **kwargs)

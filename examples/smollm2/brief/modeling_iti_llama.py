@@ -1,0 +1,250 @@
+# Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
+"""Llama with Inference-Time Intervention (Li et al., NeurIPS 2023): only what differs from Llama.
+
+The paper adds `alpha * sigma * theta` to the output of chosen heads, before the output projection W_O (equation 2).
+Here `LlamaAttention.forward` runs with a view of the attention whose `o_proj` gets the shifted heads.
+"""
+
+import copy
+from inspect import signature
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, LlamaForCausalLM, LlamaModel, LlamaPreTrainedModel
+from transformers.models.llama import modeling_llama
+from transformers.utils import logging
+
+from .configuration_iti_llama import ITILlamaConfig
+from .generation_iti_llama import ITILlamaGenerationMixin
+from .iti_directions import Behaviour, behaviours_of, check_alpha, check_fields, output_shift
+from .loading_iti_llama import ITILlamaLoadingMixin
+from .steering_iti_llama import HeldDirections, ITILlamaSteeringMixin, Steering
+
+
+logger = logging.get_logger(__name__)
+FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]  # the cache is `past_key_values` up to 5.23
+
+
+class SteeredView:
+    """An attention in all but one thing: its `o_proj` gets the shifted heads."""
+
+    def __init__(self, attention: nn.Module, steering: Steering):
+        self.attention, self.steering = attention, steering
+
+    def __getattr__(self, name: str):
+        return getattr(self.attention, name)
+
+    def o_proj(self, heads: torch.Tensor) -> torch.Tensor:
+        if self.steering.record is not None:
+            self.steering.record(self.attention.layer_idx, heads)
+        output = self.attention.o_proj(self.steering.add("head", self.attention, heads))
+        return self.steering.add("residual", self.attention, output)
+
+
+class ITILlamaAttention(modeling_llama.LlamaAttention):
+    def forward(self, hidden_states: torch.Tensor, *args, iti_steering: Steering | None = None, **kwargs):
+        if iti_steering is None or not iti_steering.touches(self.layer_idx):
+            return super().forward(hidden_states, *args, **kwargs)
+        return modeling_llama.LlamaAttention.forward(SteeredView(self, iti_steering), hidden_states, *args, **kwargs)
+
+
+class ITILlamaDecoderLayer(modeling_llama.LlamaDecoderLayer):
+    def __init__(self, config: ITILlamaConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.self_attn = ITILlamaAttention(config, layer_idx)
+
+
+class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, ITILlamaSteeringMixin, LlamaPreTrainedModel):
+    config: ITILlamaConfig
+    config_class = ITILlamaConfig
+    _no_split_modules = ["ITILlamaDecoderLayer"]
+    _can_record_outputs = {"hidden_states": ITILlamaDecoderLayer, "attentions": ITILlamaAttention}
+
+
+class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: ITILlamaConfig):
+        super(LlamaModel, self).__init__(config)  # LlamaModel's own would build every layer a second time
+        self.padding_idx = config.pad_token_id
+        self.vocab_size = config.vocab_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+        self.layers = nn.ModuleList([ITILlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.norm = modeling_llama.LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config=config)
+        self.gradient_checkpointing = False
+        self._iti_held = HeldDirections({})
+        self._iti_open_blocks = 0
+        self.post_init()
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_iti_open_blocks": 0}  # a copy starts outside `disable_iti`
+
+    def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, iti_gate=None, iti_record=None, **kwargs):
+        """As Llama's forward, with five arguments more, for this call alone. Raises `ValueError` if one has a wrong
+        shape, or is passed to a model that is not steered or disabled.
+
+        Args:
+            iti_alpha (`float`, `torch.Tensor` or `dict`, *optional*): strength of every row, or [batch], one for each,
+                of the default directions; {name: strength} for those of several behaviours, of which the others keep
+                the model's own; or [batch, behaviours], all of them, in the order of `iti_strengths`.
+            iti_start (`int` or `torch.Tensor`, *optional*): first position that is shifted, or [batch], one for each
+                row; compared with `position_ids`. Overrides the scope.
+            iti_mask (`torch.Tensor`, *optional*): [batch, seq], a weight for each position. Overrides both.
+            iti_gate (`bool`, *optional*): False shifts every row, where the directions have a gate: only `generate`
+                knows where a prompt ends, which the gate reads.
+            iti_record (`Callable`, *optional*): called in each layer with its number and what its o_proj gets, [batch,
+                seq, heads * head_dim], before the shift of that layer.
+        """
+        positions = kwargs.pop("iti_positions", None)
+        if unknown := [name for name in kwargs if name.startswith("iti_")]:
+            wanted = "iti_alpha, iti_start, iti_mask, iti_gate and iti_record"
+            raise TypeError(f"forward has no argument {unknown[0]}; it has {wanted}")
+        call = dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
+        behaviours, held = self._iti_behaviours()
+        if not behaviours and not (iti_alpha is None and iti_start is None and iti_mask is None and iti_gate is None):
+            raise ValueError("iti_alpha, iti_start, iti_mask and iti_gate steer, but this model has no directions")
+        inputs = call["input_ids"] if call.get("inputs_embeds") is None else call["inputs_embeds"]
+        if not (iti_gate is None or isinstance(iti_gate, bool)):
+            raise ValueError(f"iti_gate is {iti_gate!r}; expected True or False")
+        shifts, mask, alphas = {}, None, self._iti_alphas(behaviours, inputs, iti_alpha)
+        if behaviours and alphas is not None:
+            if iti_gate is not False and any(held.directions[name].gate is not None for name in behaviours):
+                advice = "call generate, or pass iti_gate=False to shift every row"
+                raise ValueError(f"a forward pass does not know where prompts end, which the gate reads: {advice}")
+            # The dtype of the residual stream, also where projections are quantised, and in a stage of a pipeline.
+            dtype = next(layer.input_layernorm.weight.dtype for layer in self.layers if hasattr(layer, "self_attn"))
+            mask = self._iti_mask(call, inputs, iti_start, iti_mask, positions)
+            mask = None if mask is None else mask.to(inputs.device, dtype)[..., None]
+            top_ks = {name: behaviour.top_k for name, behaviour in behaviours.items()}
+            totals = held.totals(alphas, top_ks, inputs.device)
+            shifts = {site: (rows, total.to(dtype)) for site, (rows, total) in totals.items()}
+        if shifts or iti_record is not None:
+            call["iti_steering"] = Steering(shifts, mask, iti_record)
+        output = super().forward(**call)
+        cache = getattr(output, "past_key_values", None)
+        if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
+            cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
+        return output
+
+    forward.__wrapped__ = LlamaModel.forward  # its signature
+
+    def _iti_behaviours(self) -> tuple[dict[str, Behaviour], HeldDirections]:
+        """What the config says at this moment, and the directions that it names, by the same names. Raises
+        `ValueError` if it is wrong, or the model does not hold them: it is never taken for a steered one."""
+        fields = vars(self.config) if torch.compiler.is_compiling() else check_fields(vars(self.config))
+        named, held = behaviours_of(fields), self._iti_held
+        behaviours = {"default" if place == 0 else name: named[name] for place, name in enumerate(named)}
+        for name, behaviour in behaviours.items():
+            if name not in held.directions:
+                call = "PATH" if name == "default" else f"PATH, {name!r}"
+                advice = (
+                    f"call model.load_iti_directions({call}), or set iti_directions_file to None for a plain Llama"
+                )
+                raise ValueError(f"the config names {behaviour.file}, which the model does not hold: {advice}")
+        return behaviours, held
+
+    def _iti_alphas(self, behaviours: dict[str, Behaviour], inputs: torch.Tensor, alpha) -> dict | None:
+        """The strength of each behaviour in one call, a number or [rows, 1, 1]; None where nothing is added."""
+        alphas = {name: behaviour.alpha for name, behaviour in behaviours.items()}
+        if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas) > 1:
+            alphas = dict(zip(alphas, alpha.unbind(1), strict=True))
+        elif alpha is not None:
+            given = alpha if isinstance(alpha, dict) else {"default": alpha}
+            alphas |= {self._iti_key(name): value for name, value in given.items()}
+        for name, value in alphas.items() if alpha is not None else ():
+            if isinstance(value, torch.Tensor):
+                if list(value.shape) not in ([len(inputs)], [1], []):
+                    raise ValueError(f"iti_alpha has shape {list(value.shape)}; expected {[len(inputs)]}")
+                value = value.to(inputs.device, torch.float32 if value.dtype == torch.float64 else None)
+                alphas[name] = value.reshape(-1, 1, 1)
+            else:
+                alphas[name] = check_alpha(value)
+        # The model's own strength is not compared with 0 in a compiled pass: each comparison would compile again.
+        numbers = alpha is not None or not torch.compiler.is_compiling()
+        zero = numbers and all(isinstance(value, float) and value == 0 for value in alphas.values())
+        if self._iti_disabled() and alpha is not None and not zero:
+            raise ValueError("iti_alpha is passed inside disable_iti(): leave the block, or leave it out")
+        return None if zero or self._iti_disabled() else alphas
+
+    def _iti_mask(self, call: dict, inputs: torch.Tensor, start, mask, positions) -> torch.Tensor | None:
+        """Weights of the positions of one call, [batch, seq]; None where all are shifted."""
+        batch, length = inputs.shape[:2]
+        for name, value, shapes in (("iti_start", start, ([batch], [])), ("iti_mask", mask, ([batch, length],))):
+            if isinstance(value, torch.Tensor) and list(value.shape) not in shapes:
+                raise ValueError(f"{name} has shape {list(value.shape)}; expected {shapes[0]}")
+        if mask is not None:
+            return mask
+        if start is not None:
+            positions = call.get("position_ids") if positions is None else positions
+            if positions is None:  # as LlamaModel numbers them
+                cache = call.get("cache", call.get("past_key_values"))
+                seen = 0 if cache is None else cache.get_seq_length()
+                positions = torch.arange(length, device=inputs.device)[None] + seen
+            start = start.to(inputs.device).reshape(-1, 1) if isinstance(start, torch.Tensor) else start
+            mask = (positions >= start).expand(batch, -1)
+            return nn.functional.pad(mask, (length - mask.shape[1], 0))  # virtual tokens before the prompt stay plain
+        if self.config.iti_scope == "all" or length == 1:
+            return None
+        if call.get("cu_seq_lens_q") is not None:
+            raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
+        if not torch.compiler.is_compiling():
+            advice = (
+                "only the last is shifted, as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
+            )
+            logger.warning_once(f"iti_scope is 'generated' and forward got several tokens without iti_start: {advice}")
+        columns, attended = torch.arange(length, device=inputs.device), call.get("attention_mask")
+        padded = isinstance(attended, torch.Tensor) and attended.ndim == 2
+        return columns >= (attended[:, -length:] * columns if padded else columns[None]).argmax(-1, keepdim=True)
+
+
+class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationMixin):
+    """A Llama whose chosen heads are shifted; see `generation_iti_llama` for what `generate` takes."""
+
+    _auto_class = "AutoModelForCausalLM"
+
+    def __init__(self, config: ITILlamaConfig):
+        super(LlamaForCausalLM, self).__init__(config)  # LlamaForCausalLM's own would build a plain LlamaModel first
+        self.model = ITILlamaModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def merge_and_unload(self) -> LlamaForCausalLM:
+        """The same model as a plain `LlamaForCausalLM`: the steering, at its present alpha, is the bias of each output
+        projection (zero biases for q, k and v). Shares the other weights. Raises `ValueError` where that cannot be."""
+        devices = set(getattr(self, "hf_device_map", {}).values())
+        behaviours, held = self.model._iti_behaviours()
+        for why, applies in {
+            "iti_scope is 'generated', but a bias acts on every position": self.iti_scope != "all",
+            "the directions have a gate, but a bias acts on every prompt": any(
+                held.directions[name].gate is not None for name in behaviours
+            ),
+            "the steering is off inside disable_iti()": self._iti_disabled(),
+            "the weights are quantised: load the model in full precision": hasattr(self.config, "quantization_config"),
+            "a PEFT adapter is on it: merge that first": any(hasattr(part, "base_layer") for part in self.modules()),
+            "the weights are spread over devices": len(devices) > 1 or any(part.is_meta for part in self.parameters()),
+        }.items():
+            if applies:
+                raise ValueError(f"the steering cannot be merged: {why}")
+        with torch.device("meta"):
+            merged = LlamaForCausalLM(self.config.to_llama(attention_bias=True))
+        state = {name: value.detach() for name, value in self.state_dict().items()}
+        for name, module in self.named_modules():
+            if name.endswith((".q_proj", ".k_proj", ".v_proj", ".o_proj")):
+                zeros = torch.zeros_like(module.weight.detach()[:, 0])
+                state[f"{name}.bias"] = zeros if module.bias is None else module.bias.detach().clone()
+        alphas, top_ks = ({name: getattr(b, key) for name, b in behaviours.items()} for key in ("alpha", "top_k"))
+        for site, (rows, total) in held.totals(alphas, top_ks, self.device).items():
+            for layer, row in rows.items():
+                o_proj, offset = f"model.layers.{layer}.self_attn.o_proj", total[row].flatten()
+                shift = offset if site == "residual" else output_shift(state[f"{o_proj}.weight"], offset)
+                state[f"{o_proj}.bias"].copy_(state[f"{o_proj}.bias"].float() + shift)
+        merged.load_state_dict(state, assign=True)
+        merged.model.rotary_emb = copy.deepcopy(self.model.rotary_emb)
+        merged.tie_weights()
+        merged.generation_config = copy.deepcopy(self.generation_config)
+        return merged.train(self.training)
+
+
+__all__ = ["ITILlamaForCausalLM", "ITILlamaModel", "ITILlamaPreTrainedModel"]

@@ -1,0 +1,214 @@
+# Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
+"""What a pass adds to the heads, and the methods that change it. The config and the directions are the only state."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import torch
+
+from .iti_directions import FIELDS, ITIDirections, behaviours_of, check_alpha, check_fields
+
+
+_blocks: ContextVar[tuple[SimpleNamespace, ...]] = ContextVar("iti_blocks", default=())
+"""The `disable_iti` blocks that this context has entered: of which model, and whether they are still open."""
+_counting = threading.Lock()
+
+
+class HeldDirections:
+    """The directions of a model, {"default" or the name of a further behaviour: directions}, and their offsets as a
+    pass adds them. Never changed: a model replaces the whole in one assignment, and a pass takes it once."""
+
+    def __init__(self, directions: dict[str, ITIDirections]):
+        self.directions = directions
+        self.heads = {name: given.heads.tolist() for name, given in directions.items()}
+        self.layers = sorted({layer for heads in self.heads.values() for layer, _ in heads})
+        self.offsets, self.ranks, self.placed = {}, {}, {}
+        for name, given in directions.items():
+            offsets, zeros = given.offsets(), torch.zeros(given.num_attention_heads * given.head_dim)
+            self.offsets[name] = torch.stack([offsets.get(layer, zeros) for layer in self.layers])[:, None, None]
+            ranks = torch.zeros(len(self.layers), given.num_attention_heads, given.head_dim)
+            for rank, (layer, head) in enumerate(self.heads[name]):
+                ranks[self.layers.index(layer), head] = rank
+            self.ranks[name] = ranks.flatten(1)[:, None, None]
+
+    def offset(self, name: str, top_k: int | None, device: torch.device) -> torch.Tensor:
+        """What the best heads of a behaviour add at alpha 1, float32 [layers, 1, 1, width]; made once."""
+        key = name, top_k, device
+        if top_k is None and device.type == "cpu":
+            return self.offsets[name]
+        if key not in self.placed:
+            offset = self.offsets[name] if top_k is None else self.offsets[name] * (self.ranks[name] < top_k)
+            self.placed[key] = offset.to(device)
+        return self.placed[key]
+
+    def totals(self, alphas: dict, top_ks: dict, device: torch.device) -> dict[str, tuple[dict, torch.Tensor]]:
+        """{site: ({steered layer: its row}, the sum of alpha * offset over behaviours, float32 [layers, rows or 1, 1,
+        width])}. `alphas` and `top_ks` are those of the behaviours that act; an alpha is a number or [rows, 1, 1]."""
+        totals = {}
+        for name, top_k in top_ks.items():
+            site, term = self.directions[name].site, alphas[name] * self.offset(name, top_k, device)
+            rows, total = totals.get(site, ({}, None))
+            rows = rows | {layer: self.layers.index(layer) for layer, _ in self.heads[name][:top_k]}
+            totals[site] = rows, term if total is None else total + term
+        return totals
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What one forward pass adds: made at its start, and never changed.
+
+    shifts: {site: ({steered layer: its row}, [layers, rows or 1, 1, width])}. mask: [batch, seq, 1], weights of the
+    positions, or None for all. record: called with the layer and what its o_proj gets, before the shift.
+    """
+
+    shifts: dict[str, tuple[dict[int, int], torch.Tensor]]
+    mask: torch.Tensor | None = None
+    record: Callable[[int, torch.Tensor], None] | None = None
+    copies: dict = field(default_factory=dict)
+
+    def touches(self, layer: int) -> bool:
+        return self.record is not None or any(layer in rows for rows, _ in self.shifts.values())
+
+    def add(self, site: str, attention, x: torch.Tensor) -> torch.Tensor:
+        """`x` [batch, seq, width], shifted where this layer is steered at this site."""
+        rows, shifts = self.shifts.get(site, ({}, None))
+        if attention.layer_idx not in rows:
+            return x
+        mask = self.mask
+        if shifts.device != x.device:  # one copy for all layers of another device
+            if (site, x.device) not in self.copies:
+                self.copies[site, x.device] = shifts.to(x.device), None if mask is None else mask.to(x.device)
+            shifts, mask = self.copies[site, x.device]
+        shift, width = shifts[rows[attention.layer_idx]].to(x.dtype), x.shape[-1]
+        if shift.shape[-1] != width:  # tensor parallelism: the heads of this rank
+            shift = shift.narrow(-1, attention.o_proj.weight.device_mesh.get_local_rank() * width, width)
+        return x + shift if mask is None else torch.addcmul(x, mask, shift)
+
+
+def live_field(name: str, doc: str) -> property:
+    """A field of the config as a property of its model. A refused value changes nothing."""
+
+    def set_field(self, value: float | int | str | None) -> None:
+        checked = check_fields(vars(self.config) | {name: value})[name]
+        if name == "iti_top_k" and self.iti_directions is not None:
+            self.iti_directions.top(checked)
+        setattr(self.config, name, checked)
+
+    return property(lambda self: getattr(self.config, name), set_field, doc=doc)
+
+
+class ITILlamaSteeringMixin:
+    """Changing the steering, for the model with and without a language-modelling head."""
+
+    iti_alpha = live_field("iti_alpha", "Strength in units of sigma. Setting it reloads nothing.")
+    iti_top_k = live_field("iti_top_k", "How many of the best-ranked heads are steered; None for all in the file.")
+    iti_scope = live_field("iti_scope", "Positions shifted: 'all', or 'generated' (from the last prompt token on).")
+
+    def set_iti_alpha(self, alpha: float) -> None:
+        """`model.iti_alpha = alpha` through a wrapper that forwards methods (PEFT, FSDP; else on `wrapper.module`)."""
+        self.iti_alpha = alpha
+
+    @property
+    def iti_directions(self) -> ITIDirections | None:
+        """Every direction, also those that `iti_top_k` leaves out; None for a model that is not steered."""
+        return self.base_model._iti_held.directions.get("default")
+
+    @property
+    def iti_strengths(self) -> dict[str, float]:
+        """The strength of every behaviour by name, the default one first."""
+        return {name: behaviour.alpha for name, behaviour in behaviours_of(vars(self.config)).items()}
+
+    def set_iti_directions(self, directions: ITIDirections | None) -> None:
+        """Replace the default directions; None takes them away. Raises `ValueError`, and changes nothing, if they do
+        not fit, or others stand beside them."""
+        base, config = self.base_model, self.config
+        if directions is None:
+            if others := list(self.iti_strengths)[1:]:
+                raise ValueError(f"the behaviours {', '.join(others)} are set beside it: take them away first")
+            config.iti_directions_file = config.iti_directions_sha256 = None
+            base._iti_held = HeldDirections({})
+        else:
+            directions.check_geometry(config)
+            directions.top(config.iti_top_k)
+            base._iti_held = HeldDirections(base._iti_held.directions | {"default": directions})
+            config.iti_directions_sha256 = None  # until it is saved
+            config.iti_directions_file = config.iti_directions_file or FIELDS["iti_directions_file"]
+
+    def set_iti(self, strengths: dict[str, float]) -> None:
+        """Set the strengths of the behaviours that are named; the others stay as they are. The default one is called
+        "default", too. Raises `ValueError` for an unknown name or no number, and changes nothing."""
+        alphas = {self._iti_key(name): check_alpha(alpha) for name, alpha in strengths.items()}
+        alpha, entries = alphas.pop("default", self.config.iti_alpha), self.config.iti_behaviours
+        changed = {name: entries[name] | {"alpha": alpha} for name, alpha in alphas.items()}
+        vars(self.config).update(iti_alpha=alpha, iti_behaviours=entries | changed)
+
+    def _iti_key(self, name: str) -> str:
+        """What the directions of a behaviour are held under."""
+        names = list(self.iti_strengths)
+        if not names or name not in (*names, "default"):
+            raise ValueError(f"no behaviour is called {name!r}; this model has {', '.join(names) or 'none'}")
+        return "default" if name == names[0] else name
+
+    def set_iti_behaviour(
+        self, name: str, directions: ITIDirections | None, alpha: float = 1.0, top_k: int | None = None
+    ) -> None:
+        """Add, or replace, directions beside the default ones, with a strength of their own; None takes them away.
+        Raises `ValueError`, and changes nothing, if they do not fit or there are no default ones."""
+        base, config = self.base_model, self.config
+        default = next(iter(self.iti_strengths), None)
+        if default is None or name in (default, "default"):
+            wanted = "the default directions: call set_iti_directions" if name != "default" else "another name"
+            raise ValueError(f"behaviour {name!r} is set beside the default directions; expected {wanted}")
+        entries = {other: entry for other, entry in config.iti_behaviours.items() if other != name}
+        held = {other: given for other, given in base._iti_held.directions.items() if other != name}
+        if directions is None:
+            config.iti_behaviours, base._iti_held = entries, HeldDirections(held)
+            return
+        entries[name] = {"file": f"iti_directions.{name}.safetensors", "alpha": alpha, "top_k": top_k}
+        checked = check_fields(vars(config) | {"iti_behaviours": entries})["iti_behaviours"]
+        directions.check_geometry(config)
+        directions.top(top_k)
+        base._iti_held = HeldDirections(
+            held | {name: directions}
+        )  # before the config names them: none is ever missing
+        config.iti_behaviours = checked
+
+    def load_iti_directions(
+        self, path: str | os.PathLike, name: str | None = None, alpha: float = 1.0, top_k: int | None = None
+    ) -> None:
+        """Read a directions file and set what it holds: as the default directions, at the model's own strength, or as
+        the behaviour `name`. Raises as `ITIDirections.load` and the two methods that set."""
+        directions = ITIDirections.load(path)
+        if name in (None, "default", next(iter(self.iti_strengths), None)):
+            self.set_iti_directions(directions)
+        else:
+            self.set_iti_behaviour(name, directions, alpha, top_k)
+
+    @contextlib.contextmanager
+    def disable_iti(self):
+        """Inside the `with` block the model is plain Llama, bit by bit: for the context that entered it (a thread, a
+        task of asyncio), in any order of ends. A thread started inside has its own: pass `iti_alpha=0` there. Compiled
+        passes outside `generate` are plain while any block is open."""
+        base = self.base_model
+        block = SimpleNamespace(model=base, open=True)
+        _blocks.set((*_blocks.get(), block))
+        with _counting:
+            base._iti_open_blocks += 1
+        try:
+            yield
+        finally:
+            block.open = False
+            with _counting:
+                base._iti_open_blocks -= 1
+            _blocks.set(tuple(other for other in _blocks.get() if other is not block))
+
+    def _iti_disabled(self) -> bool:
+        base = self.base_model
+        if torch.compiler.is_compiling() or getattr(base, "_is_replica", False):  # neither sees this context
+            return base._iti_open_blocks > 0
+        return any(block.open and block.model is base for block in _blocks.get())

@@ -1,0 +1,72 @@
+"""What `iti-llama run` made of each behaviour, as the folders beside this file: without the labelled set and the
+answers, the base by its name on the Hub. Each is a whole repo, so each holds the code and the base's tokenizer.
+
+    python -m iti_llama.examples.smollm2.keep_repos [FOLDER]
+
+FOLDER holds what was made. Without it only the code is copied anew, which `make example-code` does where the code of
+the root has changed.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from iti_llama import smollm2
+from iti_llama.toolkit.convert.smollm2 import ORIGINAL
+from iti_llama.toolkit.foundation.files import write_text
+from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.repo.card import renew_card
+from iti_llama.toolkit.repo.folder import CODE, TOKENIZER_FILES
+from iti_llama.toolkit.repo.push import RECORDS
+from iti_llama.toolkit.repo.steered_repo import SteeredRepo, change_fields
+
+from .behaviours import SENTENCES
+from .write_contrasts import HERE
+
+
+def copy_code(kept: Path) -> None:
+    """Make the code in a kept repo that of the root."""
+    for name in CODE:
+        shutil.copyfile(ROOT / name, kept / name)
+
+
+def copy_tokenizer(kept: Path) -> None:
+    """The base's tokenizer, its JSON without the line breaks that make it half as long again."""
+    for path in filter(Path.is_file, (Path(smollm2(), name) for name in TOKENIZER_FILES)):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "tokenizer.json":
+            text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")) + "\n"
+        write_text(kept / path.name, text)
+
+
+def keep_repo(made: Path, kept: Path) -> Path:
+    """Copy what a repo of kilobytes holds.
+
+    Raises:
+        ValueError: if no strength was chosen, or the steering failed a check.
+    """
+    repo = SteeredRepo.open(made)
+    if not repo.is_measured or repo.sweep["why"] or repo.failed_checks:
+        why = repo.sweep["why"] or ", ".join(repo.failed_checks) or "not measured"
+        raise ValueError(f"{made}: is not kept: {why}")
+    shutil.rmtree(kept, ignore_errors=True)
+    (kept / "figures").mkdir(parents=True)
+    for name in ("config.json", "generation_config.json", repo.default.file, "README.md", *RECORDS):
+        shutil.copyfile(made / name, kept / name)
+    for figure in (made / "figures").glob("*.png"):
+        shutil.copyfile(figure, kept / "figures" / figure.name)
+    copy_code(kept)
+    copy_tokenizer(kept)
+    change_fields(kept, base_model_name_or_path=ORIGINAL)
+    renew_card(kept)
+    return kept
+
+
+if __name__ == "__main__":
+    for name in SENTENCES:
+        if len(sys.argv) > 1:
+            keep_repo(Path(sys.argv[1], name), HERE / name)
+        else:
+            copy_code(HERE / name)
+        print(HERE / name)

@@ -1,0 +1,114 @@
+"""`iti-llama chat`"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from iti_llama.iti_directions import check_alpha
+
+from ..measure.settings import TaskRequest
+from .expand_settings import expand_settings, option_type
+from .options import Sampling, Seed, SteeredModel, console
+
+
+HELP = "/alpha NUMBER, /plain, /system TEXT, /new, /quit"
+
+Answer = Callable[[list[dict], str | None, float], str]
+"""`answer(messages, system, alpha)` prints an answer and returns it."""
+
+
+@expand_settings()
+def chat(
+    steered: SteeredModel,
+    sampling: Sampling,
+    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    system: option_type(TaskRequest, "system") = None,
+    seed: Seed = 0,
+) -> None:
+    """Talk with a steered model. /alpha NUMBER changes the strength, /plain answers the last question without steering
+    beside it, /system TEXT sets the system message, /new begins anew, /quit ends; Ctrl-C stops an answer."""
+    from ..foundation.tokenize import chat_prompt
+    from .stream_answer import stream_answer
+
+    model, tokenizer = steered.load()
+    if not tokenizer.chat_template:
+        advice = "expected one, or ask by `iti-llama generate`"
+        raise ValueError(f"{steered.repo}: its tokenizer has no chat template; {advice}")
+    how = sampling.kwargs
+    if how:
+        import torch
+
+        torch.manual_seed(seed)
+
+    def answer(messages: list[dict], system: str | None, alpha: float) -> str:
+        given = chat_prompt(tokenizer, messages, system=system)
+        return stream_answer(model, tokenizer, given, alpha, sampling.room(model), **how)
+
+    talk = Talk(answer, model.iti_alpha if alpha is None else alpha, system)
+    console.print(f"[bold]{escape(steered.repo)}[/bold], alpha {talk.alpha:g}; {HELP}", highlight=False)
+    while talk.going:
+        try:
+            talk.take(input("> "))
+        except EOFError:
+            break
+
+
+@dataclass
+class Talk:
+    """A conversation: the messages so far, of which no answer to /plain is one."""
+
+    answer: Answer
+    alpha: float
+    system: str | None = None
+    messages: list[dict] = field(default_factory=list)
+    going: bool = True
+
+    def take(self, line: str) -> None:
+        """Do what a line says: a command, or something to be answered."""
+        word, _, rest = line.strip().partition(" ")
+        if not word:
+            return
+        if not word.startswith("/"):
+            self._ask([*self.messages, {"role": "user", "content": line.strip()}])
+        elif word == "/quit":
+            self.going = False
+        elif word == "/new":
+            self.messages = []
+        elif word == "/system":
+            self.system = rest.strip() or None
+            console.print(f"the system message is {self.system!r}", markup=False)
+        elif word == "/alpha":
+            self._set_alpha(rest)
+        elif word == "/plain" and self.messages:
+            self._try(lambda: self.answer(self.messages[:-1], self.system, 0.0))
+        elif word == "/plain":
+            console.print("nothing was asked yet")
+        else:
+            console.print(f"{word} is none of {HELP}", markup=False)
+
+    def _ask(self, messages: list[dict]) -> None:
+        text = self._try(lambda: self.answer(messages, self.system, self.alpha))
+        if text is not None:
+            self.messages = [*messages, {"role": "assistant", "content": text}]
+
+    def _try(self, answer: Callable[[], str]) -> str | None:
+        """An answer; None where it was stopped, or there can be none, as when the model's positions are full."""
+        try:
+            return answer()
+        except KeyboardInterrupt:
+            console.print("\nstopped: neither question nor answer is kept")
+            return None
+        except ValueError as error:
+            console.print(f"[red]error:[/red] {escape(str(error))}; /new begins anew", highlight=False)
+            return None
+
+    def _set_alpha(self, text: str) -> None:
+        try:
+            self.alpha = check_alpha(float(text))
+        except ValueError:
+            console.print(f"alpha is {text!r}; expected a finite number", markup=False)
+            return
+        console.print(f"alpha {self.alpha:g}", highlight=False)
