@@ -15,7 +15,7 @@ from iti_llama.toolkit.foundation.bound_memory import batches_of, token_logs, to
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.measure.score import Given, log_probabilities
-from iti_llama.toolkit.truthfulqa.multiple_choice import Question, answer_scores
+from iti_llama.toolkit.truthfulqa.multiple_choice import Question, SharedPrefix, answer_scores
 
 
 VOCABULARY = 131_072
@@ -56,7 +56,7 @@ def diverge(model, tokenizer) -> list[float]:
 
 def choose(model, tokenizer) -> list[float]:
     question = Question("Is it?", (TEXT, "Yes."), ("No.",))
-    return answer_scores(model, tokenizer, question, [0.0, 1.0]).flatten().tolist()
+    return answer_scores(SharedPrefix(model), tokenizer, question, [0.0, 1.0]).flatten().tolist()
 
 
 def by_cause(model, tokenizer) -> list[float]:

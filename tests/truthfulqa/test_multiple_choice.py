@@ -5,7 +5,13 @@ import pytest
 import torch
 from reference import hooks
 
-from iti_llama.toolkit.truthfulqa.multiple_choice import Question, answer_scores, multiple_choice, read_questions
+from iti_llama.toolkit.truthfulqa.multiple_choice import (
+    Question,
+    SharedPrefix,
+    answer_scores,
+    multiple_choice,
+    read_questions,
+)
 
 
 def logs(model, ids):
@@ -42,8 +48,9 @@ def test_a_csv_with_a_byte_order_mark_or_line_ends_of_windows_is_the_same(questi
 def test_scores_are_sums_of_plain_log_probabilities_with_the_shift_from_the_answer_on(
     tiny, plain, tokenizer, questions
 ):
-    for question in questions:
-        found = answer_scores(tiny, tokenizer, question, [0.0, 0.7])
+    prefix = SharedPrefix(tiny)
+    for question in (*questions, questions[0]):
+        found = answer_scores(prefix, tokenizer, question, [0.0, 0.7], batch_size=3)
         for column, text in enumerate((*question.true, *question.false)):
             prompt = tokenizer(question.prompt)["input_ids"]
             answer_ids = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
@@ -58,7 +65,7 @@ def test_mc1_and_mc2_are_truthfulqas(tiny, tokenizer, questions):
     zero, steered = multiple_choice(tiny, tokenizer, questions, [0.7])
     expected = []
     for question in questions:
-        scores = answer_scores(tiny, tokenizer, question, [0.0])[0].double().exp()
+        scores = answer_scores(SharedPrefix(tiny), tokenizer, question, [0.0])[0].double().exp()
         k = len(question.true)
         expected.append((float(scores[0] > scores[k:].max()), float(scores[:k].sum() / scores.sum())))
     assert zero.mc1.mean == pytest.approx(np.mean([e[0] for e in expected]))
@@ -70,3 +77,13 @@ def test_a_csv_of_another_kind_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("Question,Answer\na,b\n")
     with pytest.raises(ValueError, match="no column 'Best Answer'"):
         read_questions(tmp_path / "t.csv")
+
+
+def test_what_a_prompt_shares_with_the_one_before_is_not_read_again(tiny, plain, tokenizer, questions):
+    prefix, primer = SharedPrefix(tiny), "Q: Is it so?\nA: Yes, it is.\n\n"
+    for question in questions:
+        shared = answer_scores(prefix, tokenizer, question, [0.7], primer)
+        alone = answer_scores(SharedPrefix(tiny), tokenizer, question, [0.7], primer)
+        torch.testing.assert_close(shared, alone, rtol=1e-5, atol=1e-5)
+    lengths = [len(tokenizer(primer + question.prompt)["input_ids"]) for question in questions]
+    assert lengths[0] <= prefix.read < sum(lengths) - len(tokenizer(primer)["input_ids"]) + 8

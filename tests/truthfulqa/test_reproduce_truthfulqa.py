@@ -45,7 +45,29 @@ def made(tmp_path_factory):
 def test_the_paper_s_rows_stand_beside_one_s_own(made):
     _, output, found = made
     assert all(word in output for word in ("25.9%", "2.48", "0.40", "base, ITI", "base, plain", "24 questions"))
-    assert found["questions"] == 24 and found["top_k"] == 3 and found["choices"][1]["mc1"]["n"] == 24
+    assert found["questions"] == 24 and found["top_k"] == 3
+    assert [choice["mc1"]["n"] for choice in found["choices"]] == [24] * 8  # plain, paper, chosen, five random
+    assert found["chance"] == pytest.approx([1 / 3, 0.5]) and "chance" in output
+
+
+def test_a_fold_chooses_inside_the_guard_and_is_measured_on_the_other_questions(made):
+    """The choice measured again by hooks on plain transformers, at the K and alpha that the file names."""
+    folder, _, found = made
+    plain, tokenizer, shares = tiny_llama(), tiny_tokenizer(), []
+    for i, question in enumerate(read_questions(folder / "TruthfulQA.csv")):
+        fold = found["folds"][i // 12]
+        top_k, alpha = fold["chosen"]
+        assert fold["chosen_divergence"]["alpha"] == alpha and top_k in (1, 3) and alpha in (1, 2, 4, 8)
+        directions = ITIDirections.load(folder / "out" / f"directions-fold-{1 + i // 12}.safetensors").top(top_k)
+        prompt, scores = tokenizer(question.prompt)["input_ids"], []
+        for text in (*question.true, *question.false):
+            answer = tokenizer(" " + text, add_special_tokens=False)["input_ids"]
+            with hooks(plain, directions, alpha, slice(len(prompt), None)), torch.no_grad():
+                logs = plain(torch.tensor([prompt + answer])).logits[0].double().log_softmax(-1)
+            scores.append(sum(logs[len(prompt) - 1 + j, token].item() for j, token in enumerate(answer)))
+        odds = np.exp(scores)
+        shares.append(odds[: len(question.true)].sum() / odds.sum())
+    assert found["choices"][2]["mc2"]["mean"] == pytest.approx(np.mean(shares), abs=1e-4)
 
 
 def test_every_answer_is_a_labelled_row_of_its_question(made):

@@ -70,7 +70,7 @@ def truthfulqa(
         print(json.dumps(result.to_dict(), indent=1))
         return
     table = Table(padding=(0, 0))
-    for title in ("", "MC1", "MC2", "CE", "KL"):
+    for title in ("", "MC1", "MC2", "change", "CE", "KL"):
         table.add_column(title, overflow="fold")
     for row in comparison(result, Path(base).name):
         table.add_row(*map(escape, row))

@@ -4,23 +4,30 @@ An answer's score is the sum of its tokens' log-probabilities after the question
 first token on, as in Li et al.'s evaluation, whatever the scope: the question is read by the plain model.
 """
 
+import copy
 import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, LlamaModel, PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.generation_iti_llama import plain
 
+from ..foundation.bound_memory import batches_of, token_logs, tokens_a_batch
 from ..foundation.files import read_text
 from ..foundation.intervals import Estimate, estimate, paired
+from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
-from ..measure.score import score_tokens
 
+
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
+"""What a forward pass calls its cache, in transformers 5.24 and before."""
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 
@@ -41,9 +48,9 @@ class Question:
 @dataclass(frozen=True)
 class Choice:
     """MC1: the best answer scores above every incorrect one. MC2: the correct answers' share of the probability of
-    all. *_change: paired difference to alpha 0."""
+    all. *_change: paired difference to alpha 0. alpha: None where it differs between questions."""
 
-    alpha: float
+    alpha: float | None
     mc1: Estimate
     mc2: Estimate
     mc1_change: Estimate
@@ -82,21 +89,70 @@ def _closed(answer: str) -> str:
     return answer if answer.endswith(".") else answer + "."
 
 
+class SharedPrefix:
+    """Keys and values of a prompt, read by the plain model once for all its answers and strengths. The next prompt
+    begins as this one does, with the primer and "Q:"; that is not read again."""
+
+    def __init__(self, model: ITILlamaForCausalLM):
+        self.model, self.ids, self.cache, self.read = model, [], DynamicCache(), 0
+
+    def extend_to(self, ids: list[int]) -> torch.Tensor:
+        """Take the prompt `ids` in; returns the last hidden state of its last token, [1, hidden_size]."""
+        pairs = zip(self.ids, ids[:-1], strict=False)
+        common = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(self.ids), len(ids) - 1))
+        if common < len(self.ids):
+            self.cache.crop(common - len(self.ids))
+        given = torch.tensor([ids[common:]], device=self.model.get_input_embeddings().weight.device)
+        hidden = self.model.model(input_ids=given, **{CACHE: self.cache}, use_cache=True, **plain(self.model))
+        self.ids, self.read = ids, self.read + len(ids) - common
+        return hidden.last_hidden_state[:, -1]
+
+    def repeated(self, rows: int) -> DynamicCache:
+        """A copy for a batch of `rows` answers."""
+        copied = copy.deepcopy(self.cache)
+        copied.batch_repeat_interleave(rows)
+        return copied
+
+
+@torch.no_grad()
 def answer_scores(
-    model: ITILlamaForCausalLM,
+    prefix: SharedPrefix,
     tokenizer: PreTrainedTokenizerBase,
     question: Question,
     alphas: Sequence[float],
     primer: str = "",
     batch_size: int = 64,
 ) -> torch.Tensor:
-    """Log-probability [alphas, answers] of every answer, the correct ones first."""
-    prompt = prompt_ids(tokenizer, primer + question.prompt)
+    """Log-probability [alphas, answers] of every answer, the correct ones first. An answer's first token is predicted
+    from the prompt, which is plain, so it is the same at every strength."""
+    model, prompt = prefix.model, prompt_ids(tokenizer, primer + question.prompt)
     answers = [completion_ids(tokenizer, " " + answer) for answer in (*question.true, *question.false)]
-    rows = [(prompt, answer) for _ in alphas for answer in answers]
-    strengths = [alpha for alpha in alphas for _ in answers]
-    scored = score_tokens(model, rows, strengths, [len(prompt)] * len(rows), batch_size)
-    return torch.tensor([one.log_probability for one in scored]).view(len(alphas), len(answers))
+    longest = model.config.max_position_embeddings
+    if (over := len(prompt) + max(map(len, answers))) > longest:
+        raise ValueError(f"{question.text!r}: question and answer have {over} tokens; expected at most {longest}")
+    first = [answer[0] for answer in answers]
+    hidden = prefix.extend_to(prompt).expand(len(first), -1)
+    scores = token_logs(model, hidden, torch.tensor(first))[0].cpu().repeat(len(alphas), 1)
+    rows = [(row, column) for row in range(len(alphas)) for column in range(len(answers)) if len(answers[column]) > 1]
+    lengths, device = [len(prompt) + len(answers[column]) for _, column in rows], hidden.device
+    for batch in batches_of(lengths, batch_size, tokens_a_batch(model, "cache")):
+        given = [answers[rows[index][1]] for index in batch]
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(answer) for answer in given], batch_first=True)
+        follows = torch.arange(1, ids.shape[1])[None] < torch.tensor([[len(answer)] for answer in given])
+        states = model.model(
+            input_ids=ids[:, :-1].to(device),
+            **{CACHE: prefix.repeated(len(batch))},
+            use_cache=True,
+            iti_alpha=strengths(model, [alphas[rows[index][0]] for index in batch]),
+            iti_start=len(prompt),
+            **ungated(model),
+        ).last_hidden_state
+        row, column = follows.nonzero(as_tuple=True)
+        values, _ = token_logs(model, states[row.to(device), column.to(device)], ids[row, column + 1])
+        totals = torch.zeros(len(batch)).index_add(0, row, values.cpu())
+        for index, total in zip(batch, totals, strict=True):
+            scores[rows[index]] += total
+    return scores
 
 
 def question_shares(
@@ -107,11 +163,11 @@ def question_shares(
     primer: str = "",
     progress: Callable[[int], None] = lambda questions: None,
 ) -> list[np.ndarray]:
-    """[MC1, MC2], each [1 + alphas, questions], at alpha 0 and at each of `alphas`, which are rows of one batch."""
-    alphas = [0.0, *alphas]
+    """[MC1, MC2], each [alphas, questions]; the alphas are rows of one batch."""
     mc1, mc2 = np.empty((len(alphas), len(questions))), np.empty((len(alphas), len(questions)))
+    prefix = SharedPrefix(model)
     for number, question in enumerate(questions):
-        for i, scores in enumerate(answer_scores(model, tokenizer, question, alphas, primer)):
+        for i, scores in enumerate(answer_scores(prefix, tokenizer, question, alphas, primer)):
             true, false = scores[: len(question.true)], scores[len(question.true) :]
             mc1[i, number] = float(true[0] > false.max())
             mc2[i, number] = float(scores.double().softmax(0)[: len(true)].sum())
@@ -119,9 +175,10 @@ def question_shares(
     return [mc1, mc2]
 
 
-def choices_of(alphas: Sequence[float], mc1: np.ndarray, mc2: np.ndarray, groups: Sequence[str]) -> list[Choice]:
-    """MC1 and MC2, each [alphas, questions], as means with intervals; the first alpha is what others are compared
-    with."""
+def choices_of(
+    alphas: Sequence[float | None], mc1: np.ndarray, mc2: np.ndarray, groups: Sequence[str]
+) -> list[Choice]:
+    """MC1 and MC2, each [alphas, questions], as means with intervals; changes are from the first alpha."""
     return [
         Choice(alpha, *(estimate(m[i], groups) for m in (mc1, mc2)), *(paired(m[i], m[0], groups) for m in (mc1, mc2)))
         for i, alpha in enumerate(alphas)
@@ -137,5 +194,13 @@ def multiple_choice(
     progress: Callable[[int], None] = lambda questions: None,
 ) -> list[Choice]:
     """MC1 and MC2 at alpha 0 and at each of `alphas`."""
+    alphas = [0.0, *alphas]
     shares = question_shares(model, tokenizer, questions, alphas, primer, progress)
-    return choices_of([0.0, *alphas], *shares, [question.text for question in questions])
+    return choices_of(alphas, *shares, [question.text for question in questions])
+
+
+def chance(questions: Sequence[Question]) -> tuple[float, float]:
+    """MC1 and MC2 where every answer is equally likely: what a model that knows nothing comes to."""
+    mc1 = [1 / (1 + len(question.false)) for question in questions]
+    mc2 = [len(question.true) / (len(question.true) + len(question.false)) for question in questions]
+    return sum(mc1) / len(mc1), sum(mc2) / len(mc2)

@@ -4,7 +4,10 @@ Every answer of TruthfulQA's multiple choice, right or wrong, is a labelled row 
 token. In two folds by question, in the file's order: heads are ranked by the accuracy of their probes on one half, the
 K best are shifted along the difference of the means, and MC1 and MC2 are measured on the questions of the other half,
 the shift from the answer's first token on. Cross-entropy and KL are measured with every token shifted, as their code
-does.
+does. Beside the paper's K and alpha, each fold chooses its own: by MC2 of a fifth of its questions, which those
+directions were not fitted on, where the cross-entropy of other texts rises by less than `GUARD`. The choice is shown
+beside random directions of equal norm, and beside chance: where a model is damaged its MC2 moves towards chance, which
+is a gain for a model that is below it.
 
 Where this differs from their code: heads are ranked by cross-validation on the whole half and not on a fifth of it;
 sigma comes from the rows that the directions come from, never from questions that are measured; and questions of CE
@@ -13,15 +16,15 @@ need judges that are no longer offered, are left out.
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import log
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from iti_llama import ITILlamaForCausalLM
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, write_examples
 from ..fit.fit_directions import fit, to_directions
@@ -30,12 +33,17 @@ from ..fit.record_activations import capture
 from ..fit.settings import FitSettings
 from ..foundation.files import read_text, write_text
 from ..foundation.tokenize import completion_ids
+from ..measure.conditions import random_directions
 from ..measure.divergence import Divergence, Text, measure_divergence
-from .multiple_choice import Choice, Question, choices_of, question_shares
+from .multiple_choice import Choice, Question, chance, choices_of, question_shares
 
 
 TOP_K, ALPHA, FOLDS = 48, 15.0, 2
 """The paper's."""
+
+ALPHAS, SHARES, GUARD, DRAWS = (1.0, 2.0, 4.0, 8.0), (1.0, 0.25), 0.1, 5
+"""The grid of each fold's choice: alphas, and shares of the paper's K; the most that cross-entropy may rise, nats a
+token; draws of random directions."""
 
 TEXTS, TOKENS = 100, 128
 """What CE and KL are measured on, in the authors' code: so many texts, so many tokens of each."""
@@ -52,23 +60,28 @@ validation/iti_replication_results.md of their repository (the mean of three see
 
 @dataclass(frozen=True)
 class Fold:
-    """One half. accuracy: out of fold, of the best head's probe. divergence: on texts that are no answers of the
-    fold's."""
+    """One half. accuracy: out of fold, of the best head's probe. divergence: at the paper's K and alpha, on other
+    texts than the fold's answers. chosen: its own K and alpha, None where no point of the grid is inside the guard;
+    chosen_divergence: there."""
 
     heads: list[list[int]]
     accuracy: float
     divergence: Divergence
+    chosen: tuple[int, float] | None
+    chosen_divergence: Divergence | None
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """choices: alpha 0 and alpha, over the questions of all folds, each measured once."""
+    """choices: plain, at the paper's K and alpha, at each fold's own, and along random directions at the latter, over
+    the questions of all folds, each measured once. chance: MC1 and MC2 where all answers are equally likely."""
 
     top_k: int
     alpha: float
     questions: int
     texts: str
     choices: list[Choice]
+    chance: tuple[float, float]
     folds: list[Fold]
 
     def to_dict(self) -> dict:
@@ -115,9 +128,28 @@ def reproduce(
     own = [Text("", _cut(text, tokenizer), str(i)) for i, text in enumerate(texts or ())][:TEXTS]
     heads = min(top_k, model.config.num_hidden_layers * model.config.num_attention_heads)
     settings = FitSettings(top_k=heads, rank_by="accuracy", permutations=0, seed=seed)
-    shares: list[list[np.ndarray]] = []
     order, folds, names = np.array_split(np.arange(len(questions)), FOLDS), [], []
+    shares: list[np.ndarray] = []
     before = model.iti_directions, (model.iti_alpha, model.iti_scope, model.iti_top_k)
+
+    def fitted(outside: set[str]):
+        split = [replace(row, meta={"split": "test" if row.group in outside else "fit"}) for row in rows]
+        found = fit(activations, split, policy, settings, progress=lambda step: progress(step, None))
+        return found, to_directions(found, activations, split, policy, base, "truthfulqa")
+
+    def measured(
+        asked: Sequence[Question], given: ITIDirections, k: int, alphas: Sequence[float]
+    ) -> tuple[np.ndarray, list[Divergence]]:
+        """[MC1 and MC2, alphas, questions], and the divergence at each alpha but 0."""
+        model.iti_top_k = None
+        model.set_iti_directions(given)
+        model.iti_alpha, model.iti_scope, model.iti_top_k = 1.0, "all", k
+        of_questions = question_shares(model, tokenizer, asked, alphas, primer, lambda n: progress("questions", n))
+        answered = own or [_answered(question) for question in asked][:TEXTS]
+        others = [alpha for alpha in alphas if alpha]
+        damage = measure_divergence(model, tokenizer, answered, others, batch_size) if others else []
+        return np.stack(of_questions), damage
+
     try:
         model.iti_alpha = 0.0  # activations are the plain model's
         activations = capture(
@@ -126,28 +158,36 @@ def reproduce(
         for number, held_out in enumerate(order, 1):
             asked = [questions[i] for i in held_out]
             outside = {question.text for question in asked}
-            split = [replace(row, meta={"split": "test" if row.group in outside else "fit"}) for row in rows]
-            found = fit(activations, split, policy, settings, progress=lambda step: progress(step, None))
-            directions = to_directions(found, activations, split, policy, base, "truthfulqa")
+            validation = [question for question in questions if question.text not in outside][::5]
+            _, directions = fitted(outside | {question.text for question in validation})
+            tried = {}
+            for k in sorted({max(1, round(share * heads)) for share in SHARES}):
+                (_, mc2), damage = measured(validation, directions, k, ALPHAS)
+                for at, alpha_, cost in zip(mc2.mean(-1), ALPHAS, damage, strict=True):
+                    if cost.nll_change.mean <= GUARD:
+                        tried[k, alpha_] = at
+            chosen = max(tried, key=tried.get) if tried else None
+            found, directions = fitted(outside)
             directions.save(out / f"directions-fold-{number}.safetensors")
-            model.iti_top_k = None
-            model.set_iti_directions(directions)
-            model.iti_alpha, model.iti_scope = alpha, "all"
-            shares.append(
-                question_shares(model, tokenizer, asked, [alpha], primer, lambda n: progress("questions", n))
-            )
-            answered = own or [_answered(question) for question in asked][:TEXTS]
-            (divergence,) = measure_divergence(model, tokenizer, answered, [alpha], batch_size)
+            of_paper, (divergence,) = measured(asked, directions, heads, [0.0, alpha])
+            k, strength = chosen or (heads, 0.0)
+            of_fold, costs = measured(asked, directions, k, [strength])
+            drawn = [random_directions(directions.top(k), seed) for seed in range(1, DRAWS + 1)]
+            along = [measured(asked, random, k, [strength])[0] for random in drawn]
+            shares.append(np.concatenate([of_paper, of_fold, *along], axis=1))
             accuracy = float(found.out_of_fold_accuracy[found.ranking[0]])
-            folds.append(Fold(directions.heads.tolist(), accuracy, divergence))
+            cost = costs[0] if costs else None
+            folds.append(Fold(directions.heads.tolist(), accuracy, divergence, chosen, cost))
             names += [question.text for question in asked]
     finally:
         model.iti_top_k = None
         model.set_iti_directions(before[0])
         model.iti_alpha, model.iti_scope, model.iti_top_k = before[1]
-    pooled = [np.concatenate(parts, axis=1) for parts in zip(*shares, strict=True)]
-    told = f"{len(own)} given texts" if own else f"{len(answered)} of the fold's questions with their best answers"
-    result = Reproduction(heads, alpha, len(questions), told, choices_of([0.0, alpha], *pooled, names), folds)
+    pooled = np.concatenate(shares, axis=2)
+    told = f"{len(own)} given texts" if own else f"each fold's first {TEXTS} questions with their best answers"
+    alphas = [0.0, alpha, *[None] * (1 + DRAWS)]
+    choices = choices_of(alphas, *pooled, names)
+    result = Reproduction(heads, alpha, len(questions), told, choices, chance(questions), folds)
     write_text(out / "truthfulqa.json", json.dumps(result.to_dict(), indent=1) + "\n")
     return result
 
@@ -161,18 +201,28 @@ def _cut(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def comparison(found: Reproduction, name: str) -> list[list[str]]:
-    """Rows of a table: what, MC1, MC2, CE and KL, plain and steered, the published ones first."""
+    """Rows of a table: what, MC1, MC2, the change of MC2, CE and KL; the published ones first, chance last."""
     rows = []
     for label, own in PAPER.items():
         for i, how in enumerate(("plain", "ITI")):
             cells = [f"{own[key][i]:g}%" if key in own else "" for key in ("MC1", "MC2")]
-            rows.append([f"{label}, {how}", *cells, f"{own['CE'][i]:.2f}", f"{own['KL'][i]:.2f}"])
-    for i, choice in enumerate(found.choices):
-        key = "perplexity_steered" if i else "perplexity_plain"
-        ce = " and ".join(f"{log(getattr(fold.divergence, key)):.2f}" for fold in found.folds)
-        kls = [fold.divergence.kl for fold in found.folds] if i else []
-        kl = " and ".join(f"{one.mean:.2f} [{one.low:.2f}, {one.high:.2f}]" for one in kls) or "0"
-        rows.append([f"{name}, {'ITI' if i else 'plain'}", choice.mc1.percent(), choice.mc2.percent(), ce, kl])
+            rows.append([f"{label}, {how}", *cells, "", f"{own['CE'][i]:.2f}", f"{own['KL'][i]:.2f}"])
+    plain, paper, chosen, *drawn = found.choices
+    at_paper, at_chosen = [[getattr(f, name) for f in found.folds] for name in ("divergence", "chosen_divergence")]
+    points = ", ".join(f"{f.chosen[0]} heads at {f.chosen[1]:g}" if f.chosen else "none" for f in found.folds)
+    ce = " and ".join(f"{math.log(cost.perplexity_plain):.2f}" for cost in at_paper)
+    rows.append([f"{name}, plain", plain.mc1.percent(), plain.mc2.percent(), "", ce, "0"])
+    for label, choice, costs in (
+        (f"{name}, ITI, {found.top_k} heads at {found.alpha:g}", paper, at_paper),
+        (f"{name}, ITI, as each fold chose: {points}", chosen, at_chosen),
+    ):
+        ce = " and ".join(f"{math.log(cost.perplexity_steered):.2f}" for cost in costs if cost)
+        kl = " and ".join(f"{cost.kl.mean:.2f}" for cost in costs if cost)
+        rows.append([label, choice.mc1.percent(), choice.mc2.percent(), choice.mc2_change.points(), ce, kl])
+    for i, choice in enumerate(drawn, 1):
+        cells = choice.mc1.percent(), choice.mc2.percent(), choice.mc2_change.points()
+        rows.append([f"{name}, random {i}, there", *cells, "", ""])
+    rows.append(["chance", *(f"{100 * share:.1f}%" for share in found.chance), "", "", ""])
     return rows
 
 
