@@ -55,8 +55,8 @@ def evaluate(
 
     Example: iti-llama evaluate --model REPO --checks --out REPO
 
-    Every task is answered plain, steered, at minus alpha, along random directions and, where the tasks can say it, asked
-    in words. Rates come with 95% intervals.
+    Every task is answered plain, steered, at minus alpha, along random directions and, where the tasks can say it,
+    asked in words. Rates come with 95% intervals.
     """
     from ..foundation.sandbox import LateSandbox
     from ..measure.checks import rephrase_tasks

@@ -43,7 +43,7 @@ def fit(
 
     Example: iti-llama fit --base smollm2 --data labels.jsonl --out REPO
 
-    Writes a steered repo with report, figures and card. `iti-llama run` does this, chooses a strength, and measures it.
+    Writes a steered repo with report, figures and card. `iti-llama run` also chooses a strength and measures it.
     """
     from rich.markdown import Markdown
 

@@ -58,11 +58,13 @@ def truthfulqa(
     from iti_llama.iti_directions import check_alpha
 
     from ..repo.fit_repo import load_base
+    from ..repo.settings import find_base
     from ..truthfulqa.multiple_choice import read_questions
     from ..truthfulqa.reproduce_truthfulqa import comparison, read_texts
     from ..truthfulqa.reproduce_truthfulqa import reproduce as again
 
     check_alpha(alpha)
+    base = find_base(base)
     questions = read_questions(data)[:n]
     neutral = read_texts(texts) if texts else None
     before = read_text(primer, "a text") if primer else ""
