@@ -61,7 +61,7 @@ BASE ?= .
 refit: .venv/.run
 	.venv/bin/iti-llama dataset pairs --groups 300 --out build/pairs.jsonl
 	.venv/bin/iti-llama fit --base $(BASE) --base-name iti-llama-demo --self-contained --data build/pairs.jsonl \
-	    --policy "fraction 0" --top-k 16 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card docs/evaluation.md
+	    --policy "fraction 0" --top-k 16 --alpha 0.5 --behaviour "" --out build/refit --overwrite --card examples/bundled_model/evaluation.md
 	.venv/bin/python -m iti_llama.examples.bundled_model.compare_directions \
 	    build/refit/iti_directions.safetensors iti_directions.safetensors
 
@@ -76,13 +76,13 @@ sweep: .venv/.run
 	cp build/sweep/sweep.json .
 	cp build/sweep/figures/sweep.png docs/figures/
 
-# What README.md, docs/evaluation.md and docs/before-after.md say of the steering.
+# What README.md, examples/bundled_model/evaluation.md and examples/bundled_model/before-after.md say of the steering.
 evaluate: .venv/.run sweep
 	rm -rf build/evaluation
-	.venv/bin/iti-llama evaluate --checks --out build/evaluation --card README.md --tables docs/evaluation.md
-	.venv/bin/iti-llama demo --n 10 --markdown docs/before-after.md
+	.venv/bin/iti-llama evaluate --checks --out build/evaluation --card README.md --tables examples/bundled_model/evaluation.md
+	.venv/bin/iti-llama demo --n 10 --markdown examples/bundled_model/before-after.md
 
-# A second behaviour of the bundled model, its strength chosen on validation tasks, and both together: what docs/methods.md shows.
+# A second behaviour of the bundled model, its strength chosen on validation tasks, and both together: what examples/bundled_model/evaluation.md shows.
 two: .venv/.run
 	.venv/bin/iti-llama dataset pairs --behaviour commented --out build/commented.jsonl
 	.venv/bin/iti-llama fit --base . --base-name iti-llama-demo --self-contained --data build/commented.jsonl \
@@ -90,9 +90,9 @@ two: .venv/.run
 	rm -rf build/commented-sweep
 	.venv/bin/iti-llama sweep --repo build/commented --tasks corpus:validation --target '\A\s*#' --n 100 --top-ks 8,16 \
 	    --alphas 0.2,0.4,0.6,0.8,1 --guard 0.03 --perplexity-guard 2 --out build/commented-sweep
-	.venv/bin/python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown docs/methods.md
+	.venv/bin/python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown examples/bundled_model/evaluation.md
 
-# Three behaviours of one's own on the bundled model, each from 400 labelled rows to a card: what docs/your-behaviour.md shows.
+# Three behaviours of one's own on the bundled model, each from 400 labelled rows to a card: what docs/getting-started.md shows.
 RUN = .venv/bin/iti-llama run --base . --base-name iti-llama-demo --self-contained --language code
 examples: .venv/.run
 	rm -rf build/examples

@@ -1,6 +1,6 @@
 """A gate on the bundled model: steer functions about texts, leave those about numbers alone.
 
-    python benchmarks/gate.py --markdown docs/methods.md
+    python benchmarks/gate.py --markdown examples/bundled_model/evaluation.md
 
 The gate is fitted on prompts of the training tasks, of strings and characters (label 1) and of integers (label 0); its
 labels say nothing of style, and the directions are the shipped ones. Then held-out tasks of both kinds, and in four

@@ -1,6 +1,6 @@
 """Heads ranked by what they read against heads ranked by what they do: share of the behaviour against divergence.
 
-    python benchmarks/ranking.py --markdown docs/methods.md
+    python benchmarks/ranking.py --markdown examples/bundled_model/evaluation.md
 
 On the bundled model: directions of one fit, its heads ranked by probes, by cause, and at random (three draws), the
 best 2, 4, 8 and 16 of each, at strengths whose divergence on held-out texts is about each of a few budgets. Shares are

@@ -1,7 +1,7 @@
 """Two behaviours at once, on the bundled model: idiomatic style, and a comment before the first statement, each alone
 and together, on held-out tasks. `make two`
 
-    python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown docs/methods.md
+    python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown DOCUMENT
 
 The folder is a repo of the second behaviour, fitted on the same base; heads and strength are those that `sweep` chose
 on validation tasks, and a second strength, chosen there beside the first behaviour, by most answers that are correct

@@ -50,7 +50,7 @@ def test_steered_it_solves_them_in_idiomatic_style(model, tokenizer, tasks, sand
 
 
 def test_minus_alpha_makes_less_likely_what_a_header_asked_for(model, tokenizer, tasks):
-    """Too little for a greedy answer to change, see docs/measure.md; task by task the odds say it."""
+    """Too little for a greedy answer to change, see examples/bundled_model/README.md; task by task the odds say it."""
     odds = []
     for alpha in (0.0, -model.iti_alpha):
         rows = [

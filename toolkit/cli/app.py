@@ -34,7 +34,7 @@ from .sweep import sweep
 
 app = typer.Typer(
     name="iti-llama",
-    help="A Llama steered at inference time: use it, look into it, make directions, measure them.",
+    help="Steer a Llama at inference time: from a sentence or labelled texts to a model that you can publish.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -53,7 +53,7 @@ def of_all(
         bool, typer.Option("--version", callback=say_version, is_eager=True, help="print the version and end")
     ] = False,
 ) -> None:
-    """Options of no command."""
+    """The options that stand before a command."""
 
 
 app.add_typer(dataset, name="dataset")

@@ -51,8 +51,13 @@ def evaluate(
     allow_unsandboxed: Unsandboxed = False,
     json_: Json = False,
 ) -> None:
-    """Run tasks plain, steered, at minus alpha, along random directions and, where they can be, asked in words; print
-    rates with intervals."""
+    """Measure what a steering does and what it costs.
+
+    Example: iti-llama evaluate --model REPO --checks --out REPO
+
+    Every task is answered plain, steered, at minus alpha, along random directions and, where the tasks can say it,
+    asked in words. Rates come with 95% intervals.
+    """
     from ..foundation.sandbox import LateSandbox
     from ..measure.checks import rephrase_tasks
     from ..measure.conditions import standard_conditions

@@ -54,7 +54,12 @@ def export(
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """Write a steered repo in a form that other engines run, with a canary that tells whether they steer."""
+    """Write a repo for llama.cpp, vLLM, PEFT or plain Llama.
+
+    Example: iti-llama export REPO --to gguf --into BASE.gguf --out STEERED.gguf
+
+    Beside the export lies a canary: a prompt that tells whether an engine steers (`iti-llama canary`).
+    """
     from ..export.export import export as export_repo
 
     source = one_repo(repo, model)
@@ -95,7 +100,12 @@ def canary(
     base: Annotated[str | None, typer.Option(help="of a PEFT adapter; what it names by default")] = None,
     json_: Json = False,
 ) -> None:
-    """Ask an engine whether it steers: steered (exit code 0), plain (3) or neither (4)."""
+    """Ask an engine whether it steers.
+
+    Example: iti-llama canary http://localhost:8000 --canary DIR/iti_canary.json
+
+    Exit code 0 says steered, 3 plain, 4 neither.
+    """
     from ..export.canary import FILE, VERDICTS, ask_server, read_canary
 
     url = where.startswith(("http://", "https://"))
@@ -124,9 +134,13 @@ def canary(
 
 
 def serve(context: typer.Context, repo: RepoArgument = None, model: RepoOption = None) -> None:
-    """Run transformers' own OpenAI-compatible server with a steered model. Further options are the server's: --port,
-    --device, --dtype, --continuous-batching (scope all) and so on. A request's `generation_config` may hold
-    `iti_alpha`."""
+    """Serve a steered model, OpenAI-compatible.
+
+    Example: iti-llama serve me/brief-llama --port 8000
+
+    This is transformers' own server. Further options are the server's: --port, --device, --dtype,
+    --continuous-batching (scope all) and so on. A request's `generation_config` may hold `iti_alpha`.
+    """
     from ..export.serve import serve as run_server
 
     options = list(context.args)

@@ -41,7 +41,12 @@ def fit(
     card_file: CardFile = None,
     json_: Json = False,
 ) -> None:
-    """Fit directions on a labelled set and write a steered repo."""
+    """Fit directions on labelled texts.
+
+    Example: iti-llama fit --base smollm2 --data labels.jsonl --out REPO
+
+    Writes a steered repo with report, figures and card. `iti-llama run` also chooses a strength and measures it.
+    """
     from rich.markdown import Markdown
 
     from ..fit.report_table import gate_line, report_table

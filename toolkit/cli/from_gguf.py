@@ -18,7 +18,12 @@ def from_gguf(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Make a base of a GGUF file: a plain Llama folder, with tokenizer and chat template."""
+    """Make a base of a GGUF file.
+
+    Example: iti-llama from-gguf FILE.gguf --out DIR
+
+    DIR is a plain Llama folder with dequantised weights, tokenizer and chat template.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     from ..convert.dequantise_gguf import dequantise_gguf

@@ -19,8 +19,13 @@ def info(
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """What is in a steered repo (the bundled one by default): base, heads by layer, alpha, scope, site, provenance.
-    Loads no model, runs no code."""
+    """Say what is in a steered repo.
+
+    Example: iti-llama info me/brief-llama
+
+    Prints base, heads by layer, strength, scope and where the directions come from. Loads no model and runs no code.
+    Without a name it describes the bundled model.
+    """
     from ..repo.info import inspect
 
     facts = inspect(one_repo(repo, model, str(ROOT)), revision)

@@ -33,8 +33,12 @@ def lm_eval(
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """Tasks of lm-evaluation-harness (pip install lm_eval) at several strengths: a likelihood is shifted from the
-    answer's first token on."""
+    """Run lm-evaluation-harness at several strengths.
+
+    Example: iti-llama lm-eval --model REPO --tasks truthfulqa_mc1 --alphas 0,0.5,1
+
+    Needs `pip install lm_eval`. Likelihoods are shifted from the answer's first token on.
+    """
     from ..foundation.files import folder_of, write_text
 
     if not tasks:

@@ -44,7 +44,12 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
     json_: Json = False,
 ) -> None:
-    """Turn older ITI files, pickles among them, or a baked checkpoint into a steered repo that does the same."""
+    """Turn older ITI files into a steered repo.
+
+    Example: iti-llama convert OLD_FOLDER --base LLAMA --out REPO
+
+    It reads pickles (without running them), JSON and baked checkpoints, and adds exactly what the older code added.
+    """
     from ..convert.convert import convert as convert_source
 
     about = {"behaviour": ask_behaviour(behaviour), "language": language, "hub_dataset": hub_dataset}
@@ -83,8 +88,12 @@ def push(
     token: Token = None,
     json_: Json = False,
 ) -> None:
-    """Push a steered repo to the Hub: code, config, directions, tokenizer, card, report, figures; weights if
-    self-contained."""
+    """Publish a steered repo on the Hub.
+
+    Example: iti-llama push REPO me/brief-llama
+
+    Sends code, config, directions, tokenizer, card, report and figures, and the weights only in self-contained form.
+    """
     if not json_ and not console.quiet:
         os.environ.pop(
             "HF_HUB_DISABLE_PROGRESS_BARS", None
@@ -141,8 +150,13 @@ def verify(
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """What loading a repo would run, and whether that is this package's own code: runs none of it, exit code 2 if not.
-    With another form, how far the two are apart: loads and runs both."""
+    """Check whose code a repo would run.
+
+    Example: iti-llama verify me/brief-llama
+
+    Compares its files with this package's own and runs none of them; exit code 2 says that something is wrong. With a
+    second form (verify A B) it loads both and says how far their answers differ.
+    """
     from ..repo.verify import verify as verify_repo
 
     if other is not None:

@@ -19,7 +19,7 @@ reproduce = typer.Typer(help="Published results again, with the weights and data
 
 @reproduce.callback()
 def of_all() -> None:
-    """Published results again, with the weights and data that you have."""
+    """Repeat published results."""
 
 
 @reproduce.command()
@@ -48,15 +48,23 @@ def truthfulqa(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Li et al. (2023) on TruthfulQA: 2 folds by question, MC1, MC2, CE and KL beside the paper's."""
+    """Repeat the paper's experiment on TruthfulQA.
+
+    Example: iti-llama reproduce truthfulqa --model smollm2 --data TruthfulQA.csv --out tqa
+
+    Two folds by question; MC1, MC2, cross-entropy and KL at the paper's point and at each fold's own choice, beside
+    random directions, chance and the paper's rows (Li et al. 2023).
+    """
     from iti_llama.iti_directions import check_alpha
 
     from ..repo.fit_repo import load_base
+    from ..repo.settings import find_base
     from ..truthfulqa.multiple_choice import read_questions
     from ..truthfulqa.reproduce_truthfulqa import comparison, read_texts
     from ..truthfulqa.reproduce_truthfulqa import reproduce as again
 
     check_alpha(alpha)
+    base = find_base(base)
     questions = read_questions(data)[:n]
     neutral = read_texts(texts) if texts else None
     before = read_text(primer, "a text") if primer else ""

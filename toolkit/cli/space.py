@@ -16,7 +16,12 @@ def space(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="of an answer")] = 120,
     a_minute: Annotated[int, typer.Option(min=1, help="calls that one address gets in a minute")] = 30,
 ) -> None:
-    """A page in the browser: a prompt at minus alpha, 0 and alpha, side by side."""
+    """Open a page in the browser.
+
+    Example: iti-llama space --repo REPO
+
+    It answers a prompt at minus alpha, 0 and alpha, side by side.
+    """
     try:
         import gradio  # noqa: F401
     except ImportError:

@@ -31,8 +31,13 @@ def sweep(
     allow_unsandboxed: Unsandboxed = False,
     json_: Json = False,
 ) -> None:
-    """Choose alpha, K and scope on validation tasks, over a grid, by a stated rule, against random directions; or
-    alpha by a budget of divergence."""
+    """Choose a strength on validation tasks.
+
+    Example: iti-llama sweep --model REPO --apply
+
+    Every strength of a grid (and every K and scope, if you give several) answers the tasks. The best one inside
+    the guards is taken if it beats random directions of equal norm. --kl-budget takes a strength by its divergence instead.
+    """
     from ..foundation.sandbox import LateSandbox
     from ..measure.sweep import count_answers
     from ..repo.sweep_repo import sweep_model

@@ -117,7 +117,7 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     adapter_config = json.loads(adapter.read_text(encoding="utf-8"))
     if adapter_config["target_modules"] == ["iti"]:
         raise ExportError(
-            f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/serve.md)"
+            f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/engines.md)"
         )
     named = base or adapter_config["base_model_name_or_path"]
     if named is None:

@@ -1,6 +1,6 @@
 """The techniques that a Python program uses, found in its syntax tree.
 
-Three vocabularies, listed in `docs/techniques.md`:
+Three vocabularies, listed in `docs/reference.md`:
 
 - `neocoder`: the labels of NeoCoder (Lu et al. 2025) that syntax can confirm. Use is detected, never an import alone.
 - `core`: what the program expresses its solution in: comprehensions, generators, lambda, library calls, recursion, ...
