@@ -108,7 +108,7 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
-# A behaviour of a real Llama, from one sentence to a repo of kilobytes: what the demo and docs/your-behaviour.md show. Then
+# A behaviour of a real Llama, from one sentence to a repo of kilobytes: what the demo and docs/getting-started.md show. Then
 # how often the model does what it is told, and what it is steered to. A second one is a line here and in behaviours.py.
 STEER = .venv/bin/iti-llama run --base smollm2 --base-name HuggingFaceTB/SmolLM2-135M-Instruct --policy "fraction 0" \
     --tasks examples/smollm2/other_requests.jsonl --test-share 0.2 --permutations 24 --n 20 --max-new-tokens 48 \
