@@ -55,10 +55,6 @@ class ITILlamaConfig(LlamaConfig):
         super().__init__(**{key: value for key, value in kwargs.items() if key not in FIELDS} | {"auto_map": AUTO_MAP})
         vars(self).update(checked)
 
-    def validate_iti(self) -> None:
-        """Raises `ValueError`, naming field, value found and value wanted. NumPy's numbers become Python's."""
-        vars(self).update(check_fields(vars(self)))
-
     def to_json_file(self, json_file_path, use_diff: bool = True) -> None:
         write_whole(json_file_path, self.to_json_string(use_diff).encode())
 

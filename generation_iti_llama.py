@@ -81,16 +81,20 @@ class ITILlamaGenerationMixin:
         """Adds strength and start, [batch], to what is repeated for beams and several returns."""
         gate, alphas = model_kwargs.pop("iti_gate", None), None
         assistant = model_kwargs.pop("iti_assistant", False)
-        if not (gate is None or isinstance(gate, bool)):
+        if not isinstance(gate, bool | None):
             raise ValueError(f"iti_gate is {gate!r}; expected True or False")
         behaviours, held = self.model._iti_behaviours()
-        gates = {name: held.directions[name].gate for name in behaviours}
+        gates = held.gates(behaviours)
         if model_kwargs.get("iti_alpha") is not None and behaviours:
             alphas = self._iti_rows(model_kwargs["iti_alpha"], len(input_ids))
-        if any(given is not None for given in gates.values()):
+        if gates:
             if gate is not False and not self._iti_disabled():
                 alphas = self._iti_rows({}, len(input_ids)) if alphas is None else alphas
-                alphas = alphas * self._iti_open(gates, input_ids, model_kwargs) if alphas.any() else alphas
+                if alphas.any():
+                    opened = self._iti_open(gates, input_ids, model_kwargs)
+                    alphas = alphas * torch.stack(
+                        [opened.get(name, torch.ones(len(alphas))) for name in behaviours], 1
+                    )
             model_kwargs["iti_gate"] = False  # what it says is in the strengths
         elif gate is not None:
             raise ValueError(f"iti_gate is {gate!r}, but the directions of this model have no gate")
@@ -111,16 +115,14 @@ class ITILlamaGenerationMixin:
 
     def _iti_rows(self, alpha, rows: int) -> torch.Tensor:
         """Strengths of a call as float32 [rows, behaviours]. Raises `ValueError` for what is none."""
-        strengths = self.iti_strengths
-        if not isinstance(alpha, dict):
-            alpha = {"default": alpha}
-        alphas = {self._iti_key(name): check_alphas(value, rows) for name, value in alpha.items()}
-        strengths = {self._iti_key(name): value for name, value in strengths.items()}
-        columns = [torch.tensor(alphas.get(name, [value])).expand(rows) for name, value in strengths.items()]
+        given = alpha if isinstance(alpha, dict) else {"default": alpha}
+        alphas = {self._iti_key(name): check_alphas(value, rows) for name, value in given.items()}
+        own = {self._iti_key(name): [value] for name, value in self.iti_strengths.items()}
+        columns = [torch.tensor(numbers).expand(rows) for numbers in (own | alphas).values()]
         return torch.stack(columns, 1)
 
-    def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
-        """1 for each row of each behaviour that its gate lets through, else 0, float32 [batch, behaviours]."""
+    def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> dict[str, torch.Tensor]:
+        """Of each gate: 1 for each row that it lets through, else 0, float32 [batch]."""
         embeds, mask = model_kwargs.get("inputs_embeds"), model_kwargs.get("attention_mask")
         inputs = {"input_ids": input_ids} if embeds is None else {"inputs_embeds": embeds}
         (rows, length), device = (input_ids if embeds is None else embeds).shape[:2], input_ids.device
@@ -133,8 +135,7 @@ class ITILlamaGenerationMixin:
             return heads[torch.arange(rows, device=heads.device), last.to(heads.device)]
 
         heads = record_heads(self.model, at_last, attention_mask=mask, position_ids=positions, **inputs)
-        ones = torch.ones(rows)
-        return torch.stack([ones if gate is None else gate.opens(heads).float().cpu() for gate in gates.values()], 1)
+        return {name: gate.opens(heads).float().cpu() for name, gate in gates.items()}
 
     @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
@@ -176,9 +177,7 @@ class ITILlamaGenerationMixin:
         if getattr(generation_config, "iti_alpha", None) is not None:
             raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
         behaviours, held = self.model._iti_behaviours()
-        if behaviours:
-            gated = any(held.directions[name].gate is not None for name in behaviours)
-            if self.iti_scope != "all" or self._iti_disabled() or gated:
-                blind = "continuous batching sees neither the ends of prompts nor disable_iti()"
-                raise ValueError(f"{blind}: use scope 'all', and directions without a gate")
+        if behaviours and (self.iti_scope != "all" or self._iti_disabled() or held.gates(behaviours)):
+            blind = "continuous batching sees neither the ends of prompts nor disable_iti()"
+            raise ValueError(f"{blind}: use scope 'all', and directions without a gate")
         return super().init_continuous_batching(generation_config, *args, **kwargs)
