@@ -54,7 +54,14 @@ _TENSORS = {
 _REQUIRED, _RANKED, _GATE = list(_TENSORS)[:3], list(_TENSORS)[:5], list(_TENSORS)[5:]
 _KNOWN = {"1": list(_TENSORS)[:4], "1.1": list(_TENSORS)}
 _GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
-_METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
+_METADATA = {
+    "format": ("iti_directions", "'iti_directions'"),
+    "format_version": (r"1(\.1)?", "'1' or '1.1', as this version reads"),
+    "site": ("head|residual", "one of head, residual"),
+    "base_model": ("(?s).*", "a text"),
+    **dict.fromkeys(_GEOMETRY, ("0*[1-9][0-9]{0,7}", "a positive integer")),
+}
+"""What the texts of the metadata match, and how an error says it."""
 _OTHER_KINDS = {
     b"\x80": "looks like a pickle, which is never read",
     b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
@@ -71,13 +78,7 @@ class ITIDirectionsError(ValueError):
 class ITIGate:
     """When to steer: a linear probe of the plain model's heads at the prompt's last token. Its score, a log-odds, is
     `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; a prompt is steered from the threshold on.
-
-    Args:
-        heads (`torch.Tensor`): int64 [G, 2], the (layer, head) that each row of weights reads.
-        weights (`torch.Tensor`): float32 [G, head_dim].
-        bias (`torch.Tensor`): float32 [1].
-        threshold (`torch.Tensor`): float32 [2], the same number twice.
-    """
+    heads: int64 [G, 2], (layer, head); weights: float32 [G, head_dim]; bias: [1]; threshold: [2], a number twice."""
 
     heads: "torch.Tensor"
     weights: "torch.Tensor"
@@ -206,12 +207,11 @@ class ITIDirections:
 
     def check_geometry(self, config, name: str = "the directions") -> None:
         """Raises `ITIDirectionsError` unless they fit the model of `config` (a `LlamaConfig`)."""
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        model = {"num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads}
-        for key, value in (model | {"head_dim": head_dim}).items():
-            given = f"made for a model with {key}={getattr(self, key)}, but this model has {key}={value}"
+        for key in _GEOMETRY:
+            ours, theirs = getattr(self, key), getattr(config, key)
+            given = f"made for a model with {key}={ours}, but this model has {key}={theirs}"
             wanted = f"the base they were made for ({self.base_model or 'not recorded'}), or new directions"
-            _expect(getattr(self, key) == value, given, wanted, name)
+            _expect(ours == theirs, given, wanted, name)
         width, given = self.num_attention_heads * self.head_dim, f"hidden_size is {config.hidden_size}"
         fits = self.site == "head" or config.hidden_size == width
         _expect(fits, f"site 'residual', but {given}", f"num_attention_heads * head_dim, {width}", name)
@@ -235,20 +235,15 @@ class ITIDirections:
             kinds = (kind for mark, kind in _OTHER_KINDS.items() if start.startswith(mark))
             kind = next(kinds, "is truncated, or not a safetensors file")
             raise ITIDirectionsError(f"{path}: {kind} ({error}); expected a safetensors file") from error
-        for key in _METADATA:
+        for key, (pattern, wanted) in _METADATA.items():
             _expect(key in metadata, f"metadata has no '{key}'", ", ".join(_METADATA), path)
+            _expect(re.fullmatch(pattern, metadata[key]), f"{key} is '{metadata[key]}'", wanted, path)
         version = metadata["format_version"]
-        for key, known in (("format", ["iti_directions"]), ("format_version", _KNOWN)):
-            wanted = f"{' or '.join(map(repr, known))}, as this version reads"
-            _expect(metadata[key] in known, f"{key} is '{metadata[key]}'", wanted, path)
         required = {*_REQUIRED, *(_GATE if tensors.keys() & set(_GATE) else ())}
         missing, extra = sorted(required - tensors.keys()), sorted(tensors.keys() - set(_KNOWN[version]))
         wanted = f"{_REQUIRED} and optionally, in version '{version}', {_KNOWN[version][3:]}"
         _expect(not missing + extra, f"missing tensors {missing}, unknown tensors {extra}", wanted, path)
         gate = {name.removeprefix("gate_"): tensors.pop(name) for name in _GATE if name in tensors}
-        for key in _GEOMETRY:
-            number = metadata[key] if metadata[key].isdecimal() else "0"
-            _expect(0 < int(number[:9]) < 10**8, f"metadata {key} is '{metadata[key]}'", "a positive integer", path)
         try:
             directions = cls(
                 **tensors,
@@ -265,7 +260,7 @@ class ITIDirections:
 
     @classmethod
     def from_pretrained(
-        cls, repo_or_dir: str | os.PathLike, filename: str = FIELDS["iti_directions_file"], **hub_kwargs
+        cls, repo_or_dir, filename: str = FIELDS["iti_directions_file"], **hub_kwargs
     ) -> "ITIDirections":
         """As `load`, from a Hub repo or folder. `hub_kwargs`: revision, token and so on, as for a model."""
         return cls.load(hub_file(repo_or_dir, filename, **hub_kwargs))
@@ -287,15 +282,8 @@ class ITIDirections:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What config.json says of one set of directions.
-
-    Args:
-        name (`str`): what it is called; "default" unless `iti_behaviours` gives the default directions a name.
-        file (`str`): the directions file in the repo, without a folder.
-        alpha (`float`): strength, in units of sigma.
-        top_k (`int`, *optional*): how many of the best-ranked heads are steered; all of them if None.
-        sha256 (`str`, *optional*): digest of the file; another file is refused.
-    """
+    """What config.json says of one set of directions, see `ITILlamaConfig`. The default ones are called "default",
+    unless `iti_behaviours` gives them a name."""
 
     name: str
     file: str
@@ -316,9 +304,7 @@ def behaviours_of(fields: Mapping) -> dict[str, Behaviour]:
     return {"default": default} | {other: Behaviour(other, **entry) for other, entry in others.items()}
 
 
-def read_behaviours(
-    config, file_of: Callable[[str], Path], where: str, framework: str = "pt"
-) -> dict[str, ITIDirections]:
+def read_behaviours(config, file_of: Callable, where: str, framework: str = "pt") -> dict[str, ITIDirections]:
     """The directions of each of the `behaviours_of` a `LlamaConfig`, or of what has its fields. Their geometry, digest
     and number of heads are those that the config says. `file_of` finds a file of the repo `where`. Raises `OSError` if
     one is missing and, naming repo and file, `ITIDirectionsError` if it cannot be used."""
@@ -363,11 +349,11 @@ def check_fields(fields: Mapping) -> dict:
 
 def _checked_entry(name: object, entry: object, checked: dict) -> dict:
     """An entry of `iti_behaviours`, beside the fields and entries that are `checked` already."""
-    label, keys = f"iti_behaviours[{_cut(name)}]", _ENTRY.keys()
+    label = f"iti_behaviours[{_cut(name)}]"
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
         raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
-    if not isinstance(entry, Mapping) or entry.keys() - keys:
-        raise ValueError(f"{label} is {entry!r}; expected an object of {', '.join(keys)}")
+    if not isinstance(entry, Mapping) or entry.keys() - _ENTRY.keys():
+        raise ValueError(f"{label} is {entry!r}; expected an object of file, alpha, top_k and sha256")
     file = entry.get("file", f"iti_directions.{name}.safetensors")
     try:
         fields = check_fields({_ENTRY[key]: value for key, value in entry.items()} | {"iti_directions_file": file})

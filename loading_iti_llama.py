@@ -103,10 +103,8 @@ class ITILlamaLoadingMixin:
             kwargs |= {"trust_remote_code": False, "_commit_hash": None}
             kwargs |= {} if lora else {"adapter_kwargs": {}}
         if lora in (None, source) and cached_file(source, "adapter_config.json", **stored, **QUIET) is not None:
-            raise ValueError(
-                f"{source}: adapter_config.json would put a PEFT adapter on the weights, and disable_iti() would not "
-                "be the base; expected a model without one: load it, and put the adapter on by model.load_adapter"
-            )
+            advice = "load a model without one, and put the adapter on by model.load_adapter"
+            raise ValueError(f"{source}: adapter_config.json would change what disable_iti() gives: {advice}")
         loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if base is not None:

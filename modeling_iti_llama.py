@@ -22,7 +22,8 @@ from .steering_iti_llama import HeldDirections, ITILlamaSteeringMixin, Steering
 
 
 logger = logging.get_logger(__name__)
-FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]  # the cache is `past_key_values` up to 5.23
+FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]
+CACHE = "cache" if "cache" in FORWARD_INPUTS else "past_key_values"  # the latter up to transformers 5.23
 
 
 class SteeredView:
@@ -104,7 +105,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if shifts or iti_record is not None:
             call["iti_steering"] = Steering(shifts, mask, iti_record)
         output = super().forward(**call)
-        cache = getattr(output, "past_key_values", None)
+        cache = getattr(output, CACHE, None)
         if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
             cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
         return output
@@ -119,16 +120,14 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         for name, behaviour in behaviours.items():
             if name not in held.directions:
                 call = "PATH" if name == "default" else f"PATH, {name!r}"
-                advice = (
-                    f"call model.load_iti_directions({call}), or set iti_directions_file to None for a plain Llama"
-                )
+                advice = f"call model.load_iti_directions({call}), or set iti_directions_file to None for a Llama"
                 raise ValueError(f"the config names {behaviour.file}, which the model does not hold: {advice}")
         return behaviours, held
 
     def _iti_alphas(self, behaviours: dict[str, Behaviour], inputs: torch.Tensor, alpha) -> dict | None:
         """The strength of each behaviour in one call, a number or [rows, 1, 1]; None where nothing is added."""
         alphas = {name: behaviour.alpha for name, behaviour in behaviours.items()}
-        if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas) > 1:
+        if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas):
             alphas = dict(zip(alphas, alpha.unbind(1), strict=True))
         elif alpha is not None:
             given = alpha if isinstance(alpha, dict) else {"default": alpha}
@@ -170,9 +169,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if call.get("cu_seq_lens_q") is not None:
             raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
         if not torch.compiler.is_compiling():
-            advice = (
-                "only the last is shifted, as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
-            )
+            advice = "only the last is shifted, as of a prompt. Pass iti_start to score an answer, or use scope 'all'."
             logger.warning_once(f"iti_scope is 'generated' and forward got several tokens without iti_start: {advice}")
         columns, attended = torch.arange(length, device=inputs.device), call.get("attention_mask")
         padded = isinstance(attended, torch.Tensor) and attended.ndim == 2

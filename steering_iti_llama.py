@@ -150,10 +150,10 @@ class ITILlamaSteeringMixin:
 
     def _iti_key(self, name: str) -> str:
         """What the directions of a behaviour are held under."""
-        names = list(self.iti_strengths)
-        if not names or name not in (*names, "default"):
-            raise ValueError(f"no behaviour is called {name!r}; this model has {', '.join(names) or 'none'}")
-        return "default" if name == names[0] else name
+        for key, behaviour in behaviours_of(vars(self.config)).items():
+            if name in (key, behaviour.name):
+                return key
+        raise ValueError(f"no behaviour is called {name!r}; this model has {', '.join(self.iti_strengths) or 'none'}")
 
     def set_iti_behaviour(
         self, name: str, directions: ITIDirections | None, alpha: float = 1.0, top_k: int | None = None
@@ -174,10 +174,8 @@ class ITILlamaSteeringMixin:
         checked = check_fields(vars(config) | {"iti_behaviours": entries})["iti_behaviours"]
         directions.check_geometry(config)
         directions.top(top_k)
-        base._iti_held = HeldDirections(
-            held | {name: directions}
-        )  # before the config names them: none is ever missing
-        config.iti_behaviours = checked
+        base._iti_held = HeldDirections(held | {name: directions})
+        config.iti_behaviours = checked  # after they are there: none that it names is ever missing
 
     def load_iti_directions(
         self, path: str | os.PathLike, name: str | None = None, alpha: float = 1.0, top_k: int | None = None

@@ -29,7 +29,7 @@ from .open_repo import OpenRepo, open_repo, read_object
 from .replace_parts import one_line, read_card
 
 
-LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
+LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096}
 """The geometry that a config.json describes where it names none, as `LlamaConfig` has it."""
 
 
@@ -88,7 +88,9 @@ class SteeredRepo:
         fields = steering_fields(config, f"{opened.repo}/config.json")
         if not (behaviours := behaviours_of(fields)):
             raise ValueError(f"{opened.repo}: iti_directions_file is null, so this model is not steered")
-        directions = read_behaviours(SimpleNamespace(**LLAMA_7B | fields), opened.get, opened.repo, framework)
+        config = SimpleNamespace(**LLAMA_7B | fields)
+        config.head_dim = fields.get("head_dim") or config.hidden_size // config.num_attention_heads
+        directions = read_behaviours(config, opened.get, opened.repo, framework)
         names = {key: behaviour.name for key, behaviour in behaviours.items()}
         return cls(
             opened,
