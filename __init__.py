@@ -54,7 +54,8 @@ def register() -> None:
 
 
 class _NamesForAutoClasses(MetaPathFinder):
-    """Writes our names into the tables of the Auto classes as soon as these are imported."""
+    """Writes our names into the tables of the Auto classes as soon as these are imported. The classes themselves
+    cannot be loaded then: what they import may be half-way there."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
         if name not in _NAMES or (spec := PathFinder.find_spec(name, path, target)) is None:
@@ -63,6 +64,7 @@ class _NamesForAutoClasses(MetaPathFinder):
 
         def exec_module(module) -> None:
             execute(module)
+            sys.modules["transformers.models.iti_llama"] = sys.modules[__name__]
             for table, class_name in _NAMES[name].items():
                 getattr(module, table, {})["iti_llama"] = class_name
 
@@ -73,5 +75,4 @@ class _NamesForAutoClasses(MetaPathFinder):
 if any(name in sys.modules for name in _NAMES):
     register()
 else:
-    sys.modules["transformers.models.iti_llama"] = sys.modules[__name__]
     sys.meta_path.insert(0, _NamesForAutoClasses())

@@ -44,9 +44,8 @@ class SteeredView:
 
 class ITILlamaAttention(modeling_llama.LlamaAttention):
     def forward(self, hidden_states: torch.Tensor, *args, iti_steering: Steering | None = None, **kwargs):
-        if iti_steering is None or not iti_steering.touches(self.layer_idx):
-            return super().forward(hidden_states, *args, **kwargs)
-        return modeling_llama.LlamaAttention.forward(SteeredView(self, iti_steering), hidden_states, *args, **kwargs)
+        attention = self if iti_steering is None else SteeredView(self, iti_steering)
+        return modeling_llama.LlamaAttention.forward(attention, hidden_states, *args, **kwargs)
 
 
 class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, ITILlamaSteeringMixin, LlamaPreTrainedModel):

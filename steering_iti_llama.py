@@ -72,9 +72,6 @@ class Steering:
     record: Callable[[int, torch.Tensor], None] | None = None
     copies: dict = field(default_factory=dict)
 
-    def touches(self, layer: int) -> bool:
-        return self.record is not None or any(layer in rows for rows, _ in self.shifts.values())
-
     def add(self, site: str, attention, x: torch.Tensor) -> torch.Tensor:
         """`x` [batch, seq, width], shifted where this layer is steered at this site."""
         rows, shifts = self.shifts.get(site, ({}, None))
