@@ -359,9 +359,9 @@ def _checked_entry(name: object, entry: object, checked: dict) -> dict:
         fields = check_fields({_ENTRY[key]: value for key, value in entry.items()} | {"iti_directions_file": file})
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
-    taken = next((k for k, v in checked["iti_behaviours"].items() if v["file"] == file), None)
-    if file is None or taken is not None:
-        raise ValueError(f"{label}: file is {file!r}, that of {taken!r}; expected one of its own")
+    owner = next((f", that of {k!r}" for k, v in checked["iti_behaviours"].items() if v["file"] == file), "")
+    if file is None or owner:
+        raise ValueError(f"{label}: file is {file!r}{owner}; expected one of its own")
     if file != checked["iti_directions_file"]:
         return {key: fields[field] for key, field in _ENTRY.items()}
     if entry.keys() != {"file"}:

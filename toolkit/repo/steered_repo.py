@@ -91,14 +91,9 @@ class SteeredRepo:
         config = SimpleNamespace(**LLAMA_7B | fields)
         config.head_dim = fields.get("head_dim") or config.hidden_size // config.num_attention_heads
         directions = read_behaviours(config, opened.get, opened.repo, framework)
-        names = {key: behaviour.name for key, behaviour in behaviours.items()}
-        return cls(
-            opened,
-            fields,
-            {names[key]: behaviour for key, behaviour in behaviours.items()},
-            {names[key]: given for key, given in directions.items()},
-            base,
-        )
+        by_name = {behaviour.name: behaviour for behaviour in behaviours.values()}
+        directions = {behaviour.name: directions[key] for key, behaviour in behaviours.items()}
+        return cls(opened, fields, by_name, directions, base)
 
     @property
     def folder(self) -> Path:
