@@ -22,25 +22,24 @@ _HOMES = {
     "renew_card": "toolkit.repo.card",
     "smollm2": "toolkit.convert.smollm2",
 }
+_NAMES = {
+    "transformers.models.auto.configuration_auto": {
+        "CONFIG_MAPPING_NAMES": "ITILlamaConfig",
+        "MODEL_NAMES_MAPPING": "ITI-Llama",  # in transformers 4, for documentation
+    },
+    "transformers.models.auto.modeling_auto": {
+        "MODEL_MAPPING_NAMES": "ITILlamaModel",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": "ITILlamaForCausalLM",
+    },
+}
+"""The tables of the Auto classes, by module: {model type: name of the class}, looked up in `transformers.models`."""
 
-__all__ = [
-    "ITIDirections",
-    "ITIDirectionsError",
-    "ITILlamaConfig",
-    "ITILlamaForCausalLM",
-    "ITILlamaModel",
-    "__version__",
-    "push",
-    "renew_card",
-    "smollm2",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOMES[name] == "modeling_iti_llama":
-        register()
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
 
 
@@ -48,49 +47,32 @@ def register() -> None:
     """Tell transformers' Auto classes about `iti_llama`. Done by itself; imports torch."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-    from .configuration_iti_llama import ITILlamaConfig
-    from .modeling_iti_llama import ITILlamaForCausalLM, ITILlamaModel
-
-    AutoConfig.register(ITILlamaConfig.model_type, ITILlamaConfig, exist_ok=True)
-    AutoModel.register(ITILlamaConfig, ITILlamaModel, exist_ok=True)
-    AutoModelForCausalLM.register(ITILlamaConfig, ITILlamaForCausalLM, exist_ok=True)
+    config = __getattr__("ITILlamaConfig")
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(config, __getattr__("ITILlamaModel"), exist_ok=True)
+    AutoModelForCausalLM.register(config, __getattr__("ITILlamaForCausalLM"), exist_ok=True)
 
 
-class _WhenTransformersIsThere(MetaPathFinder):
-    """Calls `register` once the Auto classes have been imported, and no module that it needs is half-way there."""
-
-    awaited = ("transformers.models.auto.modeling_auto", "transformers.modeling_layers")
-    awaited += ("transformers.models.llama.modeling_llama",)
-    awaited += tuple(f"{__name__}.{part}_iti_llama" for part in ("configuration", "generation", "loading", "modeling"))
-
-    def __init__(self):
-        self.done: set[str] = {name for name in self.awaited if _complete(name)}
+class _NamesForAutoClasses(MetaPathFinder):
+    """Writes our names into the tables of the Auto classes as soon as these are imported. The classes themselves
+    cannot be loaded then: what they import may be half-way there."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        if name not in self.awaited or (spec := PathFinder.find_spec(name, path, target)) is None:
+        if name not in _NAMES or (spec := PathFinder.find_spec(name, path, target)) is None:
             return None
         execute = spec.loader.exec_module
 
         def exec_module(module) -> None:
             execute(module)
-            self.done.add(name)
-            self.register_if_ready()
+            sys.modules["transformers.models.iti_llama"] = sys.modules[__name__]
+            for table, class_name in _NAMES[name].items():
+                getattr(module, table, {})["iti_llama"] = class_name
 
         spec.loader.exec_module = exec_module
         return spec
 
-    def register_if_ready(self) -> None:
-        half_way = any(name in sys.modules and name not in self.done for name in self.awaited)
-        if self.awaited[0] in self.done and not half_way and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            register()
 
-
-def _complete(name: str) -> bool:
-    module = sys.modules.get(name)
-    return module is not None and not getattr(module.__spec__, "_initializing", False)
-
-
-_finder = _WhenTransformersIsThere()
-sys.meta_path.insert(0, _finder)
-_finder.register_if_ready()
+if any(name in sys.modules for name in _NAMES):
+    register()
+else:
+    sys.meta_path.insert(0, _NamesForAutoClasses())

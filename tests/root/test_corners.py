@@ -17,7 +17,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.generation_iti_llama import record_heads
-from iti_llama.iti_directions import output_shift
 
 
 @pytest.fixture
@@ -524,15 +523,6 @@ def test_continuous_batching_is_refused_before_anything_runs(model, ids, tmp_pat
     model.iti_scope = "all"
     with model.disable_iti(), pytest.raises(ValueError, match="nor disable_iti"):
         model.generate_batch([[5, 6, 7]])
-
-
-def test_a_shift_is_that_of_the_whole_projection(base, directions):
-    """Only the columns of the chosen heads are read; float64 over all of them is the reference."""
-    for layer, offset in directions.offsets().items():
-        weight = base.model.layers[layer].self_attn.o_proj.weight.detach()
-        expected = weight.double() @ offset.double()
-        assert_close(output_shift(weight, offset), expected)
-        assert_close(torch.from_numpy(output_shift(weight.numpy(), offset.numpy())), expected)
 
 
 def test_provenance_that_is_no_text_is_named(directions):

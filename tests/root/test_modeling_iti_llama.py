@@ -320,7 +320,7 @@ def test_directions_on_another_device_are_copied_there_once_a_pass(base, ids):
     directions = some_directions(base.config, k=6, layers=range(4))
     model = steered_copy(base, directions)
     behaviours, held = model.model._iti_behaviours()
-    shifts = held.totals({"default": 1.0}, {"default": None}, torch.device("cpu"))
+    shifts = held.totals(behaviours, {"default": 1.0}, torch.device("cpu"))
     steering = Steering(shifts, mask=torch.ones(1, 3, 1))
     elsewhere = torch.zeros(1, 3, 96, device="meta")
     copies = set()

@@ -4,8 +4,9 @@ Light: a GGUF file is patched without torch."""
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from iti_llama.iti_directions import Behaviour, check_fields, output_shift
+from iti_llama.iti_directions import Behaviour, check_fields
 
+from ..foundation.output_shift import output_shift
 from ..repo.steered_repo import SteeredRepo
 
 

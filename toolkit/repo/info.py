@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iti_llama.iti_directions import ITIDirections, output_shift
+from iti_llama.iti_directions import ITIDirections
 
+from ..foundation.output_shift import output_shift
 from .folder import weight_files
 from .open_repo import read_object
 from .steered_repo import SteeredRepo

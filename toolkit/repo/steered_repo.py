@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 from huggingface_hub import ModelCard
 
@@ -26,6 +27,10 @@ from ..measure.keep_labelled_set import FILE, read_parts
 from .licence import base_license
 from .open_repo import OpenRepo, open_repo, read_object
 from .replace_parts import one_line, read_card
+
+
+LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096}
+"""The geometry that a config.json describes where it names none, as `LlamaConfig` has it."""
 
 
 def steering_fields(fields: dict, where: str = "config.json") -> dict:
@@ -83,8 +88,12 @@ class SteeredRepo:
         fields = steering_fields(config, f"{opened.repo}/config.json")
         if not (behaviours := behaviours_of(fields)):
             raise ValueError(f"{opened.repo}: iti_directions_file is null, so this model is not steered")
-        directions = read_behaviours(fields, opened.get, opened.repo, framework)
-        return cls(opened, fields, behaviours, directions, base)
+        config = SimpleNamespace(**LLAMA_7B | fields)
+        config.head_dim = fields.get("head_dim") or config.hidden_size // config.num_attention_heads
+        directions = read_behaviours(config, opened.get, opened.repo, framework)
+        by_name = {behaviour.name: behaviour for behaviour in behaviours.values()}
+        directions = {behaviour.name: directions[key] for key, behaviour in behaviours.items()}
+        return cls(opened, fields, by_name, directions, base)
 
     @property
     def folder(self) -> Path:
