@@ -17,6 +17,7 @@ from ..foundation.sandbox import SandboxError
 from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .export import canary, export, serve
 from .fit import fit
 from .from_gguf import from_gguf
@@ -59,6 +60,7 @@ app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
 for command in (run, demo, generate, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
     app.command()(command)
+app.command()(explain)
 app.command("from-gguf")(from_gguf)
 app.command("lm-eval")(lm_eval)
 for group in (app, dataset, reproduce):

@@ -53,7 +53,7 @@ ALPHAS = (0.8, 1.2, 1.6, 2.0)
 SCREEN_ALPHA = 0.7
 """Where likeness screens: at larger strengths it falls, whatever the answers are."""
 
-SCREENED = 24
+SCREENED = 16
 """Requests whose answers likeness is computed on."""
 
 CHOSEN_ON = 40

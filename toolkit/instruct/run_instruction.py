@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_row import parse_mapping
-from ..data.labelled_set import Example
+from ..data.labelled_set import Example, write_examples
 from ..data.splits import fold_ids
 from ..fit.settings import FitSettings
 from ..foundation.files import write_text
@@ -23,7 +23,7 @@ from ..foundation.sandbox import LateSandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.conditions import Condition, standard_conditions
 from ..measure.divergence import Text
-from ..measure.keep_labelled_set import keep_labelled_set
+from ..measure.keep_labelled_set import FILE
 from ..measure.kept import MOST_ERROR, AnswerClassifier, kept_share
 from ..measure.labelled_tasks import LabelledTask
 from ..measure.likeness import Likeness, ToldAnswers
@@ -73,6 +73,12 @@ PLACED_ON = 32
 REPHRASED = 40
 """Requests that robustness is measured on, in each phrasing."""
 
+READ_TOO = 24
+"""Requests to choose on whose activations are read as well: the fit's own test of its heads."""
+
+TEXTS = 40
+"""Plain answers, and requests, that the divergence of every condition is measured on."""
+
 PERMUTATIONS = 20
 
 
@@ -121,6 +127,8 @@ def run_instruction(
         held = answered["validation"]
         error = classifier.error(held.plain, held.told, held.groups)
         if error.mean > MOST_ERROR:
+            if report is None:
+                shutil.rmtree(cache)
             raise ValueError(
                 f"the base does not follow {wanted.instruction!r}: a classifier of its answers with the instruction "
                 f"and without takes {error.percent()} of {error.n} for the other kind; expected at most "
@@ -256,6 +264,11 @@ def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Exa
     return rows
 
 
+def _read(answered: dict[str, Answered]) -> dict[str, Answered]:
+    """What directions are read from: the requests to fit on, and a few others for the test of the heads."""
+    return {"fit": answered["fit"], "validation": answered["validation"].first(READ_TOO)}
+
+
 def fit_and_choose(
     settings: RunSettings,
     wanted: Instruction,
@@ -271,14 +284,12 @@ def fit_and_choose(
     fitting = _fitting(settings, max(top_ks), permutations=0)
     directions = {
         reading: read_directions(
-            model, tokenizer, contrast_rows(answered, reading.bare), reading, fitting, cache, 32, progress
+            model, tokenizer, contrast_rows(_read(answered), reading.bare), reading, fitting, cache, 32, progress
         )
         for reading in READINGS
     }
     own = answered["validation"].first(CHOSEN_ON)
-    few = own.first(SCREENED)
-    scored = [_with_end(tokenizer, text, answers.max_new_tokens) for text in few.told]
-    texts = ToldAnswers([p.prompt for p in few.bare], [p.prompt for p in few.told_prompts], scored)
+    texts = told_answers(tokenizer, own, answers.max_new_tokens)
     bare = [prompt.prompt for prompt in own.bare]
     return choose_steering(
         model,
@@ -296,10 +307,11 @@ def fit_and_choose(
     )
 
 
-def _with_end(tokenizer: PreTrainedTokenizerBase, answer: str, most: int) -> str:
-    """An answer as it is scored: with the token that ended it, where one did."""
-    ended = len(completion_ids(tokenizer, answer)) < most
-    return answer + tokenizer.eos_token if ended and tokenizer.eos_token else answer
+def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -> ToldAnswers:
+    """What likeness is computed on: the first answers, each with the token that ended it, unless it has `most`."""
+    few, end = own.first(SCREENED), tokenizer.eos_token or ""
+    ended = [text + end if len(completion_ids(tokenizer, text)) < most else text for text in few.told]
+    return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
 
 
 def write_repo(
@@ -314,7 +326,7 @@ def write_repo(
     """The repo of the choice, its labelled set and `sweep.json`."""
     out, best = Path(settings.out), steering.best
     candidate = best.candidate
-    examples = contrast_rows(answered, candidate.reading.bare)
+    examples = contrast_rows(_read(answered), candidate.reading.bare)
     does = settings.behaviour or f'answers as if told "{wanted.instruction}"'
     made_from = replace(
         settings.repo,
@@ -329,10 +341,11 @@ def write_repo(
     with progress(len(examples)) as advance:
         fit_repo(made_from, examples, out, overwrite=True, dataset=dataset, record=record, progress=advance)
     change_fields(out, iti_top_k=candidate.top_k)
-    held = contrast_rows(answered, bare=True)  # held-out prompts do not hold the instruction
-    kept = [row if row.meta["split"] == "fit" else bare for row, bare in zip(examples, held, strict=True)]
-    held_out = np.flatnonzero([row.meta["split"] == "test" for row in kept])
-    keep_labelled_set(kept, held_out, settings.seed, out)
+    parts = [
+        (part, contrast_rows({part: own}, part != "fit" or candidate.reading.bare)) for part, own in answered.items()
+    ]
+    kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts for row in rows]
+    write_examples(kept, out / FILE)  # held-out prompts do not hold the instruction, and none is left out
     same = [one for one in steering.tried if one.candidate == candidate]
     plain = {"alpha": 0.0, "top_k": candidate.top_k, "scope": candidate.scope, "kl": 0.0, "perplexity": 1.0}
     points = [plain | {"at": {"correct": asdict(steering.plain_intact)}}]
@@ -370,7 +383,8 @@ def measure_once(
 ) -> dict:
     """`evaluation.json`: read, if it is of this repo and these settings, else made."""
     out, repo = Path(settings.out), SteeredRepo.open(settings.out)
-    made_from = {"measuring": asdict(settings.measuring), "target": settings.target, "kind": "instruction"}
+    target = settings.target and hashlib.sha256(settings.target.encode()).hexdigest()[:16]  # it may hold a path
+    made_from = {"measuring": asdict(settings.measuring), "target": target, "instruction": wanted.instruction}
     if repo.is_measured and repo.evaluation.get("asked") == made_from:
         return repo.evaluation
     model = ITILlamaForCausalLM.from_pretrained(out, **settings.placement.kwargs).eval()
@@ -384,11 +398,10 @@ def measure_once(
         )
         for request, bare in zip(own.requests, own.bare, strict=True)
     ]
+    few = list(zip(tasks, own.plain, strict=True))[:TEXTS]
     texts = {
-        "plain answers": [
-            Text(task.prompt, answer, task.group) for task, answer in zip(tasks, own.plain, strict=True)
-        ],
-        "prompts": [Text("", task.prompt, task.group) for task in tasks],
+        "plain answers": [Text(task.prompt, answer, task.group) for task, answer in few],
+        "prompts": [Text("", task.prompt, task.group) for task, _ in few],
     }
     asked = lambda task: told_of[task.prompt]  # noqa: E731
     tokens = settings.max_new_tokens or NEW_TOKENS
@@ -426,10 +439,7 @@ def measure_once(
         [len(prompt_ids(tokenizer, prompt)) for prompt in (task.prompt, told_of[task.prompt])] for task in tasks
     ]
     bare_tokens, told_tokens = (sum(column) for column in zip(*lengths, strict=True))
-    few = own.first(SCREENED)
-    scored = [_with_end(tokenizer, text, tokens) for text in few.told]
-    answers = ToldAnswers([p.prompt for p in few.bare], [p.prompt for p in few.told_prompts], scored)
-    likeness = Likeness.between(model, tokenizer, answers).of(model, tokenizer, alpha)
+    likeness = Likeness.between(model, tokenizer, told_answers(tokenizer, own, tokens)).of(model, tokenizer, alpha)
     said = {
         "text": wanted.instruction,
         "place": repo.report["instruction"]["place"],
