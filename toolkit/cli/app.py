@@ -18,6 +18,7 @@ from .chat import chat
 from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .export import canary, export, serve
 from .fit import fit
 from .from_gguf import from_gguf
@@ -60,6 +61,7 @@ app.add_typer(dataset, name="dataset")
 app.add_typer(reproduce, name="reproduce")
 for command in (run, demo, generate, chat, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
     app.command()(command)
+app.command()(explain)
 app.command("from-gguf")(from_gguf)
 app.command("lm-eval")(lm_eval)
 for group in (app, dataset, reproduce):

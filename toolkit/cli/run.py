@@ -6,36 +6,48 @@ from typing import Annotated
 
 import typer
 
+from ..instruct.settings import Instruction
 from ..repo.settings import RunSettings
 from .evaluate import short_summary
 from .expand_settings import expand_settings
 from .options import Json, OldGates, Token, ask_behaviour, command_line, console, progress_bar
 
 
-@expand_settings()
+@expand_settings(data=None)
 def run(
+    context: typer.Context,
     settings: RunSettings,
+    wanted: Instruction,
     push: Annotated[str | None, typer.Option(help="Hub repo to push to at the end")] = None,
     private: Annotated[bool, typer.Option("--private", help="of a new Hub repo")] = False,
     token: Token = None,
     gates: OldGates = None,
     json_: Json = False,
 ) -> None:
-    """From a labelled file to a measured repo with its card: fit, choose a strength on one half of the held-out
-    groups, measure it once on the other, push."""
+    """From a labelled file, or from a sentence (--instruction), to a measured repo with its card: fit, choose a
+    strength on one half of the held-out groups, measure it once on the other, push."""
+    from ..instruct.run_instruction import run_instruction
     from ..repo.push import check_push
     from ..repo.push import push as push_folder
     from ..repo.run_pipeline import run as run_pipeline
 
     if push is not None:
         check_push(push, settings.base, settings.self_contained, token)
-    settings = replace(settings, behaviour=ask_behaviour(settings.behaviour, required=True))
+    if wanted.instruction is None:
+        if settings.data is None:
+            raise ValueError('no data; expected a labelled file, or --instruction "..."')
+        settings = replace(settings, behaviour=ask_behaviour(settings.behaviour, required=True))
+    else:
+        refuse_unused(context)
 
     def say(line: str) -> None:
         if not json_:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    result = run_pipeline(settings, progress_bar, say, command_line())
+    if wanted.instruction is None:
+        result = run_pipeline(settings, progress_bar, say, command_line())
+    else:
+        result = run_instruction(settings, wanted, progress_bar, say, command_line())
     if json_:
         print(json.dumps({"sweep": result.sweep, "evaluation": result.evaluation}, indent=1))
     else:
@@ -48,3 +60,15 @@ def run(
         return
     pushed = push_folder(settings.out, push, private=private, token=token)
     say(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files")
+
+
+UNUSED = ("data", "tasks", "header", "kl_guard", "policy", "scope", "top_k", "test_share", "hub_dataset")
+"""Settings of a labelled file that say nothing where a sentence is given: what they say is chosen, or made."""
+
+
+def refuse_unused(context: typer.Context) -> None:
+    """Raises `ValueError`, naming the option, if one is given that --instruction does not use."""
+    given = [name for name in UNUSED if context.get_parameter_source(name).name == "COMMANDLINE"]
+    if given:
+        option = "a labelled file" if given[0] == "data" else f"--{given[0].replace('_', '-')}"
+        raise ValueError(f"{option} is given with --instruction, which does not use it; expected one of the two")

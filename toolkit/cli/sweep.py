@@ -36,7 +36,7 @@ def sweep(
     Example: iti-llama sweep --model REPO --apply
 
     Every strength of a grid (and every K and scope, if you give several) answers the tasks. The best one inside
-    the guards is taken if it beats random directions of equal norm. --kl-budget takes a strength by its divergence instead.
+    the guards is taken if it beats random directions of equal norm. --kl-budget takes one by its divergence instead.
     """
     from ..foundation.sandbox import LateSandbox
     from ..measure.sweep import count_answers

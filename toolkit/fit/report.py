@@ -19,8 +19,8 @@ from .positions import Policy
 from .record_activations import Activations
 
 
-def verdict(fit: Fit) -> str:
-    """In plain words: do the data support these directions?"""
+def verdict(fit: Fit, told: bool = False) -> str:
+    """In plain words: do the data support these directions? told: the label is an instruction in the text."""
     heads, auc = len(fit.ranking), fit.out_of_fold_auc[fit.ranking[0]]
     if fit.supported is None:
         return (
@@ -40,7 +40,9 @@ def verdict(fit: Fit) -> str:
         "labels the "
         f"best reaches {limit:.3f} in one draw of twenty (p = {fit.p_value(0):.3f})."
     )
-    if auc <= fit.text_auc:
+    if told:
+        text += " The text gives the label away, since the label is the instruction: what counts is what is kept."
+    elif auc <= fit.text_auc:
         text += (
             f" But the text alone gives the label away as well (AUC {fit.text_auc:.3f} by word counts and length): "
             "that the "
@@ -80,7 +82,7 @@ def report(
         }
 
     return {
-        "verdict": verdict(fit),
+        "verdict": verdict(fit, told="instruction" in (extra or {})),
         "supported": fit.supported,
         "base_model": base,
         "geometry": {"num_hidden_layers": layers, "num_attention_heads": heads, "head_dim": head_dim},

@@ -113,14 +113,14 @@ def utility(
     return Check("utility", bool(right), why)
 
 
-def rephrase_tasks(task_set: TaskSet) -> list[tuple[str, TaskSet]]:
+def rephrase_tasks(task_set: TaskSet, most: int = TASKS) -> list[tuple[str, TaskSet]]:
     """The task set in four other phrasings, and in other words where there are such."""
     ways = task_set.phrasings or tuple(
         (repr(before), lambda task, before=before: with_header(task, before)) for before in PHRASINGS
     )
     if task_set.paraphrase is not None:
         ways = (*ways, (PARAPHRASED, task_set.paraphrase))
-    few = replace(task_set, tasks=task_set.tasks[:TASKS], asked=None, paraphrase=None)
+    few = replace(task_set, tasks=task_set.tasks[:most], asked=None, paraphrase=None)
     return [(name, replace(few, prompt_of=way, name=f"{task_set.name}, {name}")) for name, way in ways]
 
 
@@ -135,12 +135,13 @@ def robustness(
     seed: int = 0,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda rows: None,
+    most: int = TASKS,
 ) -> tuple[Check, list[Phrasing]]:
     """Whether the steering gains on plain in each of four phrasings, and in other words where the tasks have
     paraphrases, at temperature 0.8, and loses no more than `guard` of the correct answers over all of them. Plain and
-    steered answers of a task are rows of one batch."""
+    steered answers of a task are rows of one batch. most: tasks that are tried."""
     store, phrasings = store or SavedCompletions(None, {}), []
-    for number, (name, rephrased) in enumerate(rephrase_tasks(task_set)):
+    for number, (name, rephrased) in enumerate(rephrase_tasks(task_set, most)):
         answers = {}
         tasks = rephrased.tasks
         half = max(1, batch_size // 2)
@@ -178,7 +179,7 @@ def robustness(
     ways = f"{len(phrasings)} phrasings"
     if task_set.paraphrase is not None:
         ways = f"{len(phrasings) - 1} phrasings and in other words,"
-    why = f"gains at least {unit} in {ways} of {len(task_set.tasks[:TASKS])} tasks"
+    why = f"gains at least {unit} in {ways} of {len(task_set.tasks[:most])} tasks"
     if task_set.sound:
         why += f" at temperature {TEMPERATURE:g}; {task_set.sound}: {-100 * lost:+.1f} points over all"
     return Check("robustness", bool(worst.change.low > 0 and lost <= guard + 1e-9), why), phrasings

@@ -1,6 +1,6 @@
 """The effects of a steering: every condition on one task set, side effects on held-out texts, a few answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.complete import complete
 from ..foundation.sandbox import Sandbox
-from .checks import Check, Phrasing, controllability, robustness, utility
-from .conditions import standard_conditions
+from .checks import TASKS, Check, Phrasing, controllability, robustness, utility
+from .conditions import Condition, standard_conditions
 from .degenerate import degenerate
 from .divergence import Divergence
 from .evaluate import Answers, ConditionResult, divergence_of, evaluate, settings_of
@@ -49,9 +49,14 @@ def measure_steering(
     settings: MeasureSettings | None = None,
     *,
     completions: Path | None = None,
+    conditions: Sequence[Condition] | None = None,
+    known: dict[str, Sequence[str]] | None = None,
+    rephrased: int = TASKS,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Measurement:
-    """Measure; `completions` is a file that a killed run goes on from.
+    """Measure; `completions` is a file that a killed run goes on from. conditions: `standard_conditions` by default;
+    of others, those that are asked in words are in the summary too, and the examples are the measured answers. known:
+    answers that are there already, by condition. rephrased: most tasks of each phrasing that robustness tries.
 
     Raises:
         ValueError: if the tasks have no target, one answer of a pair is to be sampled, or alpha 0 is to be checked.
@@ -64,10 +69,13 @@ def measure_steering(
         raise ValueError(f"{samples} samples, but which of two texts the model prefers is no sample; expected 1")
     if settings.checks and (model.iti_alpha if settings.alpha is None else settings.alpha) == 0:
         raise ValueError("iti_alpha is 0: nothing is steered, so there is nothing to check; expected another strength")
-    conditions = standard_conditions(model, settings.alpha, asked=task_set.asked is not None)
+    own = conditions is not None
+    conditions = conditions or standard_conditions(model, settings.alpha, asked=task_set.asked is not None)
     alpha, temperature = conditions[1].alpha, settings.temperature
     made_of = settings_of(model, task_set, alpha, samples, temperature, seed)
     store = SavedCompletions(completions, made_of)
+    for name, texts in (known or {}).items():
+        store.add([(name, index, 0, text) for index, text in enumerate(texts)])
     rows, answers = evaluate(
         model, tokenizer, task_set, conditions, sandbox, samples, temperature, store, seed, progress=progress
     )
@@ -79,7 +87,7 @@ def measure_steering(
     checks, phrasings, verdicts = [], [], {}
     if settings.checks:
         robust, phrasings = robustness(
-            model, tokenizer, task_set, alpha, sandbox, guard, store, seed,
+            model, tokenizer, task_set, alpha, sandbox, guard, store, seed, most=rephrased,
             progress=partial(progress, "other phrasings"),
         )  # fmt: skip
         useful = utility(answers, task_set, divergence[neutral]["steered"], guard, settings.perplexity_guard)
@@ -91,6 +99,8 @@ def measure_steering(
     if task_set.pairs:
         how = "the likelier of two given completions"
     wrong = next(len(row.wrong_way) for row in rows if row.condition == "steered") / len(task_set)
+    further = [condition.name for condition in conditions if own and condition.asked]
+    examples = _answered(task_set, answers) if own else _examples(model, tokenizer, task_set, alpha)
     record = made_of | {
         "target": task_set.target,
         "sound": task_set.sound,
@@ -104,12 +114,23 @@ def measure_steering(
             for name, of_texts in divergence.items()
         },
         **verdicts,
-        "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[first])],
-        "example_tokens": EXAMPLE_TOKENS,
-        "examples": (examples := _examples(model, tokenizer, task_set, alpha)),
+        "summary": [row.to_dict() for row in summarise(rows, answers, task_set, divergence[first], further)],
+        "example_tokens": task_set.max_new_tokens if own else EXAMPLE_TOKENS,
+        "examples": examples,
         "intact": sum(not degenerate(example["steered"]) for example in examples),
     }
     return Measurement(record, rows, answers, divergence, checks, phrasings)
+
+
+def _answered(task_set: TaskSet, answers: dict[str, Answers]) -> list[dict]:
+    """The first tasks, with the answers that were measured."""
+    pairs = zip(task_set.tasks, answers["plain"].completions, answers["steered"].completions, strict=True)
+    return [_example(task, plain, steered) for task, plain, steered in list(pairs)[:EXAMPLES]]
+
+
+def _example(task, plain: str, steered: str) -> dict:
+    shown = getattr(task, "shown", "") or task.prompt
+    return {"prompt": task.prompt, "shown": shown, "plain": plain, "steered": steered}
 
 
 def _examples(
@@ -121,6 +142,6 @@ def _examples(
     kwargs = {"max_new_tokens": EXAMPLE_TOKENS, "batch_size": 2 * EXAMPLES}
     texts = complete(model, tokenizer, prompts * 2, [0.0] * len(tasks) + [alpha] * len(tasks), **kwargs)
     return [
-        {"prompt": task.prompt, "shown": getattr(task, "shown", "") or task.prompt, "plain": plain, "steered": steered}
+        _example(task, plain, steered)
         for task, plain, steered in zip(tasks, texts[: len(tasks)], texts[len(tasks) :], strict=True)
     ]

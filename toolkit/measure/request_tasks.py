@@ -12,7 +12,7 @@ from ..foundation.tokenize import chat_prompt
 from .keep_labelled_set import FILE, read_parts
 from .labelled_tasks import labelled_set
 from .settings import TaskRequest
-from .target import matches, predicate, probe, with_target
+from .target import Target, matches, predicate, probe, with_target
 from .tasks import TaskSet, asks, file_set
 
 
@@ -88,9 +88,14 @@ def finish_tasks(request: TaskRequest, part: str, tasks: TaskSet, sandbox: Sandb
         folder = Path(request.folder)
         target = probe(read_parts(folder, "fit"), read_parts(folder, "validation", "test"))
     else:
-        file, _, function = request.target.rpartition(":")
-        is_predicate = file.endswith(".py") and function.isidentifier()
-        if is_predicate:
-            sandbox.prove()
-        target = predicate(request.target, sandbox) if is_predicate else matches(request.target)
+        target = read_target(request.target, sandbox)
     return with_target(tasks, target)
+
+
+def read_target(spec: str, sandbox: Sandbox) -> Target:
+    """What a --target means that is a regular expression or FILE.py:function. Raises as `matches` and `predicate`."""
+    file, _, function = spec.rpartition(":")
+    if not (file.endswith(".py") and function.isidentifier()):
+        return matches(spec)
+    sandbox.prove()
+    return predicate(spec, sandbox)

@@ -61,10 +61,12 @@ def summarise(
     answers: dict[str, Answers],
     task_set: TaskSet,
     divergence: dict[str, Divergence],
+    further: Sequence[str] = (),
 ) -> list[Summary]:
-    """Plain, steered, the random directions pooled, and minus alpha."""
+    """Plain, steered, the random directions pooled, minus alpha, and `further` conditions."""
     randoms = [row.condition for row in rows if row.condition.startswith("random")]
     shown = {"plain": ["plain"], "steered": ["steered"], "random directions": randoms, "minus alpha": ["minus alpha"]}
+    shown |= {name: [name] for name in further}
     summaries = []
     for name, conditions in shown.items():
         pooled = [answers[condition] for condition in conditions]

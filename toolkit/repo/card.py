@@ -16,6 +16,7 @@ from ..fit.report_table import report_table
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate
 from ..measure.summary import Summary, checks_table, summary_table
+from .kept_lines import kept_lines
 from .licence import base_license, link_of
 from .replace_parts import marked_parts, one_line, read_card, replaced, section
 from .steered_repo import SteeredRepo
@@ -225,9 +226,10 @@ def _what(repo: SteeredRepo) -> str:
         plain = "`with model.disable_iti():` it is the base model, bit by bit"
         others = f"\n\nFurther behaviours in this repo: {named}. `model.set_iti({{{name!r}: 0.5}})` sets a strength."
     failed = f"**It did not pass when it was measured: {', '.join(repo.failed_checks)} (see below).**\n\n"
+    kept = f"{kept_lines(repo.evaluation)}\n\n" if repo.is_measured and "instruction" in repo.evaluation else ""
     return f"""# {_title(repo)}
 
-{failed if repo.failed_checks else ""}{base}{does} while it generates, without any training:
+{kept}{failed if repo.failed_checks else ""}{base}{does} while it generates, without any training:
 {_strength(repo)} (Inference-Time Intervention, Li et al. 2023,
 [arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{fitted_on} {weights}
 {plain}.{gate}{others}"""

@@ -1,0 +1,121 @@
+"""Eight sentences, each turned into a steered SmolLM2 and measured by `iti-llama run --instruction`; a table of all.
+
+    python -m iti_llama.examples.sentences.measure_sentences [NAME ...] --out DIR --markdown docs/evidence.md
+
+A sentence whose run is done is left alone, and a killed one goes on. One that the base does not follow is in the table
+with what the command said.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from iti_llama.toolkit.foundation.files import write_text
+from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.measure.summary import Summary
+from iti_llama.toolkit.repo.card import replace_section
+from iti_llama.toolkit.repo.kept_lines import BOTH, TOLD, share
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """name: of its checker and its folder. kind: what it asks for."""
+
+    name: str
+    kind: str
+    text: str
+
+
+SENTENCES = (
+    Sentence("brief", "length", "Answer in one short sentence."),
+    Sentence("capitals", "case", "Answer in capital letters only."),
+    Sentence("steps", "format", "Answer with a numbered list of steps."),
+    Sentence("spanish", "language", "Answer in Spanish."),
+    Sentence("warm", "tone", "Answer in a warm and encouraging tone."),
+    Sentence("pirate", "persona", "Answer like a pirate."),
+    Sentence("example", "content", "Give an example in your answer."),
+    Sentence("code", "code", "Answer with Python code only."),
+)
+"""Chosen before any was measured; each stays in the table."""
+
+CHECKERS = Path(__file__).parent / "checkers.py"
+
+HEADS = ("sentence", "plain", "told", "steered", "both", "minus alpha", "random", "kept", "likeness")
+HEADS += ("intact", "perplexity", "KL", "tokens saved", "checks", "steering", "minutes")
+
+
+def measure(sentence: Sentence, out: Path) -> None:
+    """Run one sentence, unless that is done; what it said if it stopped, and the minutes, stay beside the repo."""
+    record = out / f"{sentence.name}.json"
+    said = json.loads(record.read_text()) if record.is_file() else {"seconds": 0.0}
+    if said.get("done"):
+        return
+    command = [sys.executable, "-m", "iti_llama.toolkit.cli", "run", "--instruction", sentence.text]
+    command += ["--base", "smollm2", "--base-name", "HuggingFaceTB/SmolLM2-135M-Instruct", "--language", "en"]
+    command += ["--target", f"{CHECKERS}:{sentence.name}", "--out", str(out / sentence.name)]
+    begun = time.monotonic()
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    said["seconds"] += time.monotonic() - begun
+    stopped = "does not follow" in ended.stderr
+    said |= {"done": ended.returncode == 0 or stopped, "stopped": " ".join(ended.stderr.split()) if stopped else ""}
+    write_text(record, json.dumps(said) + "\n")
+    if not said["done"]:
+        sys.exit(ended.stderr)
+
+
+def row(sentence: Sentence, out: Path) -> str:
+    """Its row of the table."""
+    said = json.loads((out / f"{sentence.name}.json").read_text())
+    name, minutes = f"{sentence.text} ({sentence.kind})", f"{said['seconds'] / 60:.0f}"
+    if said["stopped"]:
+        stopped = said["stopped"].partition("a classifier")[2].partition(";")[0]
+        return f"| {name} | not followed: a classifier{stopped} |" + " |" * (len(HEADS) - 3) + f" {minutes} |"
+    folder = out / sentence.name
+    evaluation, sweep = (json.loads((folder / file).read_text()) for file in ("evaluation.json", "sweep.json"))
+    rows = {one["name"]: Summary.from_dict(one) for one in evaluation["summary"]}
+    of_rows = {one["condition"]: one for one in evaluation["conditions"]}
+    ways = ("plain", TOLD, "steered", BOTH, "minus alpha", "random directions")
+    texts = list(evaluation["divergence"].values())
+    last, kl = texts[-1]["steered"], texts[0]["steered"]["kl"]["mean"]
+    checks = [check["name"] for check in evaluation["checks"] if not check["passed"]]
+    chosen = sweep["chosen"] or {"reading": "none chosen"}
+    cells = [name, *(f"{100 * rows[way].target.mean:.0f}%" for way in ways)]
+    instruction = evaluation["instruction"]
+    intact = [f"{100 * Estimate(**of_rows[way]['correct']).mean:.0f}" for way in ("plain", TOLD, "steered")]
+    cells += [share(instruction["kept"]["steered"]), f"{instruction['likeness']:+.2f}", " / ".join(intact) + "%"]
+    cells += [f"{last['perplexity_steered'] / last['perplexity_plain']:.3f}", f"{kl:.2f}"]
+    cells += [f"{instruction['tokens_saved']:g} ({100 * instruction['prefill_share']:.0f}%)"]
+    cells += [f"fails {', '.join(checks)}" if checks else "pass"]
+    where = f"{evaluation['heads']} heads, scope {evaluation['scope']}, read at {chosen['reading']}"
+    cells += [f"alpha {evaluation['alpha']:g}, {where}"]
+    return f"| {' | '.join([*cells, minutes])} |"
+
+
+def table(out: Path) -> str:
+    """What is measured so far."""
+    rows = [row(sentence, out) for sentence in SENTENCES if (out / f"{sentence.name}.json").is_file()]
+    return "\n".join([f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *(sentence.name for sentence in SENTENCES)])
+    parser.add_argument("--out", type=Path, default=Path("build/sentences"))
+    parser.add_argument("--markdown", type=Path)
+    given = parser.parse_args()
+    os.makedirs(given.out, exist_ok=True)
+    for sentence in SENTENCES:
+        if not given.names or sentence.name in given.names:
+            measure(sentence, given.out)
+    print(table(given.out))
+    if given.markdown is not None:
+        replace_section(given.markdown, "sentences", table(given.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""From a sentence to a measured repo in one command, on a tiny Llama that follows one."""
+
+import json
+import shutil
+
+import pytest
+from huggingface_hub import ModelCard
+from instruct_model import INSTRUCTION, UNHEARD, following_llama, requests
+from reference import tiny_tokenizer
+
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.foundation.complete import complete
+from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.repo.steered_repo import SteeredRepo
+
+
+@pytest.fixture(scope="module")
+def following_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llamas") / "following"
+    following_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(run, following_dir, tmp_path_factory):
+    """A function: `run --instruction` into a folder, with further options."""
+    prompts = tmp_path_factory.mktemp("requests") / "requests.txt"
+    prompts.write_text("\n".join(requests()) + "\n")
+
+    def call(out, *options, instruction=INSTRUCTION):
+        given = {"--base": following_dir, "--out": out, "--prompts": prompts, "--max-new-tokens": 20}
+        given |= {"--instruction": instruction, "--perplexity-guard": 3}
+        return run("run", *(x for pair in given.items() for x in pair), *options)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "repo"
+    code, said, err = start(out, "--target", "return x")
+    assert code == 0, err
+    return out, said
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_a_strength_is_chosen_and_measured_and_the_card_opens_with_the_sentence(whole):
+    out, said = whole
+    sweep, evaluation, repo = read(out, "sweep.json"), read(out, "evaluation.json"), SteeredRepo.open(out)
+    assert repo.is_measured and repo.does == f'answers as if told "{INSTRUCTION}"'
+    assert sweep["chosen"]["alpha"] == repo.alpha == evaluation["alpha"]
+    assert (sweep["chosen"]["top_k"], sweep["chosen"]["scope"]) == repo.shipped[1:]
+    card = ModelCard.load(out / "README.md").text
+    kept = Estimate(**evaluation["instruction"]["kept"]["steered"])
+    assert f"{kept.mean:.2f} [{kept.low:.2f}, {kept.high:.2f}]" in card
+    assert card.index(f"> {INSTRUCTION}") < card.index("What it costs") < card.index("<table>") < card.index("## Use")
+    for line in (
+        "1 of 4, the instruction stands as a comment",
+        "2 of 4, ",
+        "3 of 4, chosen on",
+        "4 of 4, measured on",
+    ):
+        assert line in said
+    assert not out.with_name("repo.cache").exists()
+
+
+def test_plain_answers_are_0_and_told_ones_1_and_every_condition_is_there(whole, following_dir):
+    evaluation = read(whole[0], "evaluation.json")
+    rows = {row["condition"]: row for row in evaluation["conditions"]}
+    told, both = "asked in words", "asked in words, steered"
+    assert {"plain", "steered", "minus alpha", "random 1", "random 2", "random 3", told, both} == set(rows)
+    assert rows["plain"]["target"]["mean"] == 0 and rows[told]["target"]["mean"] == 1
+    assert [row["name"] for row in evaluation["summary"]][-2:] == [told, both]
+    said = evaluation["instruction"]
+    assert said["kept"]["minus alpha"]["mean"] < said["kept"]["steered"]["mean"]
+    assert said["tokens_saved"] == len(f"# {INSTRUCTION}\n")
+    example = evaluation["examples"][0]
+    model = ITILlamaForCausalLM.from_pretrained(whole[0]).eval()
+    answers = complete(model, tiny_tokenizer(), [example["prompt"]] * 2, [0.0, model.iti_alpha], max_new_tokens=20)
+    assert answers == [example["plain"], example["steered"]]
+
+
+def test_what_is_measured_on_was_neither_fitted_nor_chosen_on_and_does_not_hold_the_sentence(whole):
+    rows = [json.loads(line) for line in (whole[0] / "labelled_set.jsonl").read_text().splitlines()]
+    groups = {part: {r["group"] for r in rows if r["meta"]["part"] == part} for part in ("fit", "validation", "test")}
+    assert [len(names) for names in groups.values()] == [24, 8, 8] and len(set.union(*groups.values())) == 40
+    assert all(INSTRUCTION not in row["prompt"] for row in rows if row["meta"]["part"] != "fit")
+    measured = {example["prompt"] for example in read(whole[0], "evaluation.json")["examples"]}
+    assert measured == {row["prompt"] for row in rows if row["meta"]["part"] == "test"}
+
+
+def test_a_second_run_does_nothing_again_and_another_sentence_is_refused(whole, start, tmp_path):
+    out = shutil.copytree(whole[0], tmp_path / "repo")
+    names = ("iti_report.json", "sweep.json", "evaluation.json", "config.json", "README.md")
+    times = {name: (out / name).stat().st_mtime_ns for name in names}
+    code, _, err = start(out, "--target", "return x")
+    assert code == 0, err
+    assert times == {name: (out / name).stat().st_mtime_ns for name in names}
+    code, _, err = start(out, instruction="say y")
+    assert code == 2 and f"holds a fit of '{INSTRUCTION}' with other settings" in " ".join(err.split())
+
+
+def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothing(start, tmp_path):
+    code, _, err = start(tmp_path / "repo", "--against", "say y", instruction=UNHEARD)
+    assert code == 2 and "the base does not follow" in " ".join(err.split()) and "--against" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options,said",
+    [
+        (("--header", "say"), "--header is given with --instruction"),
+        (("--place", "middle"), "--place is 'middle'; expected one of system"),
+        (("--place", "system"), "--place is 'system'; expected comment"),
+        (("--against", " "), "--against is ' '"),
+        (("labels.jsonl",), "a labelled file is given with --instruction"),
+    ],
+)
+def test_what_a_sentence_cannot_be_given_with_is_named(options, said, start, tmp_path):
+    code, _, err = start(tmp_path / "repo", *options)
+    assert code == 2 and said in " ".join(err.split())
+
+
+def test_without_a_sentence_a_labelled_file_is_wanted(run, following_dir, tmp_path):
+    given = ("run", "--base", following_dir, "--out", tmp_path / "repo")
+    assert "no data; expected a labelled file" in " ".join(run(*given)[2].split())
+    assert "--place is given without --instruction" in " ".join(run(*given, "--place", "after")[2].split())

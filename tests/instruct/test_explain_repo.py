@@ -1,0 +1,86 @@
+"""What directions do, against computations of their own; and the command that says it."""
+
+import json
+from contextlib import nullcontext
+
+import pytest
+import torch
+from reference import SCOPE_POSITIONS, hooks, tiny_llama, tiny_tokenizer
+from steered import steered_repo
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama.toolkit.cli.app import app
+from iti_llama.toolkit.instruct.explain_repo import explain_repo, layer_tokens, mean_probabilities, resemblance
+from iti_llama.toolkit.repo.steered_repo import SteeredRepo
+
+
+PROMPTS, ANSWERS = ["def f(x):", "go"], ["return x", "yes"]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory):
+    return steered_repo(tmp_path_factory.mktemp("explained"))
+
+
+@pytest.fixture
+def loaded(repo):
+    return ITILlamaForCausalLM.from_pretrained(repo).eval()
+
+
+@torch.no_grad()
+def reference(plain, scope: str, steering=None) -> torch.Tensor:
+    """The mean probabilities, text by text, by plain transformers."""
+    tokenizer, total, count = tiny_tokenizer(), 0.0, 0
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        start, ids = len(tokenizer(prompt)["input_ids"]), tokenizer(prompt + answer)["input_ids"]
+        shifted = (torch.arange(len(ids)) >= (0 if scope == "all" else start - 1))[None].float()
+        with hooks(plain, *steering, positions=shifted) if steering else nullcontext():
+            total = total + plain(torch.tensor([ids])).logits[0, start - 1 :].softmax(-1).sum(0)
+        count += len(ids) - start + 1
+    return total / count
+
+
+@pytest.mark.parametrize("scope", SCOPE_POSITIONS)
+def test_mean_probabilities_are_those_of_plain_and_steered_passes(scope, loaded):
+    loaded.iti_scope, plain = scope, tiny_llama()
+    before, after = mean_probabilities(loaded, tiny_tokenizer(), PROMPTS, ANSWERS, 1.5)
+    torch.testing.assert_close(before, reference(plain, scope), atol=1e-5, rtol=1e-4)
+    steering = (loaded.iti_directions, 1.5)
+    torch.testing.assert_close(after, reference(plain, scope, steering), atol=1e-5, rtol=1e-4)
+
+
+def test_a_layers_tokens_are_those_that_its_shift_points_to(loaded, repo):
+    plain, directions = tiny_llama(), ITIDirections.load(repo / "iti_directions.safetensors")
+    rows, tokenizer = layer_tokens(loaded, tiny_tokenizer()), tiny_tokenizer()
+    assert [row.layer for row in rows] == sorted({layer for layer, _ in directions.heads.tolist()})
+    for row in rows:
+        offset = directions.offsets()[row.layer]
+        shift = plain.model.layers[row.layer].self_attn.o_proj.weight.detach() @ offset
+        logits = plain.lm_head.weight.detach() @ (plain.model.norm.weight.detach() * shift)
+        assert row.rises[0] == tokenizer.decode([int(logits.argmax())])
+        assert row.falls[0] == tokenizer.decode([int(logits.argmin())])
+
+
+def test_a_repo_resembles_itself_and_its_tokens_are_in_order(loaded, repo):
+    told = explain_repo(loaded, tiny_tokenizer(), [SteeredRepo.open(repo, framework="pt")])
+    changes = [[one.steered - one.plain for one in part] for part in (told.rises, told.falls)]
+    assert changes[0] == sorted(changes[0], reverse=True) and changes[1] == sorted(changes[1])
+    assert changes[0][0] > 0 > changes[1][0] and len(told.answers) == 5
+    assert list(told.resembles[str(repo)].values()) == pytest.approx([1.0] * len(told.layers))
+    loaded.set_iti_directions(ITIDirections.load(repo / "iti_directions.safetensors").top(1))
+    assert len(resemblance(loaded, SteeredRepo.open(repo, framework="pt"))) == 1
+
+
+def test_a_strength_of_0_is_refused(loaded):
+    loaded.iti_alpha = 0.0
+    with pytest.raises(ValueError, match="iti_alpha is 0"):
+        explain_repo(loaded, tiny_tokenizer())
+
+
+def test_the_command_prints_it(repo, capsys):
+    assert app(["explain", str(repo), "--beside", str(repo), "--json"], standalone_mode=False) is None
+    told = json.loads(capsys.readouterr().out)
+    assert told["alpha"] == 1.5 and told["n"] == 24 and list(told["resembles"]) == [str(repo)]
+    app(["explain", str(repo), "--beside", str(repo)], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "rises" in said and "repo: cosine of the shifts, layer" in said and "steered: " in said

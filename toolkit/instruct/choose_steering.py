@@ -1,0 +1,223 @@
+"""Where to read, how many heads, which scope and which strength: chosen on requests that nothing was fitted on.
+
+Cheap things first. Every place to read, number of heads and scope is compared by likeness at a small strength, where
+nothing is generated. From the best of the two best places to read answers are generated, at the strengths that leave
+the perplexity of texts that say nothing of the instruction within its guard. The rule: of the points whose answers are
+as often intact as the guard asks, the one that keeps most of the instruction's effect; to keep more than `ENOUGH` of
+it counts no more, so of several such the one that diverges least from the plain model.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITIDirections, ITILlamaForCausalLM
+
+from ..data.labelled_set import Example
+from ..fit.fit_directions import fit, to_directions
+from ..fit.positions import Policy
+from ..fit.record_activations import capture
+from ..fit.settings import FitSettings
+from ..foundation.intervals import Estimate, estimate
+from ..measure.degenerate import degenerate
+from ..measure.divergence import Text, measure_divergence
+from ..measure.kept import AnswerClassifier, kept_share
+from ..measure.likeness import Likeness
+from .own_answers import OwnAnswers
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A place where the difference is read. bare: the answers are read after the prompts without the instruction."""
+
+    name: str
+    policy: str
+    bare: bool = False
+
+
+READINGS = (
+    Reading("the prompt's last token", "fraction 0"),
+    Reading("the mean of the answer", "completion-mean"),
+    Reading("the mean of the answer, after the bare prompt", "completion-mean", bare=True),
+)
+
+HEAD_SHARES = (0.09, 0.18, 0.36)
+"""Of a model's heads: 24, 48 and 96 of 270."""
+
+SCOPES = ("all", "generated")
+
+ALPHAS = (0.8, 1.2, 1.6, 2.0)
+
+SCREEN_ALPHA = 0.7
+"""Where likeness screens: at larger strengths it falls, whatever the answers are."""
+
+SCREENED = 16
+"""Requests whose answers likeness is computed on."""
+
+CHOSEN_ON = 40
+"""Requests that are answered at each strength."""
+
+FINALISTS = 2
+
+ENOUGH = 1.2
+"""A share of the effect that is measured on so few requests may be less on others, so a bit more than all of it."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place to read with a number of heads and a scope, and its likeness at `SCREEN_ALPHA`."""
+
+    reading: Reading
+    top_k: int
+    scope: str
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate at a strength: what its answers keep, the share that is intact, and what it costs on texts. Without
+    answers, `kept` and `intact` are None: the perplexity is beyond the guard."""
+
+    candidate: Candidate
+    alpha: float
+    perplexity: float
+    kl: float
+    kept: Estimate | None
+    intact: Estimate | None
+
+    def to_dict(self) -> dict:
+        """As JSON types, as the points of a sweep are kept."""
+        return {
+            "reading": self.candidate.reading.name,
+            "top_k": self.candidate.top_k,
+            "scope": self.candidate.scope,
+            "alpha": self.alpha,
+            "perplexity": round(self.perplexity, 3),
+            "kl": float(f"{self.kl:.2g}"),
+            "kept": self.kept and asdict(self.kept),
+            "at": {"correct": asdict(self.intact)} if self.intact else None,
+        }
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What was chosen. why: in words, why nothing was; then `best` is the mildest that was tried. plain_intact: the
+    share of plain answers that are intact."""
+
+    best: Tried
+    why: str
+    screened: Sequence[Candidate]
+    tried: Sequence[Tried]
+    plain_intact: Estimate
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The requests to choose on: the prompts without the instruction, the answers to these and to those with it, and
+    the groups."""
+
+    bare: Sequence[str]
+    plain: Sequence[str]
+    told: Sequence[str]
+    groups: Sequence[str]
+
+
+def head_numbers(heads: int, top_k: int | None = None) -> list[int]:
+    """The numbers of heads that are tried."""
+    return sorted({max(1, round(share * heads)) for share in HEAD_SHARES}) if top_k is None else [min(top_k, heads)]
+
+
+def read_directions(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    reading: Reading,
+    settings: FitSettings,
+    cache,
+    batch_size: int,
+    progress: Callable[[str, int], None],
+) -> ITIDirections:
+    """The directions of a reading, of the fitting rows of `examples`."""
+    policy = Policy.parse(reading.policy)
+    activations = capture(
+        model, tokenizer, examples, policy, batch_size, cache, lambda rows: progress(f"read {reading.name}", rows)
+    )
+    fitted = fit(activations, examples, policy, settings)
+    return to_directions(fitted, activations, examples, policy, "", "")
+
+
+def choose_steering(
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    directions: dict[Reading, ITIDirections],
+    top_ks: Sequence[int],
+    alphas: Sequence[float],
+    likeness: Callable[[], Likeness],
+    validation: Validation,
+    classifier: AnswerClassifier,
+    answers: OwnAnswers,
+    guard: float,
+    perplexity_guard: float,
+    progress: Callable[[str, int], None] = lambda step, rows: None,
+) -> Steering:
+    """The choice by the rule of this module. likeness: gives the two ends of its way, once the model has directions.
+    The model has those of the choice at the end, with its K, scope and strength."""
+    ends, screened = None, []
+    for reading, of_reading in directions.items():
+        model.set_iti_directions(of_reading)
+        ends = ends or likeness()
+        for scope in SCOPES:
+            for top_k in top_ks:
+                model.iti_top_k, model.iti_scope = top_k, scope
+                screened.append(Candidate(reading, top_k, scope, ends.of(model, tokenizer, SCREEN_ALPHA)))
+                progress("likeness", 1)
+    best_of = [max((c for c in screened if c.reading == r), key=lambda c: c.likeness) for r in directions]
+    finalists = sorted(best_of, key=lambda candidate: -candidate.likeness)[:FINALISTS]
+
+    plain_odds, told_odds = classifier.log_odds(validation.plain), classifier.log_odds(validation.told)
+    plain_intact = estimate([not degenerate(text) for text in validation.plain], validation.groups)
+    neutral = [Text("", prompt, group) for prompt, group in zip(validation.bare, validation.groups, strict=True)]
+    plain_texts = [
+        Text(prompt, answer, group)
+        for prompt, answer, group in zip(validation.bare, validation.plain, validation.groups, strict=True)
+    ][:SCREENED]
+    tried = []
+    for candidate in finalists:
+        model.set_iti_directions(directions[candidate.reading])
+        model.iti_top_k, model.iti_scope = candidate.top_k, candidate.scope
+        costs = measure_divergence(model, tokenizer, neutral, alphas)
+        kls = measure_divergence(model, tokenizer, plain_texts, alphas)
+        for alpha, cost, moved in zip(alphas, costs, kls, strict=True):
+            kept = intact = None
+            ratio = math.exp(cost.nll_change.mean)
+            if ratio <= perplexity_guard:
+                name = f"{candidate.reading.name}, {candidate.top_k} heads, scope {candidate.scope}, alpha {alpha:g}"
+                texts = answers.to(name, validation.bare, alpha)
+                odds = classifier.log_odds(texts)
+                kept = kept_share(odds, plain_odds, told_odds, validation.groups)
+                intact = estimate([not degenerate(text) for text in texts], validation.groups)
+            else:
+                progress("left out", len(validation.bare))
+            tried.append(Tried(candidate, alpha, ratio, moved.kl.mean, kept, intact))
+    inside = [
+        one
+        for one in tried
+        if one.kept is not None and one.kept.mean > 0 and one.intact.mean >= plain_intact.mean - guard - 1e-9
+    ]
+    why = ""
+    if not inside:
+        why = (
+            f"no strength of {', '.join(f'{alpha:g}' for alpha in alphas)} goes towards the instruction with as many "
+            f"answers intact as the guards ask (at most {100 * guard:g} points lost, perplexity at most "
+            f"{perplexity_guard:g} times plain's)"
+        )
+    best = min(inside, key=_by_rule) if inside else min(tried, key=lambda one: (one.perplexity, one.alpha))
+    model.set_iti_directions(directions[best.candidate.reading])
+    model.iti_top_k, model.iti_scope, model.iti_alpha = best.candidate.top_k, best.candidate.scope, best.alpha
+    return Steering(best, why, screened, tried, plain_intact)
+
+
+def _by_rule(one: Tried) -> tuple:
+    return -round(min(one.kept.mean, ENOUGH), 2), float(f"{one.kl:.2g}"), one.alpha, one.candidate.top_k

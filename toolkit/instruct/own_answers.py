@@ -1,0 +1,53 @@
+"""The model's own answers to requests, with an instruction and without one: kept as they are made."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..foundation.complete import complete
+from ..measure.saved_completions import SavedCompletions
+
+
+AT_ONCE = 48
+"""Rows of a batch, and answers that a kill may cost."""
+
+
+class OwnAnswers:
+    """Answers of at most `max_new_tokens` tokens, greedily. Those that `store` holds are not made again: a name stands
+    for a prompt of each request, and an index for the request."""
+
+    def __init__(
+        self,
+        model: ITILlamaForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        store: SavedCompletions,
+        max_new_tokens: int,
+        progress: Callable[[str, int], None] = lambda step, rows: None,
+    ):
+        self.model, self.tokenizer, self.store, self.progress = model, tokenizer, store, progress
+        self.max_new_tokens = max_new_tokens
+
+    def to(
+        self, name: str, prompts: Sequence[str], alpha: float | None = None, indices: Sequence[int] | None = None
+    ) -> list[str]:
+        """The answer to each prompt. alpha: a strength; None is the model without directions. indices: of the prompts
+        among all that the name stands for."""
+        indices = list(range(len(prompts)) if indices is None else indices)
+        missing = [at for at, index in enumerate(indices) if self.store.get(name, index, 0) is None]
+        missing.sort(key=lambda at: len(prompts[at]))
+        self.progress(name, len(prompts) - len(missing))
+        for start in range(0, len(missing), AT_ONCE):
+            batch = missing[start : start + AT_ONCE]
+            texts = complete(
+                self.model,
+                self.tokenizer,
+                [prompts[at] for at in batch],
+                None if alpha is None else [alpha] * len(batch),
+                max_new_tokens=self.max_new_tokens,
+                batch_size=AT_ONCE,
+            )
+            self.store.add([(name, indices[at], 0, text) for at, text in zip(batch, texts, strict=True)])
+            self.progress(name, len(batch))
+        return [self.store.get(name, index, 0) for index in indices]

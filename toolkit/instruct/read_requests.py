@@ -1,0 +1,106 @@
+"""What a model is asked: requests of a file, or those that come with the package; and their split into three parts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.labelled_row import PROMPTS
+from ..data.read_table import SUFFIXES, read_table
+from ..data.splits import halves
+from ..data.written_prompt import check_messages
+from ..foundation.files import read_text
+
+
+EVERYDAY = Path(__file__).parent / "bundled" / "everyday_requests.jsonl"
+"""400 requests of eight kinds, written for this package."""
+
+FEWEST = 20
+"""Fewer requests than these leave too few in a part."""
+
+HELD_OUT = 0.4
+"""The share of the requests that is not fitted on: half to choose on, half to measure on."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """written: a text, or messages that end with the user's. group: requests of the same words share it."""
+
+    written: str | list[dict]
+    group: str
+
+    @property
+    def words(self) -> str:
+        """The text, or that of the last message."""
+        return self.written if isinstance(self.written, str) else self.written[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Requests to fit on, to choose on and to measure on; no group is in two of them."""
+
+    fit: list[Request]
+    validation: list[Request]
+    test: list[Request]
+
+
+def read_requests(path: Path | None = None, mapping: Mapping[str, str] | None = None) -> list[Request]:
+    """The requests of a file, each once: lines of a text file; or JSON Lines, a JSON list or CSV, with the prompt
+    under one of the names in `PROMPTS`, or under the one that `mapping` gives. Without a path, those of the package.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, the line and the field; if there are fewer than `FEWEST`.
+    """
+    path, mapping = Path(path or EVERYDAY), dict(mapping or {})
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected requests, one on each line")
+    if unknown := set(mapping) - {"prompt"}:
+        raise ValueError(
+            f"--map names the {sorted(unknown)[0]}, but requests have a prompt alone; expected prompt=FIELD"
+        )
+    if path.suffix.lower() in SUFFIXES:
+        written = [_prompt(row, mapping, where) for where, row in read_table(path)]
+    else:
+        lines = read_text(path, "requests, one on each line").splitlines()
+        written = [line.strip() for line in lines if line.strip()]
+    different = list({str(request): request for request in written}.values())
+    if len(different) < FEWEST:
+        raise ValueError(f"{path}: {len(different)} requests; expected at least {FEWEST}, a hundred are better")
+    groups: dict[str, str] = {}
+    requests = [Request(request, "") for request in different]
+    return [Request(one.written, groups.setdefault(one.words, f"request {len(groups) + 1}")) for one in requests]
+
+
+def _prompt(row: dict, mapping: Mapping[str, str], where: str) -> str | list[dict]:
+    names = [mapping["prompt"]] if "prompt" in mapping else [name for name in PROMPTS if name in row]
+    if len(names) > 1:
+        raise ValueError(f"{where}: {names[0]} and {names[1]}; expected one of them")
+    if not names or names[0] not in row:
+        fields = ", ".join(row) or "none"
+        raise ValueError(f"{where}: the fields are {fields}; expected {' or '.join(PROMPTS)}, or --map prompt=FIELD")
+    prompt = row[names[0]]
+    if isinstance(prompt, str) and prompt.strip():
+        return prompt
+    if not isinstance(prompt, list):
+        raise ValueError(f"{where}: {names[0]} is {prompt!r}; expected a text, or messages")
+    messages = check_messages(prompt, where)
+    if messages[-1]["role"] != "user":
+        raise ValueError(f"{where}: the last message is of {messages[-1]['role']!r}; expected the user's")
+    return messages
+
+
+def split_requests(requests: Sequence[Request], seed: int, most: int, most_fitted: int) -> Parts:
+    """60% to fit on, 20% to choose on, 20% to measure on, by group; at most `most_fitted` and `most` of each."""
+    groups = sorted({request.group for request in requests})
+    mixed = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    held_out = mixed[: max(2, round(len(groups) * HELD_OUT))]
+    validation, test = halves(held_out, seed)
+    place = {group: number for number, group in enumerate(mixed)}
+    ordered = sorted(requests, key=lambda request: place[request.group])
+
+    def part(names: set[str], limit: int) -> list[Request]:
+        return [request for request in ordered if request.group in names][:limit]
+
+    return Parts(part(set(groups) - set(held_out), most_fitted), part(validation, most), part(test, most))

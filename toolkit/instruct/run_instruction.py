@@ -1,0 +1,500 @@
+"""From a sentence to a measured repo: the model answers requests with the instruction and without, directions are
+fitted on the difference, a strength is chosen, and what is kept of the instruction's effect is measured once."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from iti_llama import ITILlamaForCausalLM
+
+from ..data.labelled_row import parse_mapping
+from ..data.labelled_set import Example, write_examples
+from ..data.splits import fold_ids
+from ..fit.settings import FitSettings
+from ..foundation.files import write_text
+from ..foundation.intervals import paired
+from ..foundation.sandbox import LateSandbox
+from ..foundation.tokenize import completion_ids, prompt_ids
+from ..measure.conditions import Condition, standard_conditions
+from ..measure.divergence import Text
+from ..measure.keep_labelled_set import FILE
+from ..measure.kept import MOST_ERROR, AnswerClassifier, kept_share
+from ..measure.labelled_tasks import LabelledTask
+from ..measure.likeness import Likeness, ToldAnswers
+from ..measure.measure_steering import measure_steering
+from ..measure.request_tasks import read_target
+from ..measure.saved_completions import SavedCompletions
+from ..measure.target import with_target
+from ..measure.tasks import TaskSet, grade_intact
+from ..repo.card import check_card, renew_card
+from ..repo.fit_repo import fit_repo, load_base
+from ..repo.folder import check_out
+from ..repo.kept_lines import BOTH, TOLD, WHERE, kept_line
+from ..repo.open_repo import read_object
+from ..repo.run_pipeline import RunResult, hash_base, no_progress
+from ..repo.settings import RunSettings
+from ..repo.steered_repo import SteeredRepo, change_fields
+from .choose_steering import (
+    ALPHAS,
+    CHOSEN_ON,
+    READINGS,
+    SCOPES,
+    SCREENED,
+    Steering,
+    Validation,
+    choose_steering,
+    head_numbers,
+    read_directions,
+)
+from .own_answers import OwnAnswers
+from .read_requests import Parts, Request, read_requests, split_requests
+from .say_instruction import Prompts, places_of
+from .settings import Instruction
+
+
+NEW_TOKENS = 64
+"""Of an answer, where no other number is given."""
+
+MOST = 80
+"""Most requests to choose on and to measure on, where no other number is given."""
+
+FITTED_ON = 120
+"""Most requests to fit on: each is answered twice."""
+
+PLACED_ON = 32
+"""Requests that are answered to find the place of the instruction."""
+
+REPHRASED = 40
+"""Requests that robustness is measured on, in each phrasing."""
+
+READ_TOO = 24
+"""Requests to choose on whose activations are read as well: the fit's own test of its heads."""
+
+TEXTS = 40
+"""Plain answers, and requests, that the divergence of every condition is measured on."""
+
+PERMUTATIONS = 20
+
+
+def run_instruction(
+    settings: RunSettings,
+    wanted: Instruction,
+    progress: Callable = no_progress,
+    say: Callable[[str], None] = lambda line: None,
+    command: str = "",
+) -> RunResult:
+    """As `run_pipeline.run`, from a sentence.
+
+    Raises:
+        ValueError, OSError: for a base, requests or settings that cannot be used, before long work starts; if the base
+            does not follow the instruction, as far as its answers say.
+        FileExistsError: if `settings.out` holds something else, or was made from another sentence or settings.
+    """
+    out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
+    check_card(out)
+    given = settings.target and read_target(settings.target, sandbox)
+    requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
+    parts = split_requests(requests, settings.seed, settings.n, FITTED_ON)
+    tokens = settings.max_new_tokens or NEW_TOKENS
+    made_of = _made_of(settings, wanted, requests, tokens)
+    report = _report_of(out, made_of)
+    model, tokenizer = _load_base(settings)
+    prompts = Prompts(tokenizer)
+    if wanted.place is not None:
+        prompts.told(requests[0], wanted.instruction, wanted.place)  # refuses a place that the base does not have
+    cache = out.with_name(f"{out.name}.cache")
+    kept = out / "own_completions.jsonl"
+    path = kept if report is not None else cache / f"answers_{made_of[:12]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = SavedCompletions(path, {"made_of": made_of})
+    count = _count(parts, wanted, tokenizer)
+    say(f"{len(requests)} requests: {len(parts.fit)} to fit on, {len(parts.validation)} to choose on, "
+        f"{len(parts.test)} to measure on")  # fmt: skip
+    with progress(count) as advance:
+        answers = OwnAnswers(model, tokenizer, store, tokens, advance)
+        place, places = wanted.place, {}
+        if place is None:
+            place, places = choose_place(answers, prompts, parts.fit[:PLACED_ON], wanted.instruction)
+        say(f"1 of 4, the instruction stands {WHERE[place]}{_told_of(places)}")
+        answered = answer_parts(answers, prompts, parts, wanted, place)
+        classifier = AnswerClassifier.fit(answered["fit"].plain, answered["fit"].told, settings.seed)
+        held = answered["validation"]
+        error = classifier.error(held.plain, held.told, held.groups)
+        if error.mean > MOST_ERROR:
+            if report is None:
+                shutil.rmtree(cache)
+            raise ValueError(
+                f"the base does not follow {wanted.instruction!r}: a classifier of its answers with the instruction "
+                f"and without takes {error.percent()} of {error.n} for the other kind; expected at most "
+                f"{100 * MOST_ERROR:g}%. What helps: an instruction that it follows; --against with its opposite; "
+                "texts that show the behaviour, as a labelled file"
+            )
+        say(f"2 of 4, the base follows it: a classifier mistakes {error.percent()} of {error.n} other answers")
+        if report is None:
+            steering = fit_and_choose(settings, wanted, answers, answered, classifier, cache, advance)
+    if report is None:
+        record = {
+            "command": command,
+            "instruction": {
+                "text": wanted.instruction,
+                "against": wanted.against,
+                "place": place,
+                "places": places,
+                "made_of": made_of,
+            },
+        }
+        del model, answers.model
+        write_repo(settings, wanted, answered, steering, cache, record, progress)
+        shutil.move(path, kept)
+        shutil.rmtree(cache, ignore_errors=True)
+    report, sweep = read_object(out / "iti_report.json"), read_object(out / "sweep.json")
+    if sweep["why"]:
+        say(f"3 of 4, no strength chosen: {sweep['why']}")
+    else:
+        best = sweep["chosen"]
+        say(
+            f"3 of 4, chosen on {sweep['n']} requests: alpha {best['alpha']:g}, {best['top_k']} heads, scope "
+            f"{best['scope']}, read at {best['reading']}; kept {best['kept']['mean']:.2f}"
+        )
+    with progress() as advance:
+        evaluation = measure_once(settings, wanted, answered["test"], classifier, error, given, sandbox, advance)
+    say(f"4 of 4, measured on {evaluation['n']} other requests: {kept_line(evaluation)}")
+    return RunResult(out, report, sweep, evaluation)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Requests of a part: prompts without the instruction, with it, and with its opposite where there is one, and the
+    answers to each."""
+
+    requests: Sequence[Request]
+    bare: Sequence
+    told_prompts: Sequence
+    against_prompts: Sequence
+    plain: Sequence[str]
+    told: Sequence[str]
+    against: Sequence[str]
+
+    @property
+    def groups(self) -> list[str]:
+        return [request.group for request in self.requests]
+
+    def first(self, n: int) -> "Answered":
+        """The first requests of these."""
+        return Answered(*(value[:n] for value in vars(self).values()))
+
+
+def choose_place(
+    answers: OwnAnswers, prompts: Prompts, requests: Sequence[Request], instruction: str
+) -> tuple[str, dict[str, float]]:
+    """Where the base follows the instruction best, and by how much its answers there differ from plain ones: the
+    accuracy of a classifier on folds that it was not fitted on, ties going to the larger difference of log-odds."""
+    places = places_of(prompts.tokenizer)
+    if len(places) == 1:
+        return places[0], {}
+    plain = answers.to("plain, fit", [prompts.bare(request).prompt for request in requests])
+    scores = {}
+    for place in places:
+        given = [prompts.told(request, instruction, place).prompt for request in requests]
+        scores[place] = _separation(plain, answers.to(f"told {place}, fit", given), requests)
+    best = max(places, key=lambda place: scores[place])
+    return best, {place: round(accuracy, 3) for place, (accuracy, _) in scores.items()}
+
+
+def _separation(plain: Sequence[str], told: Sequence[str], requests: Sequence[Request]) -> tuple[float, float]:
+    """(accuracy, difference of log-odds) out of fold."""
+    y = np.array([0] * len(plain) + [1] * len(told))
+    groups = np.array([request.group for request in requests] * 2)
+    texts, odds = [*plain, *told], np.zeros(len(y))
+    folds = fold_ids(y, groups, 4, 0)
+    for fold in np.unique(folds):
+        rows = [np.flatnonzero((folds != fold) & (y == label)) for label in (0, 1)]
+        classifier = AnswerClassifier.fit(*([texts[i] for i in of_label] for of_label in rows))
+        odds[folds == fold] = classifier.log_odds([texts[i] for i in np.flatnonzero(folds == fold)])
+    return float(((odds > 0) == (y == 1)).mean()), float(odds[y == 1].mean() - odds[y == 0].mean())
+
+
+def answer_parts(
+    answers: OwnAnswers, prompts: Prompts, parts: Parts, wanted: Instruction, place: str
+) -> dict[str, Answered]:
+    """The answers to every part. Requests with an empty answer are left out: there is nothing to read."""
+    answered = {}
+    for part, requests in vars(parts).items():
+        bare = [prompts.bare(request) for request in requests]
+        told = [prompts.told(request, wanted.instruction, place) for request in requests]
+        texts = [
+            answers.to(f"plain, {part}", [one.prompt for one in bare]),
+            answers.to(f"told {place}, {part}", [one.prompt for one in told]),
+        ]
+        against, opposite = bare, texts[0]
+        if wanted.against is not None and part == "fit":
+            against = [prompts.told(request, wanted.against, place) for request in requests]
+            opposite = answers.to(f"against {place}, {part}", [one.prompt for one in against])
+        rows = zip(requests, bare, told, against, *texts, opposite, strict=True)
+        whole = [row for row in rows if all(text.strip() for text in row[4:])]
+        if len(whole) < 4:
+            raise ValueError(
+                f"{len(requests) - len(whole)} of {len(requests)} requests to {part} have an empty answer; expected "
+                "few: is the base a chat model, and does its tokenizer have its chat template?"
+            )
+        answered[part] = Answered(*map(list, zip(*whole, strict=True)))
+    return answered
+
+
+def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Example]:
+    """The labelled set: a row with the instruction (label 1) and one without it, or with its opposite, for every
+    request. bare: answers stand after the prompts without it."""
+    rows = []
+    for part, own in answered.items():
+        split = "fit" if part == "fit" else "test"
+        for i, request in enumerate(own.requests):
+            for label, prompts, texts in ((1, own.told_prompts, own.told), (0, own.against_prompts, own.against)):
+                prompt = own.bare[i] if bare else prompts[i]
+                meta = {"split": split}
+                if prompt.templated:
+                    meta |= {"shown": prompt.shown, "shown_at": prompt.shown_at}
+                    meta |= {"messages": list(prompt.messages)} if prompt.messages else {}
+                rows.append(Example(prompt.prompt, texts[i], label, request.group, meta=meta))
+    return rows
+
+
+def _read(answered: dict[str, Answered]) -> dict[str, Answered]:
+    """What directions are read from: the requests to fit on, and a few others for the test of the heads."""
+    return {"fit": answered["fit"], "validation": answered["validation"].first(READ_TOO)}
+
+
+def fit_and_choose(
+    settings: RunSettings,
+    wanted: Instruction,
+    answers: OwnAnswers,
+    answered: dict[str, Answered],
+    classifier: AnswerClassifier,
+    cache: Path,
+    progress: Callable[[str, int], None],
+) -> Steering:
+    """Directions of every reading, and the choice among them."""
+    model, tokenizer = answers.model, answers.tokenizer
+    top_ks = head_numbers(model.config.num_hidden_layers * model.config.num_attention_heads)
+    fitting = _fitting(settings, max(top_ks), permutations=0)
+    directions = {
+        reading: read_directions(
+            model, tokenizer, contrast_rows(_read(answered), reading.bare), reading, fitting, cache, 32, progress
+        )
+        for reading in READINGS
+    }
+    own = answered["validation"].first(CHOSEN_ON)
+    texts = told_answers(tokenizer, own, answers.max_new_tokens)
+    bare = [prompt.prompt for prompt in own.bare]
+    return choose_steering(
+        model,
+        tokenizer,
+        directions,
+        top_ks,
+        settings.alphas or ALPHAS,
+        lambda: Likeness.between(model, tokenizer, texts),
+        Validation(bare, own.plain, own.told, own.groups),
+        classifier,
+        answers,
+        settings.guard,
+        settings.perplexity_guard,
+        progress,
+    )
+
+
+def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -> ToldAnswers:
+    """What likeness is computed on: the first answers, each with the token that ended it, unless it has `most`."""
+    few, end = own.first(SCREENED), tokenizer.eos_token or ""
+    ended = [text + end if len(completion_ids(tokenizer, text)) < most else text for text in few.told]
+    return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
+
+
+def write_repo(
+    settings: RunSettings,
+    wanted: Instruction,
+    answered: dict[str, Answered],
+    steering: Steering,
+    cache: Path,
+    record: dict,
+    progress: Callable,
+) -> None:
+    """The repo of the choice, its labelled set and `sweep.json`."""
+    out, best = Path(settings.out), steering.best
+    candidate = best.candidate
+    examples = contrast_rows(_read(answered), candidate.reading.bare)
+    does = settings.behaviour or f'answers as if told "{wanted.instruction}"'
+    made_from = replace(
+        settings.repo,
+        behaviour=does,
+        policy=candidate.reading.policy,
+        scope=candidate.scope,
+        alpha=best.alpha,
+        cache=cache,
+        fitting=_fitting(settings, max(one.top_k for one in steering.screened), PERMUTATIONS),
+    )
+    dataset = wanted.prompts.name if wanted.prompts else "everyday requests"
+    with progress(len(examples)) as advance:
+        fit_repo(made_from, examples, out, overwrite=True, dataset=dataset, record=record, progress=advance)
+    change_fields(out, iti_top_k=candidate.top_k)
+    parts = [
+        (part, contrast_rows({part: own}, part != "fit" or candidate.reading.bare)) for part, own in answered.items()
+    ]
+    kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts for row in rows]
+    write_examples(kept, out / FILE)  # held-out prompts do not hold the instruction, and none is left out
+    same = [one for one in steering.tried if one.candidate == candidate]
+    plain = {"alpha": 0.0, "top_k": candidate.top_k, "scope": candidate.scope, "kl": 0.0, "perplexity": 1.0}
+    points = [plain | {"at": {"correct": asdict(steering.plain_intact)}}]
+    points += [one.to_dict() for one in same if one.intact is not None]
+    sweep = {
+        "tasks": "requests:validation",
+        "n": best.kept.n if best.kept else len(answered["validation"].first(CHOSEN_ON).requests),
+        "seed": settings.seed,
+        "target": "as if told",
+        "sound": "intact",
+        "guard": settings.guard,
+        "perplexity_guard": settings.perplexity_guard,
+        "points": points,
+        "others": [one.to_dict() for one in steering.tried if one not in same or one.intact is None],
+        "screened": [
+            {"reading": one.reading.name, "top_k": one.top_k, "scope": one.scope, "likeness": round(one.likeness, 3)}
+            for one in steering.screened
+        ],
+        "chosen": None if steering.why else best.to_dict(),
+        "why": steering.why,
+    }
+    write_text(out / "sweep.json", json.dumps(sweep, indent=1) + "\n")
+    renew_card(out)
+
+
+def measure_once(
+    settings: RunSettings,
+    wanted: Instruction,
+    own: Answered,
+    classifier: AnswerClassifier,
+    error,
+    given,
+    sandbox,
+    progress: Callable[[str, int], None],
+) -> dict:
+    """`evaluation.json`: read, if it is of this repo and these settings, else made."""
+    out, repo = Path(settings.out), SteeredRepo.open(settings.out)
+    target = settings.target and hashlib.sha256(settings.target.encode()).hexdigest()[:16]  # it may hold a path
+    made_from = {"measuring": asdict(settings.measuring), "target": target, "instruction": wanted.instruction}
+    if repo.is_measured and repo.evaluation.get("asked") == made_from:
+        return repo.evaluation
+    model = ITILlamaForCausalLM.from_pretrained(out, **settings.placement.kwargs).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
+    told_of = {bare.prompt: told.prompt for bare, told in zip(own.bare, own.told_prompts, strict=True)}
+    tasks = [
+        LabelledTask(
+            bare.prompt,
+            request.group,
+            **({"shown": bare.shown, "shown_at": bare.shown_at, "messages": bare.messages} if bare.templated else {}),
+        )
+        for request, bare in zip(own.requests, own.bare, strict=True)
+    ]
+    few = list(zip(tasks, own.plain, strict=True))[:TEXTS]
+    texts = {
+        "plain answers": [Text(task.prompt, answer, task.group) for task, answer in few],
+        "prompts": [Text("", task.prompt, task.group) for task, _ in few],
+    }
+    asked = lambda task: told_of[task.prompt]  # noqa: E731
+    tokens = settings.max_new_tokens or NEW_TOKENS
+    task_set = TaskSet("requests:test", tasks, "", asked, grade_intact, texts, tokens, "intact")
+    task_set = with_target(task_set, given or classifier.target())
+    alpha = model.iti_alpha
+    conditions = [
+        *standard_conditions(model, asked=False),
+        Condition(TOLD, asked=True),
+        Condition(BOTH, alpha, asked=True),
+    ]
+    name = hashlib.sha256(json.dumps([*repo.shipped, made_from]).encode()).hexdigest()[:12]
+    measured = measure_steering(
+        model,
+        tokenizer,
+        task_set,
+        sandbox,
+        settings.measuring,
+        completions=out / f"completions_{name}.jsonl",
+        progress=progress,
+        conditions=conditions,
+        known={"plain": own.plain, TOLD: own.told},
+        rephrased=REPHRASED,
+    )
+    groups = [task.group for task in tasks]
+    odds = {name: classifier.log_odds(answers.completions) for name, answers in measured.answers.items()}
+    kept = {
+        name: asdict(kept_share(values, odds["plain"], odds[TOLD], groups))
+        for name, values in odds.items()
+        if name not in ("plain", TOLD)
+    }
+    randoms = [name for name in odds if name.startswith("random")]
+    beyond = min(paired(odds["steered"], odds[name], groups).low for name in randoms) > 0
+    lengths = [
+        [len(prompt_ids(tokenizer, prompt)) for prompt in (task.prompt, told_of[task.prompt])] for task in tasks
+    ]
+    bare_tokens, told_tokens = (sum(column) for column in zip(*lengths, strict=True))
+    likeness = Likeness.between(model, tokenizer, told_answers(tokenizer, own, tokens)).of(model, tokenizer, alpha)
+    said = {
+        "text": wanted.instruction,
+        "place": repo.report["instruction"]["place"],
+        "error": asdict(error),
+        "kept": kept,
+        "beyond_random": bool(beyond),
+        "likeness": round(likeness, 3),
+        "tokens_saved": round((told_tokens - bare_tokens) / len(tasks), 1),
+        "prefill_share": round((told_tokens - bare_tokens) / told_tokens, 3),
+    }
+    evaluation = measured.record | {"asked": made_from, "instruction": said}
+    write_text(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+    renew_card(out)
+    return evaluation
+
+
+def _told_of(places: dict[str, float]) -> str:
+    listed = ", ".join(f"{place} {accuracy:.2f}" for place, accuracy in places.items())
+    return f" (told apart from plain: {listed})" if places else ""
+
+
+def _fitting(settings: RunSettings, top_k: int, permutations: int) -> FitSettings:
+    return FitSettings(top_k=top_k, test_share=0.4, seed=settings.seed, permutations=permutations)
+
+
+def _load_base(settings: RunSettings) -> tuple[ITILlamaForCausalLM, PreTrainedTokenizerBase]:
+    return load_base(settings.base, settings.repo.hub, **settings.placement.kwargs)
+
+
+def _made_of(settings: RunSettings, wanted: Instruction, requests: Sequence[Request], tokens: int) -> str:
+    """A hash of all that the fit and the choice depend on."""
+    parts = [asdict(wanted) | {"prompts": [request.written for request in requests]}, hash_base(settings.repo), tokens]
+    parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def _report_of(out: Path, made_of: str) -> dict | None:
+    """The report of a fit that is done, with its choice; None where there is none, or a kill left half of one.
+
+    Raises:
+        FileExistsError: if it is of something else.
+    """
+    if not (out / "iti_report.json").is_file():
+        check_out(out, overwrite=False)
+        return None
+    report = read_object(out / "iti_report.json")
+    held = report.get("instruction", {})
+    if held.get("made_of") != made_of:
+        holds = f"a fit of {held['text']!r} with other settings" if held else "a fit of labelled texts"
+        raise FileExistsError(f"{out}: holds {holds}; choose another --out, or delete it")
+    return report if (out / "own_completions.jsonl").is_file() else None
+
+
+def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase) -> int:
+    """About how many answers and passes there are before the fit is written."""
+    answered = 2 * sum(map(len, vars(parts).values())) + (len(parts.fit) if wanted.against else 0)
+    places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
+    return answered + places + len(READINGS) * len(SCOPES) * 3 + 2 * len(ALPHAS) * CHOSEN_ON
