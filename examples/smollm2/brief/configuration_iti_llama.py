@@ -55,10 +55,6 @@ class ITILlamaConfig(LlamaConfig):
         super().__init__(**{key: value for key, value in kwargs.items() if key not in FIELDS} | {"auto_map": AUTO_MAP})
         vars(self).update(checked)
 
-    def validate_iti(self) -> None:
-        """Raises `ValueError`, naming field, value found and value wanted. NumPy's numbers become Python's."""
-        vars(self).update(check_fields(vars(self)))
-
     def to_json_file(self, json_file_path, use_diff: bool = True) -> None:
         write_whole(json_file_path, self.to_json_string(use_diff).encode())
 
@@ -77,16 +73,15 @@ class ITILlamaConfig(LlamaConfig):
         if (model_type := config_dict.get("model_type")) != cls.model_type:
             advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
             raise ValueError(f"config.json has model_type {model_type!r}; expected 'iti_llama': {advice}")
-        given = {key: value for key, value in kwargs.items() if key.startswith("iti_")}
+        given = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("iti_")}
         if "iti_directions_file" in given:  # the digest is that of the file which this replaces
             config_dict = config_dict | {"iti_directions_sha256": None}
-        check_fields(config_dict | given)
         if "num_labels" in config_dict:  # transformers would list as many
             raise ValueError(f"{where}: num_labels is {config_dict['num_labels']!r}; expected no such field")
         for field in LLAMA_FIELDS[:7]:
             check_count(f"{where}: {field}", config_dict.get(field))
         try:
-            loaded = super().from_dict(dict(config_dict), **kwargs)  # which writes into it
+            loaded = super().from_dict(config_dict | given, **kwargs)
         except (ValueError, OSError):
             raise
         except Exception as error:  # transformers checks some fields by errors of many kinds

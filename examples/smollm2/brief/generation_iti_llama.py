@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaForCausalLM
 from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
-from .iti_directions import check_alpha
+from .iti_directions import behaviours_of, check_alpha
 
 
 STRENGTHS = ("iti_alpha", "iti_gate")
@@ -41,15 +41,6 @@ def plain(model) -> dict:
     return {"iti_alpha": dict.fromkeys(strengths, 0.0)} if strengths else {}
 
 
-def check_alphas(alpha: object, rows: int) -> list[float]:
-    """[1 or rows] strengths. Raises `ValueError` unless `alpha` is a finite number, or one for each of the rows."""
-    numbers = alpha.tolist() if hasattr(alpha, "tolist") else alpha
-    numbers = [check_alpha(number) for number in (numbers if isinstance(numbers, (list, tuple)) else [numbers])]
-    if len(numbers) not in (1, rows):
-        raise ValueError(f"iti_alpha is {numbers}; expected a finite number, or one for each of {rows} rows")
-    return numbers
-
-
 class ITILlamaGenerationMixin:
     """`generate(iti_alpha=)` takes a number or [batch], a strength for each row, which its beams and several returns
     share; as a mask does, it travels in that call's own `model_kwargs`. With several behaviours it takes {name: number
@@ -79,48 +70,46 @@ class ITILlamaGenerationMixin:
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
         """Adds strength and start, [batch], to what is repeated for beams and several returns."""
-        gate, alphas = model_kwargs.pop("iti_gate", None), None
-        assistant = model_kwargs.pop("iti_assistant", False)
-        if not (gate is None or isinstance(gate, bool)):
+        gate, assistant = model_kwargs.pop("iti_gate", None), model_kwargs.pop("iti_assistant", False)
+        if not isinstance(gate, bool | None):
             raise ValueError(f"iti_gate is {gate!r}; expected True or False")
         behaviours, held = self.model._iti_behaviours()
-        gates = {name: held.directions[name].gate for name in behaviours}
-        if model_kwargs.get("iti_alpha") is not None and behaviours:
-            alphas = self._iti_rows(model_kwargs["iti_alpha"], len(input_ids))
-        if any(given is not None for given in gates.values()):
-            if gate is not False and not self._iti_disabled():
-                alphas = self._iti_rows({}, len(input_ids)) if alphas is None else alphas
-                alphas = alphas * self._iti_open(gates, input_ids, model_kwargs) if alphas.any() else alphas
-            model_kwargs["iti_gate"] = False  # what it says is in the strengths
-        elif gate is not None:
+        gates, alpha = held.gates(behaviours), model_kwargs.get("iti_alpha")
+        if gate is not None and not gates:
             raise ValueError(f"iti_gate is {gate!r}, but the directions of this model have no gate")
-        if alphas is not None:
-            alphas = alphas.to(input_ids.device)
-            model_kwargs["iti_alpha"] = alphas if alphas.shape[1] > 1 else alphas[:, 0]
+        read = gates and gate is not False and not self._iti_disabled()
+        if behaviours and (alpha is not None or read):
+            alphas = self._iti_rows({} if alpha is None else alpha, len(input_ids))
+            if read and alphas.any():
+                for name, opened in self._iti_open(gates, input_ids, model_kwargs).items():
+                    alphas[:, list(behaviours).index(name)] *= opened
+            model_kwargs["iti_alpha"] = alphas.to(input_ids.device)
+        if gates:
+            model_kwargs["iti_gate"] = False  # what it says is in the strengths
         if self.iti_scope == "generated" and behaviours:
             cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
             if getattr(cache, "iti_shifted", False) and cache.get_seq_length() and not assistant:
-                advice = "pass the whole text without it, or use scope 'all'"
-                raise ValueError(
-                    f"iti_scope is 'generated', but the cache was shifted where another prompt ended: {advice}"
-                )
+                advice = "pass the whole text without it, or use scope 'all', not 'generated'"
+                raise ValueError(f"the cache was shifted where another prompt ended: {advice}")
             positions, mask = model_kwargs.get("position_ids"), model_kwargs.get("attention_mask")
             last = mask.long().sum(-1) - 1 if positions is None else positions[:, -1]
             model_kwargs["iti_start"] = last.expand(len(input_ids))
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
 
     def _iti_rows(self, alpha, rows: int) -> torch.Tensor:
-        """Strengths of a call as float32 [rows, behaviours]. Raises `ValueError` for what is none."""
-        strengths = self.iti_strengths
-        if not isinstance(alpha, dict):
-            alpha = {"default": alpha}
-        alphas = {self._iti_key(name): check_alphas(value, rows) for name, value in alpha.items()}
-        strengths = {self._iti_key(name): value for name, value in strengths.items()}
-        columns = [torch.tensor(alphas.get(name, [value])).expand(rows) for name, value in strengths.items()]
-        return torch.stack(columns, 1)
+        """A call's strengths, float32 [rows, behaviours]. Raises `ValueError` unless each is a finite number, or one
+        for each of the rows."""
+        columns = {key: [behaviour.alpha] for key, behaviour in behaviours_of(vars(self.config)).items()}
+        for name, value in alpha.items() if isinstance(alpha, dict) else [("default", alpha)]:
+            numbers = value.tolist() if hasattr(value, "tolist") else value
+            numbers = list(map(check_alpha, numbers if isinstance(numbers, list | tuple) else [numbers]))
+            if len(numbers) not in (1, rows):
+                raise ValueError(f"iti_alpha is {numbers}; expected a finite number, or one for each of {rows} rows")
+            columns[self._iti_key(name)] = numbers
+        return torch.stack([torch.tensor(numbers).expand(rows) for numbers in columns.values()], 1)
 
-    def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> torch.Tensor:
-        """1 for each row of each behaviour that its gate lets through, else 0, float32 [batch, behaviours]."""
+    def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> dict[str, torch.Tensor]:
+        """Of each gate: 1 for each row that it lets through, else 0, float32 [batch]."""
         embeds, mask = model_kwargs.get("inputs_embeds"), model_kwargs.get("attention_mask")
         inputs = {"input_ids": input_ids} if embeds is None else {"inputs_embeds": embeds}
         (rows, length), device = (input_ids if embeds is None else embeds).shape[:2], input_ids.device
@@ -133,8 +122,7 @@ class ITILlamaGenerationMixin:
             return heads[torch.arange(rows, device=heads.device), last.to(heads.device)]
 
         heads = record_heads(self.model, at_last, attention_mask=mask, position_ids=positions, **inputs)
-        ones = torch.ones(rows)
-        return torch.stack([ones if gate is None else gate.opens(heads).float().cpu() for gate in gates.values()], 1)
+        return {name: gate.opens(heads).float().cpu() for name, gate in gates.items()}
 
     @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
@@ -176,9 +164,7 @@ class ITILlamaGenerationMixin:
         if getattr(generation_config, "iti_alpha", None) is not None:
             raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
         behaviours, held = self.model._iti_behaviours()
-        if behaviours:
-            gated = any(held.directions[name].gate is not None for name in behaviours)
-            if self.iti_scope != "all" or self._iti_disabled() or gated:
-                blind = "continuous batching sees neither the ends of prompts nor disable_iti()"
-                raise ValueError(f"{blind}: use scope 'all', and directions without a gate")
+        if behaviours and (self.iti_scope != "all" or self._iti_disabled() or held.gates(behaviours)):
+            blind = "continuous batching sees neither the ends of prompts nor disable_iti()"
+            raise ValueError(f"{blind}: use scope 'all', and directions without a gate")
         return super().init_continuous_batching(generation_config, *args, **kwargs)

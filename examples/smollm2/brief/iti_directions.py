@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
@@ -37,7 +36,8 @@ FIELDS = {
     "base_model_revision": None,
 }
 """The fields of config.json that a plain Llama does not have, with their defaults."""
-SITES, SCOPES = ("head", "residual"), ("all", "generated")
+_ENTRY = {"file": "iti_directions_file", "alpha": "iti_alpha", "top_k": "iti_top_k", "sha256": "iti_directions_sha256"}
+"""What an entry of `iti_behaviours` may hold, and the field that says the same of the default directions."""
 FLOAT32_MAX = 3.4028234663852886e38
 _TENSORS = {
     "heads": ("int64", ("K", 2)),
@@ -54,9 +54,20 @@ _TENSORS = {
 _REQUIRED, _RANKED, _GATE = list(_TENSORS)[:3], list(_TENSORS)[:5], list(_TENSORS)[5:]
 _KNOWN = {"1": list(_TENSORS)[:4], "1.1": list(_TENSORS)}
 _GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
-_METADATA = ("format", "format_version", "site", "base_model", *_GEOMETRY)
-_LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096, "head_dim": None}
-"""The geometry that a config.json describes where it names none, as `LlamaConfig` has it."""
+_METADATA = {
+    "format": ("iti_directions", "'iti_directions'"),
+    "format_version": (r"1(\.1)?", "'1' or '1.1', as this version reads"),
+    "site": ("head|residual", "one of head, residual"),
+    "base_model": ("(?s).*", "a text"),
+    **dict.fromkeys(_GEOMETRY, ("0*[1-9][0-9]{0,7}", "a positive integer")),
+}
+"""What the texts of the metadata match, and how an error says it."""
+_OTHER_KINDS = {
+    b"\x80": "looks like a pickle, which is never read",
+    b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
+    b"version ": "looks like a Git LFS pointer; fetch the file with `git lfs pull`",
+}
+"""What a file that is not safetensors may be, by its first bytes."""
 
 
 class ITIDirectionsError(ValueError):
@@ -67,13 +78,7 @@ class ITIDirectionsError(ValueError):
 class ITIGate:
     """When to steer: a linear probe of the plain model's heads at the prompt's last token. Its score, a log-odds, is
     `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; a prompt is steered from the threshold on.
-
-    Args:
-        heads (`torch.Tensor`): int64 [G, 2], the (layer, head) that each row of weights reads.
-        weights (`torch.Tensor`): float32 [G, head_dim].
-        bias (`torch.Tensor`): float32 [1].
-        threshold (`torch.Tensor`): float32 [2], the same number twice.
-    """
+    heads: int64 [G, 2], (layer, head); weights: float32 [G, head_dim]; bias: [1]; threshold: [2], a number twice."""
 
     heads: "torch.Tensor"
     weights: "torch.Tensor"
@@ -124,50 +129,43 @@ class ITIDirections:
     gate: ITIGate | None = None
 
     def __post_init__(self):
-        name, tensors = "these directions", self._tensors()
-        _expect(self.site in SITES, name, f"site is '{self.site}'", f"one of {', '.join(SITES)}")
+        _expect(self.site in ("head", "residual"), f"site is '{self.site}'", "one of head, residual")
         for key, value in {**self.provenance, "base_model": self.base_model}.items():
-            _expect(isinstance(key, str) and isinstance(value, str), name, f"provenance {key!r} is {value!r}", "texts")
-        sizes = {"K": self.heads, "G": self.heads if self.gate is None else self.gate.heads}
-        sizes = {size: len(heads) if heads.ndim else 0 for size, heads in sizes.items()} | {"head_dim": self.head_dim}
-        for key, tensor in tensors.items():
+            _expect(isinstance(key, str) and isinstance(value, str), f"provenance {key!r} is {value!r}", "texts")
+        sizes = {"head_dim": self.head_dim, 1: 1, 2: 2}
+        for key, tensor in self._tensors().items():
             dtype, shape = _TENSORS[key]
-            wanted = f"torch.{dtype} {[sizes.get(size, size) for size in shape]}"
+            sizes.setdefault(shape[0], len(tensor) if tensor.ndim else 0)  # K and G, which the heads say
+            wanted = f"torch.{dtype} {[sizes[size] for size in shape]}"
             given = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            _expect(given == wanted and len(tensor) > 0, name, f"{key} is {given}", f"{wanted}, K of at least 1")
+            _expect(given == wanted and len(tensor) > 0, f"{key} is {given}", f"{wanted}, K of at least 1")
             finite = abs(tensor.reshape(-1)) <= FLOAT32_MAX
-            _expect_rows(finite, name, f"{key} holds NaN or infinity at place {{}}", "finite numbers")
+            _expect_rows(finite, f"{key} holds NaN or infinity at place {{}}", "finite numbers")
         lengths = (self.directions**2).sum(-1) ** 0.5
-        _expect_rows(
-            abs(lengths - 1) <= 1e-3, name, "direction in row {} has length {:.4f}", "1 within 0.001", lengths
-        )
-        for key, numbers in (("sigma", self.sigma), ("weight", self.weights)):
-            if numbers is not None:
-                _expect_rows(numbers >= 0, name, f"{key} in row {{}} is {{:.4g}}", "0 or more", numbers)
-        some = self.weights is None or bool((self.weights != 0).any())
-        _expect(some, name, f"all {len(self)} weights are 0", "one above 0, or directions without weights")
-        self._expect_heads("", self.heads, name)
+        _expect_rows(abs(lengths - 1) <= 1e-3, "direction in row {} has length {:.4f}", "1 within 0.001", lengths)
+        _expect_rows(self.sigma >= 0, "sigma in row {} is {:.4g}", "0 or more", self.sigma)
+        if self.weights is not None:
+            _expect_rows(self.weights >= 0, "weight in row {} is {:.4g}", "0 or more", self.weights)
+            some = bool((self.weights != 0).any())
+            _expect(some, f"all {len(self)} weights are 0", "one above 0, or directions without weights")
+        self._expect_heads("", self.heads)
         if self.gate is not None:
-            self._expect_heads("gate_heads: ", self.gate.heads, name)
-        low, high = (0, 0) if self.gate is None else self.gate.threshold.tolist()
-        _expect(low == high, name, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the same number twice")
+            self._expect_heads("gate_heads: ", self.gate.heads)
+            low, high = self.gate.threshold.tolist()
+            _expect(low == high, f"gate_threshold is [{low:.4g}, {high:.4g}]", "the same number twice")
 
-    def _expect_heads(self, key: str, heads: "torch.Tensor", name: str) -> None:
-        layers, width = self.num_hidden_layers, self.num_attention_heads
+    def _expect_heads(self, key: str, heads: "torch.Tensor") -> None:
+        layers, width, says = self.num_hidden_layers, self.num_attention_heads, key + "row {} names layer {}, head {}"
         inside = (heads >= 0).all(-1) & (heads[:, 0] < layers) & (heads[:, 1] < width)
-        row, ending, wanted = None, "", f"layer 0 to {layers - 1}, head 0 to {width - 1}"
-        if not bool(inside.all()):
-            row = inside.tolist().index(False)
-        else:
-            numbers = heads[:, 0] * width + heads[:, 1]
-            order = numbers.argsort()
-            twice = numbers[order][1:] == numbers[order][:-1]
-            if bool(twice.any()):
-                at = twice.tolist().index(True)
-                row, ending, wanted = int(max(order[at], order[at + 1])), " a second time", "once"
-        if row is not None:
-            layer, head = heads[row].tolist()
-            _expect(False, name, f"{key}row {row} names layer {layer}, head {head}{ending}", wanted)
+        wanted = f"layer 0 to {layers - 1}, head 0 to {width - 1}"
+        _expect_rows(inside, says, wanted, heads[:, 0], heads[:, 1])
+        numbers = heads[:, 0] * width + heads[:, 1]
+        order = numbers.argsort()
+        new = numbers[order][1:] != numbers[order][:-1]
+        if not bool(new.all()):
+            at = new.tolist().index(False)
+            row = int(max(order[at], order[at + 1]))
+            _expect(False, f"{says.format(row, *heads[row].tolist())} a second time", "once")
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -177,7 +175,7 @@ class ITIDirections:
         if k is None:
             return self
         n = len(self)
-        _expect(1 <= k <= n, "these directions", f"iti_top_k is {k}, but the directions hold {n} heads", f"1 to {n}")
+        _expect(1 <= k <= n, f"iti_top_k is {k}, but the directions hold {n} heads", f"1 to {n}")
         return replace(self, **{name: tensor[:k] for name, tensor in self._tensors().items() if name in _RANKED})
 
     def _tensors(self) -> "dict[str, torch.Tensor]":
@@ -209,18 +207,14 @@ class ITIDirections:
 
     def check_geometry(self, config, name: str = "the directions") -> None:
         """Raises `ITIDirectionsError` unless they fit the model of `config` (a `LlamaConfig`)."""
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        model = {"num_hidden_layers": config.num_hidden_layers, "num_attention_heads": config.num_attention_heads}
-        for key, value in (model | {"head_dim": head_dim}).items():
-            if getattr(self, key) != value:
-                advice = f"Use the base they were made for ({self.base_model or 'not recorded'}) or fit new ones."
-                made = f"made for a model with {key}={getattr(self, key)}, but this model has {key}={value}"
-                raise ITIDirectionsError(f"{name}: {made}. {advice}")
-        width, hidden = self.num_attention_heads * self.head_dim, config.hidden_size
-        fits = self.site == "head" or hidden == width
-        _expect(
-            fits, name, f"site 'residual', but hidden_size is {hidden}", f"num_attention_heads * head_dim, {width}"
-        )
+        for key in _GEOMETRY:
+            ours, theirs = getattr(self, key), getattr(config, key)
+            given = f"made for a model with {key}={ours}, but this model has {key}={theirs}"
+            wanted = f"the base they were made for ({self.base_model or 'not recorded'}), or new directions"
+            _expect(ours == theirs, given, wanted, name)
+        width, given = self.num_attention_heads * self.head_dim, f"hidden_size is {config.hidden_size}"
+        fits = self.site == "head" or config.hidden_size == width
+        _expect(fits, f"site 'residual', but {given}", f"num_attention_heads * head_dim, {width}", name)
 
     @classmethod
     def load(cls, path: str | os.PathLike, framework: str = "pt") -> "ITIDirections":
@@ -233,24 +227,23 @@ class ITIDirections:
                 metadata, names = file.metadata() or {}, list(file.keys())
                 for name in names if framework == "np" else ():  # which lacks some dtypes
                     dtype = file.get_slice(name).get_dtype()
-                    _expect(dtype in ("I64", "F32"), path, f"{name} has dtype {dtype}", "I64 or F32")
+                    _expect(dtype in ("I64", "F32"), f"{name} has dtype {dtype}", "I64 or F32", path)
                 tensors = {name: file.get_tensor(name) for name in names}
         except SafetensorError as error:
-            raise ITIDirectionsError(f"{path}: {_what_it_is(path)} ({error}); expected a safetensors file") from error
-        for key in _METADATA:
-            _expect(key in metadata, path, f"metadata has no '{key}'", ", ".join(_METADATA))
+            with path.open("rb") as file:
+                start = file.read(8)
+            kinds = (kind for mark, kind in _OTHER_KINDS.items() if start.startswith(mark))
+            kind = next(kinds, "is truncated, or not a safetensors file")
+            raise ITIDirectionsError(f"{path}: {kind} ({error}); expected a safetensors file") from error
+        for key, (pattern, wanted) in _METADATA.items():
+            _expect(key in metadata, f"metadata has no '{key}'", ", ".join(_METADATA), path)
+            _expect(re.fullmatch(pattern, metadata[key]), f"{key} is '{metadata[key]}'", wanted, path)
         version = metadata["format_version"]
-        for key, known in (("format", ["iti_directions"]), ("format_version", _KNOWN)):
-            wanted = f"{' or '.join(map(repr, known))}, as this version reads"
-            _expect(metadata[key] in known, path, f"{key} is '{metadata[key]}'", wanted)
         required = {*_REQUIRED, *(_GATE if tensors.keys() & set(_GATE) else ())}
         missing, extra = sorted(required - tensors.keys()), sorted(tensors.keys() - set(_KNOWN[version]))
         wanted = f"{_REQUIRED} and optionally, in version '{version}', {_KNOWN[version][3:]}"
-        _expect(not missing + extra, path, f"missing tensors {missing}, unknown tensors {extra}", wanted)
+        _expect(not missing + extra, f"missing tensors {missing}, unknown tensors {extra}", wanted, path)
         gate = {name.removeprefix("gate_"): tensors.pop(name) for name in _GATE if name in tensors}
-        for key in _GEOMETRY:
-            number = metadata[key] if metadata[key].isdecimal() else "0"
-            _expect(0 < int(number[:9]) < 10**8, path, f"metadata {key} is '{metadata[key]}'", "a positive integer")
         try:
             directions = cls(
                 **tensors,
@@ -262,12 +255,12 @@ class ITIDirections:
         except ITIDirectionsError as error:
             raise ITIDirectionsError(str(error).replace("these directions", str(path), 1)) from None
         same = directions.format_version == version
-        _expect(same, path, f"format_version is '{version}'", "'1': it holds nothing of 1.1")
+        _expect(same, f"format_version is '{version}'", "'1': it holds nothing of 1.1", path)
         return directions
 
     @classmethod
     def from_pretrained(
-        cls, repo_or_dir: str | os.PathLike, filename: str = FIELDS["iti_directions_file"], **hub_kwargs
+        cls, repo_or_dir, filename: str = FIELDS["iti_directions_file"], **hub_kwargs
     ) -> "ITIDirections":
         """As `load`, from a Hub repo or folder. `hub_kwargs`: revision, token and so on, as for a model."""
         return cls.load(hub_file(repo_or_dir, filename, **hub_kwargs))
@@ -279,58 +272,52 @@ class ITIDirections:
         made = {"format": "iti_directions", "format_version": self.format_version, "site": self.site}
         made |= {"base_model": self.base_model} | {key: str(getattr(self, key)) for key in _GEOMETRY}
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-        return write_whole(path, _with_sorted_header(save(tensors, metadata=self.provenance | made)))
+        data = save(tensors)  # without metadata, whose keys the library writes in a random order
+        length = 8 + int.from_bytes(data[:8], "little")
+        header = {"__metadata__": dict(sorted((self.provenance | made).items()))} | json.loads(data[8:length])
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return write_whole(path, len(text).to_bytes(8, "little") + text + data[length:])
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What config.json says of one set of directions.
-
-    Args:
-        name (`str`): what it is called; "default" unless `iti_behaviours` gives the default directions a name.
-        file (`str`): the directions file in the repo, without a folder.
-        alpha (`float`): strength, in units of sigma.
-        top_k (`int`, *optional*): how many of the best-ranked heads are steered; all of them if None.
-        sha256 (`str`, *optional*): digest of the file; another file is refused.
-    """
+    """What config.json says of one set of directions, see `ITILlamaConfig`. The default ones are called "default",
+    unless `iti_behaviours` gives them a name."""
 
     name: str
     file: str
     alpha: float
     top_k: int | None
-    sha256: str | None
+    sha256: str | None = None
 
 
 def behaviours_of(fields: Mapping) -> dict[str, Behaviour]:
-    """The behaviours that checked `fields` of a config name, the default one first; none where there is no file."""
+    """The behaviours that checked `fields` of a config name, the default one first, which is "default" here whatever
+    its name is; none where there is no file."""
     file, entries = fields["iti_directions_file"], fields["iti_behaviours"]
     if file is None:
         return {}
     name = next((name for name, entry in entries.items() if entry["file"] == file), "default")
     default = Behaviour(name, file, fields["iti_alpha"], fields["iti_top_k"], fields["iti_directions_sha256"])
-    others = [other for other in entries if other != name]
-    return {name: default} | {other: Behaviour(other, **{"sha256": None} | entries[other]) for other in others}
+    others = {other: entry for other, entry in entries.items() if other != name}
+    return {"default": default} | {other: Behaviour(other, **entry) for other, entry in others.items()}
 
 
-def read_behaviours(
-    fields: Mapping, file_of: Callable[[str], Path], where: str, framework: str = "pt"
-) -> dict[str, ITIDirections]:
-    """The directions of every behaviour that `fields` of a config name, by its name, the default ones first. Their
-    geometry, digest and number of heads are those that the config says. `file_of` finds a file of the repo `where`.
-    Raises `OSError` if one is missing and, naming repo and file, `ITIDirectionsError` if it cannot be used."""
-    geometry = SimpleNamespace(**_LLAMA_7B | {key: fields[key] for key in _LLAMA_7B if key in fields})
+def read_behaviours(config, file_of: Callable, where: str, framework: str = "pt") -> dict[str, ITIDirections]:
+    """The directions of each of the `behaviours_of` a `LlamaConfig`, or of what has its fields. Their geometry, digest
+    and number of heads are those that the config says. `file_of` finds a file of the repo `where`. Raises `OSError` if
+    one is missing and, naming repo and file, `ITIDirectionsError` if it cannot be used."""
     directions = {}
-    for name, behaviour in behaviours_of(check_fields(fields)).items():
+    for name, behaviour in behaviours_of(check_fields(vars(config))).items():
         path, file = file_of(behaviour.file), f"{where}/{behaviour.file}"
         directions[name] = ITIDirections.load(path, framework)
-        directions[name].check_geometry(geometry, file)
+        directions[name].check_geometry(config, file)
         directions[name].top(behaviour.top_k)
-        if behaviour.sha256 not in (None, digest := file_sha256(path)):
-            default = behaviour.file == fields.get("iti_directions_file", behaviour.file)
-            label = "iti_directions_sha256" if default else f"iti_behaviours[{name!r}]: sha256"
-            wanted = f"{behaviour.sha256}, as {label} says"
-            advice = f"was the file swapped, or a save cut off? To accept it as it is, set {label} to null"
-            raise ITIDirectionsError(f"{file}: SHA-256 is {digest}; expected {wanted}: {advice}")
+        label = "iti_directions_sha256" if name == "default" else f"iti_behaviours[{name!r}]: sha256"
+        advice = f"was the file swapped, or a save cut off? To accept it as it is, set {label} to null"
+        digest, wanted = file_sha256(path), f"{behaviour.sha256}, as {label} says: {advice}"
+        _expect(behaviour.sha256 in (None, digest), f"SHA-256 is {digest}", wanted, file)
     return directions
 
 
@@ -344,71 +331,72 @@ def check_fields(fields: Mapping) -> dict:
     checked = FIELDS | {name: fields[name] for name in FIELDS if name in fields}
     checked["iti_alpha"] = check_alpha(checked["iti_alpha"])
     check_count("iti_top_k", checked["iti_top_k"])
-    if (scope := checked["iti_scope"]) not in SCOPES:
-        raise ValueError(f"iti_scope is {scope!r}; expected one of {', '.join(map(repr, SCOPES))}")
-    if (default_file := checked["iti_directions_file"]) is not None:
-        _check_file("iti_directions_file", default_file)
-    _check_digest("iti_directions_sha256", checked["iti_directions_sha256"])
-    for name in ("base_model_name_or_path", "base_model_revision"):
-        if not (checked[name] is None or (isinstance(checked[name], str) and checked[name])):
-            raise ValueError(f"{name} is {checked[name]!r}; expected a non-empty string or null")
-    entries, files = {} if checked["iti_behaviours"] is None else checked["iti_behaviours"], {}
+    for name, (accepts, wanted) in _RULES.items():
+        value = checked[name]
+        right = accepts(value) if isinstance(value, str) else value is None and name != "iti_scope"
+        if not right:
+            raise ValueError(f"{name} is {_cut(value)}; expected {wanted}")
+    entries = {} if checked["iti_behaviours"] is None else checked["iti_behaviours"]
     if not isinstance(entries, Mapping):
         raise ValueError(f"iti_behaviours is {entries!r}; expected an object, {{name: {{file, alpha, top_k}}}}")
-    if entries and default_file is None:
-        raise ValueError(
-            f"iti_behaviours names {', '.join(entries)}, but iti_directions_file is null; expected a file"
-        )
-    checked["iti_behaviours"] = {
-        name: _checked_entry(name, entry, default_file, files) for name, entry in entries.items()
-    }
+    if entries and checked["iti_directions_file"] is None:
+        raise ValueError(f"iti_behaviours names {', '.join(entries)}, but iti_directions_file is null")
+    checked["iti_behaviours"] = {}
+    for name, entry in entries.items():
+        checked["iti_behaviours"][name] = _checked_entry(name, entry, checked)
     return checked
 
 
-def _checked_entry(name: object, entry: object, default_file: str, files: dict[str, str]) -> dict:
-    """An entry of `iti_behaviours`; `files` are those of the entries before it, {file: name}."""
+def _checked_entry(name: object, entry: object, checked: dict) -> dict:
+    """An entry of `iti_behaviours`, beside the fields and entries that are `checked` already."""
     label = f"iti_behaviours[{_cut(name)}]"
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
         raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
-    if not isinstance(entry, Mapping) or entry.keys() - {"file", "alpha", "top_k", "sha256"}:
+    if not isinstance(entry, Mapping) or entry.keys() - _ENTRY.keys():
         raise ValueError(f"{label} is {entry!r}; expected an object of file, alpha, top_k and sha256")
-    _check_file(f"{label}: file", file := entry.get("file", f"iti_directions.{name}.safetensors"))
-    if files.setdefault(file, name) != name:
-        raise ValueError(f"{label}: file is {file!r}, that of {files[file]!r}; expected one of its own")
-    if file == default_file:
-        if entry.keys() != {"file"}:
-            raise ValueError(f"{label} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
-        return {"file": file}
-    check_count(f"{label}: top_k", entry.get("top_k"))
-    _check_digest(f"{label}: sha256", entry.get("sha256"))
-    checked = {"file": file, "alpha": check_alpha(entry.get("alpha", 1.0), f"{label}: alpha")}
-    checked["top_k"] = entry.get("top_k")
-    return checked | ({"sha256": entry["sha256"]} if entry.get("sha256") else {})
+    file = entry.get("file", f"iti_directions.{name}.safetensors")
+    try:
+        fields = check_fields({_ENTRY[key]: value for key, value in entry.items()} | {"iti_directions_file": file})
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None
+    owner = next((f", that of {k!r}" for k, v in checked["iti_behaviours"].items() if v["file"] == file), "")
+    if file is None or owner:
+        raise ValueError(f"{label}: file is {file!r}{owner}; expected one of its own")
+    if file != checked["iti_directions_file"]:
+        return {key: fields[field] for key, field in _ENTRY.items()}
+    if entry.keys() != {"file"}:
+        raise ValueError(f"{label} is {entry!r}; expected a file alone: iti_alpha and iti_top_k are its own")
+    return dict(entry)
 
 
-def check_alpha(alpha: object, field: str = "iti_alpha") -> float:
+def check_alpha(alpha: object) -> float:
     """`alpha` as a float. Raises `ValueError` unless it is a finite float32, of Python, NumPy or (0-d) torch."""
     scalar = getattr(alpha, "ndim", None) == 0 and getattr(getattr(alpha, "device", None), "type", "") != "meta"
     number = alpha.item() if scalar else alpha
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= FLOAT32_MAX:
-        raise ValueError(f"{field} is {alpha!r}; expected a finite number")
+        raise ValueError(f"iti_alpha is {alpha!r}; expected a finite number")
     return float(number)
 
 
-def check_count(field: str, k: object) -> None:
+def check_count(label: str, k: object) -> None:
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise ValueError(f"{field} is {k!r}; expected null or an integer of at least 1")
+        raise ValueError(f"{label} is {k!r}; expected null or an integer of at least 1")
 
 
-def _check_file(field: str, name: object) -> None:
-    plain = (
-        isinstance(name, str) and not any(c in name for c in "/\\:\0") and len(name.encode(errors="replace")) <= 200
-    )
-    if not plain or not name.endswith(".safetensors") or re.match(r"(adapter_)?model[.-]", name):
-        wanted = (
-            "a plain file name, without a folder, of at most 200 bytes, that ends in .safetensors, other than weights"
-        )
-        raise ValueError(f"{field} is {_cut(name)}; expected {wanted}")
+def _is_plain(name: str) -> bool:
+    plain = not set(name) & set("/\\:\0") and len(name.encode(errors="replace")) <= 200
+    return plain and name.endswith(".safetensors") and not re.match(r"(adapter_)?model[.-]", name)
+
+
+_PLAIN = "a plain file name, without a folder, of at most 200 bytes, that ends in .safetensors, other than weights"
+_RULES = {
+    "iti_scope": (("all", "generated").__contains__, "one of 'all', 'generated'"),
+    "iti_directions_file": (_is_plain, _PLAIN),
+    "iti_directions_sha256": (lambda text: re.fullmatch("[0-9a-f]{64}", text), "64 hex digits or null"),
+    "base_model_name_or_path": (bool, "a non-empty string or null"),
+    "base_model_revision": (bool, "a non-empty string or null"),
+}
+"""What a text must be, and how an error says it. Each but the scope may be null."""
 
 
 def _cut(value: object) -> str:
@@ -416,25 +404,11 @@ def _cut(value: object) -> str:
     return repr(f"{value[:80]}..." if isinstance(value, str) and len(value) > 80 else value)
 
 
-def _check_digest(field: str, digest: object) -> None:
-    if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
-        raise ValueError(f"{field} is {digest!r}; expected 64 hex digits or null")
-
-
 def check_harmless(fields: Mapping, where: str) -> None:
     """Raises `ValueError` if a config.json names code that transformers would fetch and run."""
     for key, value in fields.items():
         if key.strip("_").removesuffix("_internal") in DANGEROUS_FIELDS and value is not None:
             raise ValueError(f"{where}: {key} is {value!r}; expected no such field, it can make transformers run code")
-
-
-def output_shift(weight: "torch.Tensor", offset: "torch.Tensor") -> "torch.Tensor":
-    """W_O @ offset, what an offset of the heads adds to the residual stream: float32 [hidden_size]. `weight`
-    [hidden_size, heads * head_dim] of any dtype and `offset` [heads * head_dim], both of torch or both of NumPy."""
-    used = offset != 0
-    columns = weight[:, used]
-    columns = columns.float() if hasattr(columns, "float") else columns.astype("float32")
-    return columns @ offset[used]
 
 
 def hub_file(repo_or_dir: str | os.PathLike, filename: str, **hub_kwargs) -> Path:
@@ -465,37 +439,14 @@ def write_whole(path: str | os.PathLike, data: bytes) -> Path:
     return path
 
 
-def _expect(right: bool, where: str | Path, given: str, wanted: str) -> None:
+def _expect(right: bool, given: str, wanted: str, where: str | Path = "these directions") -> None:
     if not right:
         raise ITIDirectionsError(f"{where}: {given}; expected {wanted}")
 
 
-def _expect_rows(right, where: str, given: str, wanted: str, numbers=None) -> None:
-    """`right`, bool [n], must hold throughout; `given` is told the first place where it does not."""
+def _expect_rows(right, given: str, wanted: str, *columns) -> None:
+    """`right`, bool [n], must hold throughout; `given` is told the first row where it does not, and what the columns
+    hold there."""
     if not bool(right.all()):
         row = right.tolist().index(False)
-        _expect(False, where, given.format(row, *(() if numbers is None else (float(numbers[row]),))), wanted)
-
-
-def _with_sorted_header(data: bytes) -> bytes:
-    """The same safetensors file with the keys of its metadata in order: the library writes them in a random one."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def _what_it_is(path: Path) -> str:
-    """A guess at what a file that is not safetensors is, for the error message."""
-    with path.open("rb") as file:
-        start = file.read(8)
-    for mark, kind in (
-        (b"\x80", "looks like a pickle, which is never read"),
-        (b"PK", "looks like a zip archive (a torch.save file, perhaps), which is never read"),
-        (b"version ", "looks like a Git LFS pointer; fetch the file with `git lfs pull`"),
-    ):
-        if start.startswith(mark):
-            return kind
-    return "is truncated, or not a safetensors file"
+        _expect(False, given.format(row, *(column[row].item() for column in columns)), wanted)

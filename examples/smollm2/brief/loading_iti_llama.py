@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file, logging
 
 from .configuration_iti_llama import FREE_FIELDS, HUB_ARGUMENTS, LLAMA_FIELDS, ITILlamaConfig, pinned
-from .iti_directions import FIELDS, ITIDirections, check_harmless, file_sha256, hub_file, read_behaviours
+from .iti_directions import FIELDS, ITIDirections, check_fields, check_harmless, file_sha256, hub_file, read_behaviours
 from .steering_iti_llama import HeldDirections
 
 
@@ -43,9 +43,8 @@ class ITILlamaLoadingMixin:
             kept = {key: kwargs.pop(key) for key in ("dtype", "torch_dtype", "quantization_config") if key in kwargs}
             config, kwargs = ITILlamaConfig.from_pretrained(config or repo, return_unused_kwargs=True, **hub, **kwargs)
             kwargs |= kept
-        config.validate_iti()
         if repo is not None:
-            directions = read_behaviours(vars(config), lambda name: hub_file(repo, name, **hub), str(repo))
+            directions = read_behaviours(config, lambda name: hub_file(repo, name, **hub), str(repo))
             return cls._load(repo, config, directions, hub, *model_args, **kwargs)
         if config.iti_directions_file is not None or config.base_model_name_or_path is not None:
             advice = "pass the repo, or iti_directions_file=None, and then set_iti_directions"
@@ -104,30 +103,27 @@ class ITILlamaLoadingMixin:
             kwargs |= {"trust_remote_code": False, "_commit_hash": None}
             kwargs |= {} if lora else {"adapter_kwargs": {}}
         if lora in (None, source) and cached_file(source, "adapter_config.json", **stored, **QUIET) is not None:
-            raise ValueError(
-                f"{source}: adapter_config.json would put a PEFT adapter on the weights, and disable_iti() would not "
-                "be the base; expected a model without one: load it, and put the adapter on by model.load_adapter"
-            )
+            advice = "load a model without one, and put the adapter on by model.load_adapter"
+            raise ValueError(f"{source}: adapter_config.json would change what disable_iti() gives: {advice}")
         loaded = super().from_pretrained(source, *args, config=config, **stored, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if model.can_generate():
-            model._iti_refuse_strength(model.generation_config, f"{source}/generation_config.json")
         if base is not None:
             model._iti_quantisation = fields.get("quantization_config")
-            if repo is not None:
-                model.name_or_path = model.config.name_or_path = str(repo)
-                if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
-                    model.generation_config = GenerationConfig.from_pretrained(repo, **hub)
-                    model._iti_refuse_strength(model.generation_config, f"{repo}/generation_config.json")
+        if base is not None and repo is not None:
+            model.name_or_path = model.config.name_or_path = str(repo)
+            if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
+                model.generation_config, source = GenerationConfig.from_pretrained(repo, **hub), repo
+        if model.can_generate():
+            model._iti_refuse_strength(model.generation_config, f"{source}/generation_config.json")
         model._iti_revision = (hub if repo is not None else stored).get("revision")  # the commit of `name_or_path`
         model._iti_weights = _versions(model)
-        keys = ["default", *list(directions)[1:]]
-        model.base_model._iti_held = HeldDirections(dict(zip(keys, directions.values(), strict=False)))
+        model.base_model._iti_held = HeldDirections(directions)
         return loaded
 
     def __getstate__(self) -> dict:
-        """A copy has weights of its own: they count as loaded where those of the original are as they were."""
-        state = dict(self.__dict__)
+        """A copy has weights of its own: they count as loaded where those of the original are as they were. It starts
+        outside `disable_iti`."""
+        state = self.__dict__ | {"_iti_blocks": []}
         if state.get("_iti_weights") is not None:
             state["_iti_weights"] = {} if weights_changed(self) else None
         return state
@@ -154,7 +150,7 @@ class ITILlamaLoadingMixin:
         if kwargs.pop("push_to_hub", False):
             raise ValueError("push_to_hub=True would leave out tokenizer and card: call model.push_to_hub(repo_id)")
         config, base, folder = self.config, self.config.base_model_name_or_path, Path(save_directory)
-        config.validate_iti()
+        vars(config).update(check_fields(vars(config)))
         behaviours, held = self.base_model._iti_behaviours()
         given = "state_dict=" if kwargs.get("state_dict") is not None else None
         if base is not None and (changed := given or weights_changed(self)):
@@ -162,9 +158,7 @@ class ITILlamaLoadingMixin:
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
         renews_card = is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama")
         if renews_card:
-            check_card = getattr(import_module("iti_llama.toolkit.repo.card"), "check_card", None)  # 0.2 has none
-            if check_card is not None:
-                check_card(folder)
+            getattr(import_module("iti_llama.toolkit.repo.card"), "check_card", str)(folder)  # 0.2 has no such check
         folder.mkdir(parents=True, exist_ok=True)
         staged = {}
         try:
@@ -258,11 +252,7 @@ def weights_changed(model) -> str | None:
     write through `weight.data` is seen where it changes one of the values that are sampled."""
     before, now = getattr(model, "_iti_weights", None) or {}, _versions(model)
     for name in sorted(before.keys() | now.keys()):
-        (*was, old), (*is_now, new) = before.get(name) or (None, None), now.get(name) or (None, None)
-        if (
-            (name in before) != (name in now)
-            or was != is_now
-            or (old is not None and not torch.equal(old.to(new), new))
-        ):
+        old, new = before.get(name), now.get(name)
+        if old is None or new is None or old[:2] != new[:2] or (old and not torch.equal(old[2].to(new[2]), new[2])):
             return name
     return None

@@ -16,13 +16,14 @@ from transformers.utils import logging
 
 from .configuration_iti_llama import ITILlamaConfig
 from .generation_iti_llama import ITILlamaGenerationMixin
-from .iti_directions import Behaviour, behaviours_of, check_alpha, check_fields, output_shift
+from .iti_directions import Behaviour, behaviours_of, check_alpha, check_fields
 from .loading_iti_llama import ITILlamaLoadingMixin
 from .steering_iti_llama import HeldDirections, ITILlamaSteeringMixin, Steering
 
 
 logger = logging.get_logger(__name__)
-FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]  # the cache is `past_key_values` up to 5.23
+FORWARD_INPUTS = tuple(signature(LlamaModel.forward).parameters)[1:]
+CACHE = "cache" if "cache" in FORWARD_INPUTS else "past_key_values"  # the latter up to transformers 5.23
 
 
 class SteeredView:
@@ -43,42 +44,24 @@ class SteeredView:
 
 class ITILlamaAttention(modeling_llama.LlamaAttention):
     def forward(self, hidden_states: torch.Tensor, *args, iti_steering: Steering | None = None, **kwargs):
-        if iti_steering is None or not iti_steering.touches(self.layer_idx):
-            return super().forward(hidden_states, *args, **kwargs)
-        return modeling_llama.LlamaAttention.forward(SteeredView(self, iti_steering), hidden_states, *args, **kwargs)
-
-
-class ITILlamaDecoderLayer(modeling_llama.LlamaDecoderLayer):
-    def __init__(self, config: ITILlamaConfig, layer_idx: int):
-        super().__init__(config, layer_idx)
-        self.self_attn = ITILlamaAttention(config, layer_idx)
+        attention = self if iti_steering is None else SteeredView(self, iti_steering)
+        return modeling_llama.LlamaAttention.forward(attention, hidden_states, *args, **kwargs)
 
 
 class ITILlamaPreTrainedModel(ITILlamaLoadingMixin, ITILlamaSteeringMixin, LlamaPreTrainedModel):
     config: ITILlamaConfig
     config_class = ITILlamaConfig
-    _no_split_modules = ["ITILlamaDecoderLayer"]
-    _can_record_outputs = {"hidden_states": ITILlamaDecoderLayer, "attentions": ITILlamaAttention}
 
 
 class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
     _auto_class = "AutoModel"
 
     def __init__(self, config: ITILlamaConfig):
-        super(LlamaModel, self).__init__(config)  # LlamaModel's own would build every layer a second time
-        self.padding_idx = config.pad_token_id
-        self.vocab_size = config.vocab_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
-        self.layers = nn.ModuleList([ITILlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
-        self.norm = modeling_llama.LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config=config)
-        self.gradient_checkpointing = False
+        super().__init__(config)
+        for layer in self.layers:
+            layer.self_attn.__class__ = ITILlamaAttention  # of the same parts, which are not built a second time
         self._iti_held = HeldDirections({})
-        self._iti_open_blocks = 0
-        self.post_init()
-
-    def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_iti_open_blocks": 0}  # a copy starts outside `disable_iti`
+        self._iti_blocks = []
 
     def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, iti_gate=None, iti_record=None, **kwargs):
         """As Llama's forward, with five arguments more, for this call alone. Raises `ValueError` if one has a wrong
@@ -102,27 +85,26 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             raise TypeError(f"forward has no argument {unknown[0]}; it has {wanted}")
         call = dict(zip(FORWARD_INPUTS, args, strict=False)) | kwargs
         behaviours, held = self._iti_behaviours()
-        if not behaviours and not (iti_alpha is None and iti_start is None and iti_mask is None and iti_gate is None):
+        if not behaviours and any(given is not None for given in (iti_alpha, iti_start, iti_mask, iti_gate)):
             raise ValueError("iti_alpha, iti_start, iti_mask and iti_gate steer, but this model has no directions")
         inputs = call["input_ids"] if call.get("inputs_embeds") is None else call["inputs_embeds"]
-        if not (iti_gate is None or isinstance(iti_gate, bool)):
+        if not isinstance(iti_gate, bool | None):
             raise ValueError(f"iti_gate is {iti_gate!r}; expected True or False")
         shifts, mask, alphas = {}, None, self._iti_alphas(behaviours, inputs, iti_alpha)
         if behaviours and alphas is not None:
-            if iti_gate is not False and any(held.directions[name].gate is not None for name in behaviours):
+            if iti_gate is not False and held.gates(behaviours):
                 advice = "call generate, or pass iti_gate=False to shift every row"
                 raise ValueError(f"a forward pass does not know where prompts end, which the gate reads: {advice}")
             # The dtype of the residual stream, also where projections are quantised, and in a stage of a pipeline.
             dtype = next(layer.input_layernorm.weight.dtype for layer in self.layers if hasattr(layer, "self_attn"))
             mask = self._iti_mask(call, inputs, iti_start, iti_mask, positions)
             mask = None if mask is None else mask.to(inputs.device, dtype)[..., None]
-            top_ks = {name: behaviour.top_k for name, behaviour in behaviours.items()}
-            totals = held.totals(alphas, top_ks, inputs.device)
+            totals = held.totals(behaviours, alphas, inputs.device)
             shifts = {site: (rows, total.to(dtype)) for site, (rows, total) in totals.items()}
         if shifts or iti_record is not None:
             call["iti_steering"] = Steering(shifts, mask, iti_record)
         output = super().forward(**call)
-        cache = getattr(output, "past_key_values", None)
+        cache = getattr(output, CACHE, None)
         if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
             cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
         return output
@@ -133,21 +115,18 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         """What the config says at this moment, and the directions that it names, by the same names. Raises
         `ValueError` if it is wrong, or the model does not hold them: it is never taken for a steered one."""
         fields = vars(self.config) if torch.compiler.is_compiling() else check_fields(vars(self.config))
-        named, held = behaviours_of(fields), self._iti_held
-        behaviours = {"default" if place == 0 else name: named[name] for place, name in enumerate(named)}
+        behaviours, held = behaviours_of(fields), self._iti_held
         for name, behaviour in behaviours.items():
             if name not in held.directions:
                 call = "PATH" if name == "default" else f"PATH, {name!r}"
-                advice = (
-                    f"call model.load_iti_directions({call}), or set iti_directions_file to None for a plain Llama"
-                )
+                advice = f"call model.load_iti_directions({call}), or set iti_directions_file to None for a Llama"
                 raise ValueError(f"the config names {behaviour.file}, which the model does not hold: {advice}")
         return behaviours, held
 
     def _iti_alphas(self, behaviours: dict[str, Behaviour], inputs: torch.Tensor, alpha) -> dict | None:
         """The strength of each behaviour in one call, a number or [rows, 1, 1]; None where nothing is added."""
         alphas = {name: behaviour.alpha for name, behaviour in behaviours.items()}
-        if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas) > 1:
+        if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas):
             alphas = dict(zip(alphas, alpha.unbind(1), strict=True))
         elif alpha is not None:
             given = alpha if isinstance(alpha, dict) else {"default": alpha}
@@ -189,9 +168,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if call.get("cu_seq_lens_q") is not None:
             raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
         if not torch.compiler.is_compiling():
-            advice = (
-                "only the last is shifted, as for a prompt. To score an answer, pass iti_start, or use scope 'all'."
-            )
+            advice = "only the last is shifted, as of a prompt. Pass iti_start to score an answer, or use scope 'all'."
             logger.warning_once(f"iti_scope is 'generated' and forward got several tokens without iti_start: {advice}")
         columns, attended = torch.arange(length, device=inputs.device), call.get("attention_mask")
         padded = isinstance(attended, torch.Tensor) and attended.ndim == 2
@@ -217,9 +194,7 @@ class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, Llam
         behaviours, held = self.model._iti_behaviours()
         for why, applies in {
             "iti_scope is 'generated', but a bias acts on every position": self.iti_scope != "all",
-            "the directions have a gate, but a bias acts on every prompt": any(
-                held.directions[name].gate is not None for name in behaviours
-            ),
+            "the directions have a gate, but a bias acts on every prompt": bool(held.gates(behaviours)),
             "the steering is off inside disable_iti()": self._iti_disabled(),
             "the weights are quantised: load the model in full precision": hasattr(self.config, "quantization_config"),
             "a PEFT adapter is on it: merge that first": any(hasattr(part, "base_layer") for part in self.modules()),
@@ -230,16 +205,15 @@ class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, Llam
         with torch.device("meta"):
             merged = LlamaForCausalLM(self.config.to_llama(attention_bias=True))
         state = {name: value.detach() for name, value in self.state_dict().items()}
-        for name, module in self.named_modules():
-            if name.endswith((".q_proj", ".k_proj", ".v_proj", ".o_proj")):
-                zeros = torch.zeros_like(module.weight.detach()[:, 0])
-                state[f"{name}.bias"] = zeros if module.bias is None else module.bias.detach().clone()
-        alphas, top_ks = ({name: getattr(b, key) for name, b in behaviours.items()} for key in ("alpha", "top_k"))
-        for site, (rows, total) in held.totals(alphas, top_ks, self.device).items():
+        for name in merged.state_dict().keys() - state.keys():  # biases
+            state[name] = torch.zeros_like(state[name.replace(".bias", ".weight")][:, 0])
+        alphas = {name: behaviour.alpha for name, behaviour in behaviours.items()}
+        for site, (rows, total) in held.totals(behaviours, alphas, self.device).items():
             for layer, row in rows.items():
                 o_proj, offset = f"model.layers.{layer}.self_attn.o_proj", total[row].flatten()
-                shift = offset if site == "residual" else output_shift(state[f"{o_proj}.weight"], offset)
-                state[f"{o_proj}.bias"].copy_(state[f"{o_proj}.bias"].float() + shift)
+                shift = offset if site == "residual" else state[f"{o_proj}.weight"].float() @ offset
+                bias = state[f"{o_proj}.bias"]
+                state[f"{o_proj}.bias"] = (bias.float() + shift).to(bias.dtype)
         merged.load_state_dict(state, assign=True)
         merged.model.rotary_emb = copy.deepcopy(self.model.rotary_emb)
         merged.tie_weights()

@@ -3,20 +3,17 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import torch
 
-from .iti_directions import FIELDS, ITIDirections, behaviours_of, check_alpha, check_fields
+from .iti_directions import FIELDS, Behaviour, ITIDirections, ITIGate, behaviours_of, check_alpha, check_fields
 
 
-_blocks: ContextVar[tuple[SimpleNamespace, ...]] = ContextVar("iti_blocks", default=())
-"""The `disable_iti` blocks that this context has entered: of which model, and whether they are still open."""
-_counting = threading.Lock()
+_entered: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
+"""The `disable_iti` blocks, of any model, that this context has entered and not left."""
 
 
 class HeldDirections:
@@ -27,10 +24,11 @@ class HeldDirections:
         self.directions = directions
         self.heads = {name: given.heads.tolist() for name, given in directions.items()}
         self.layers = sorted({layer for heads in self.heads.values() for layer, _ in heads})
-        self.offsets, self.ranks, self.placed = {}, {}, {}
+        self.ranks, self.offsets = {}, {}
         for name, given in directions.items():
             offsets, zeros = given.offsets(), torch.zeros(given.num_attention_heads * given.head_dim)
-            self.offsets[name] = torch.stack([offsets.get(layer, zeros) for layer in self.layers])[:, None, None]
+            whole = torch.stack([offsets.get(layer, zeros) for layer in self.layers])[:, None, None]
+            self.offsets[name, None, whole.device] = whole
             ranks = torch.zeros(len(self.layers), given.num_attention_heads, given.head_dim)
             for rank, (layer, head) in enumerate(self.heads[name]):
                 ranks[self.layers.index(layer), head] = rank
@@ -39,21 +37,24 @@ class HeldDirections:
     def offset(self, name: str, top_k: int | None, device: torch.device) -> torch.Tensor:
         """What the best heads of a behaviour add at alpha 1, float32 [layers, 1, 1, width]; made once."""
         key = name, top_k, device
-        if top_k is None and device.type == "cpu":
-            return self.offsets[name]
-        if key not in self.placed:
-            offset = self.offsets[name] if top_k is None else self.offsets[name] * (self.ranks[name] < top_k)
-            self.placed[key] = offset.to(device)
-        return self.placed[key]
+        if key not in self.offsets:
+            whole = self.offsets[name, None, torch.device("cpu")]
+            self.offsets[key] = (whole if top_k is None else whole * (self.ranks[name] < top_k)).to(device)
+        return self.offsets[key]
 
-    def totals(self, alphas: dict, top_ks: dict, device: torch.device) -> dict[str, tuple[dict, torch.Tensor]]:
+    def gates(self, behaviours: dict[str, Behaviour]) -> dict[str, ITIGate]:
+        """The gates of those behaviours that have one."""
+        gates = {name: self.directions[name].gate for name in behaviours}
+        return {name: gate for name, gate in gates.items() if gate is not None}
+
+    def totals(self, behaviours: dict[str, Behaviour], alphas: dict, device: torch.device) -> dict[str, tuple]:
         """{site: ({steered layer: its row}, the sum of alpha * offset over behaviours, float32 [layers, rows or 1, 1,
-        width])}. `alphas` and `top_ks` are those of the behaviours that act; an alpha is a number or [rows, 1, 1]."""
+        width])}. An alpha is a number or [rows, 1, 1]."""
         totals = {}
-        for name, top_k in top_ks.items():
-            site, term = self.directions[name].site, alphas[name] * self.offset(name, top_k, device)
+        for name, behaviour in behaviours.items():
+            site, term = self.directions[name].site, alphas[name] * self.offset(name, behaviour.top_k, device)
             rows, total = totals.get(site, ({}, None))
-            rows = rows | {layer: self.layers.index(layer) for layer, _ in self.heads[name][:top_k]}
+            rows = rows | {layer: self.layers.index(layer) for layer, _ in self.heads[name][: behaviour.top_k]}
             totals[site] = rows, term if total is None else total + term
         return totals
 
@@ -70,9 +71,6 @@ class Steering:
     mask: torch.Tensor | None = None
     record: Callable[[int, torch.Tensor], None] | None = None
     copies: dict = field(default_factory=dict)
-
-    def touches(self, layer: int) -> bool:
-        return self.record is not None or any(layer in rows for rows, _ in self.shifts.values())
 
     def add(self, site: str, attention, x: torch.Tensor) -> torch.Tensor:
         """`x` [batch, seq, width], shifted where this layer is steered at this site."""
@@ -121,7 +119,7 @@ class ITILlamaSteeringMixin:
     @property
     def iti_strengths(self) -> dict[str, float]:
         """The strength of every behaviour by name, the default one first."""
-        return {name: behaviour.alpha for name, behaviour in behaviours_of(vars(self.config)).items()}
+        return {behaviour.name: behaviour.alpha for behaviour in behaviours_of(vars(self.config)).values()}
 
     def set_iti_directions(self, directions: ITIDirections | None) -> None:
         """Replace the default directions; None takes them away. Raises `ValueError`, and changes nothing, if they do
@@ -149,10 +147,10 @@ class ITILlamaSteeringMixin:
 
     def _iti_key(self, name: str) -> str:
         """What the directions of a behaviour are held under."""
-        names = list(self.iti_strengths)
-        if not names or name not in (*names, "default"):
-            raise ValueError(f"no behaviour is called {name!r}; this model has {', '.join(names) or 'none'}")
-        return "default" if name == names[0] else name
+        for key, behaviour in behaviours_of(vars(self.config)).items():
+            if name in (key, behaviour.name):
+                return key
+        raise ValueError(f"no behaviour is called {name!r}; this model has {', '.join(self.iti_strengths) or 'none'}")
 
     def set_iti_behaviour(
         self, name: str, directions: ITIDirections | None, alpha: float = 1.0, top_k: int | None = None
@@ -173,10 +171,8 @@ class ITILlamaSteeringMixin:
         checked = check_fields(vars(config) | {"iti_behaviours": entries})["iti_behaviours"]
         directions.check_geometry(config)
         directions.top(top_k)
-        base._iti_held = HeldDirections(
-            held | {name: directions}
-        )  # before the config names them: none is ever missing
-        config.iti_behaviours = checked
+        base._iti_held = HeldDirections(held | {name: directions})
+        config.iti_behaviours = checked  # after they are there: none that it names is ever missing
 
     def load_iti_directions(
         self, path: str | os.PathLike, name: str | None = None, alpha: float = 1.0, top_k: int | None = None
@@ -194,21 +190,17 @@ class ITILlamaSteeringMixin:
         """Inside the `with` block the model is plain Llama, bit by bit: for the context that entered it (a thread, a
         task of asyncio), in any order of ends. A thread started inside has its own: pass `iti_alpha=0` there. Compiled
         passes outside `generate` are plain while any block is open."""
-        base = self.base_model
-        block = SimpleNamespace(model=base, open=True)
-        _blocks.set((*_blocks.get(), block))
-        with _counting:
-            base._iti_open_blocks += 1
+        block, open_blocks = object(), self.base_model._iti_blocks
+        _entered.set((*_entered.get(), block))
+        open_blocks.append(block)
         try:
             yield
         finally:
-            block.open = False
-            with _counting:
-                base._iti_open_blocks -= 1
-            _blocks.set(tuple(other for other in _blocks.get() if other is not block))
+            open_blocks.remove(block)
+            _entered.set(tuple(other for other in _entered.get() if other is not block))
 
     def _iti_disabled(self) -> bool:
         base = self.base_model
         if torch.compiler.is_compiling() or getattr(base, "_is_replica", False):  # neither sees this context
-            return base._iti_open_blocks > 0
-        return any(block.open and block.model is base for block in _blocks.get())
+            return len(base._iti_blocks) > 0
+        return any(block in base._iti_blocks for block in _entered.get())
