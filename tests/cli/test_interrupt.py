@@ -56,6 +56,18 @@ def test_a_quiet_command_shows_no_progress(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_where_the_output_is_a_file_a_line_now_and_then_tells_of_the_progress(capsys, monkeypatch):
+    for seconds, lines in ((0, ["read, after 0 minutes: 1 of 4", "draw 2 of 9, after 0 minutes"]), (60, [])):
+        monkeypatch.setattr("iti_llama.toolkit.cli.options.SECONDS_BETWEEN_LINES", seconds)
+        with progress_bar(4) as advance:
+            advance("read", 1)
+            advance("draw 2 of 9")
+        out, err = capsys.readouterr()
+        told = [line for line in err.splitlines() if line]
+        assert out == "" and len(told) == len(lines)
+        assert all(line.startswith(start) for line, start in zip(told, lines, strict=True)), told
+
+
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path):
     out = tmp_path / "out"
     command = [*COMMAND, "sweep", "--tasks", "corpus:validation", "--n", "60", "--out", str(out)]

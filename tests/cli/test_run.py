@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,19 @@ def test_a_strength_is_chosen_and_measured_and_the_card_says_so(whole):
     ):
         assert line in said
     assert not any(".cache" in path.name or path.name == "sweep_completions.jsonl" for path in out.parent.rglob("*"))
+
+
+def test_before_it_starts_it_says_what_there_is_to_do(whole):
+    line = next(line for line in whole[1].splitlines() if line.startswith("to do: "))
+    assert whole[1].index(line) < whole[1].index("1 of 3")
+    sweep = 8 * (2 * (1 + 2) + 3 * 2 * 2)  # tasks; bare at both signs; three random draws of two alphas at both signs
+    measured = 8 * (6 + 4 * 2)  # plain, steered, minus, three random; four phrasings, plain and steered
+    assert f"80 texts, then at most {sweep + measured} readings of a pair" in line
+    tokenizer = tiny_tokenizer()
+    lengths = [len(tokenizer(row.prompt + row.completion)["input_ids"]) for row in two_ways()]
+    tokens = sum(lengths) / 80 * (80 + 2 * (sweep + measured))
+    assert int(re.search(r"([\d,]+) tokens to read", line)[1].replace(",", "")) == pytest.approx(tokens, rel=0.02)
+    assert re.search(r"about (a|[\d.]+) (minute|hour)s?\b.* [\d.]+ GiB", line)
 
 
 def test_what_is_measured_on_was_neither_fitted_nor_chosen_on(whole):

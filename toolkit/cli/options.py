@@ -185,10 +185,17 @@ def load(repo: str, revision: str | None = None, trust_remote_code: bool = False
     return model.eval(), tokenizer
 
 
+SECONDS_BETWEEN_LINES = 60
+"""Of progress, where the output is a file."""
+
+
 @contextmanager
 def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None], None]]:
     """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, how many a second, and the
-    time left. A step "NAME I of N" is a bar of its own, which moves with I. `advance.console` prints above them."""
+    time left. A step "NAME I of N" is a bar of its own, which moves with I. `advance.console` prints above them.
+    Where the output is no terminal, a line a minute says the same."""
+    from time import monotonic
+
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -216,6 +223,19 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
     shown = Console(stderr=True, quiet=console.quiet, emoji=False)
     with Progress(*columns, console=shown, transient=True) as progress:
         task, counted = progress.add_task("loading", total=total), {}
+        started = told = monotonic()
+
+        def tell(step: str) -> None:
+            nonlocal told
+            now, bar = monotonic(), progress.tasks[task]
+            if shown.is_terminal or now - told < SECONDS_BETWEEN_LINES:
+                return
+            told = now
+            line = f"{step}, after {(now - started) / 60:.0f} minutes"
+            if bar.total and bar.completed:
+                left = (now - started) * max(0, bar.total / bar.completed - 1)
+                line += f": {bar.completed:g} of {bar.total:g}, about {left / 60:.0f} minutes more"
+            shown.print(line, markup=False, soft_wrap=True, highlight=False)
 
         def advance(step: str, rows: int | None = None) -> None:
             name, _, place = step.rpartition(" of ")
@@ -225,6 +245,7 @@ def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None
                 progress.update(counted[kind], completed=int(at))
             else:
                 progress.update(task, description=step, advance=rows or 0)
+            tell(step)
 
         advance.console = shown
         yield advance

@@ -54,7 +54,7 @@ def sweep(
         others = confirm and replace(request, tasks=confirm, n=2 * request.n)
         others = others and find_tasks(others, "test", tokenizer, sandbox, advance, source)
     budget_alone = grid.kl_budget is not None and request.target is None and tasks.sound != "correct"
-    with progress_bar(count_answers(tasks, grid)) as advance:
+    with progress_bar(count_answers(len(tasks), tasks.asked is not None, grid)) as advance:
         record, choice = sweep_model(
             model,
             tokenizer,

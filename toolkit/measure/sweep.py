@@ -162,12 +162,12 @@ def sweep(
     return points
 
 
-def count_answers(task_set: TaskSet, grid: Grid) -> int:
-    """How many answers a sweep and its control take."""
+def count_answers(tasks: int, asked: bool, grid: Grid) -> int:
+    """How many answers a sweep of so many tasks and its control take. asked: whether they are asked in words too."""
     alphas = POINTS if grid.alphas is None else len(grid.alphas)
     alphas = alphas if grid.kl_budget is None else 1
-    tries = 2 if task_set.asked is None else 3
-    return len(task_set) * (tries * (1 + alphas * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * alphas)
+    tries = 3 if asked else 2
+    return tasks * (tries * (1 + alphas * len(grid.top_ks or (0,)) * len(grid.scopes)) + 6 * alphas)
 
 
 def both_signs(alphas: Sequence[float]) -> list[float]:

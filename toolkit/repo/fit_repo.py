@@ -105,12 +105,14 @@ def fit_repo(
     gate: Gating | None = None,
     name: str | None = None,
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
+    loaded: Callable[[ITILlamaForCausalLM, PreTrainedTokenizerBase], None] = lambda model, tokenizer: None,
 ) -> dict:
     """Capture, fit, and write a repo to `out`: code, config, directions, tokenizer, report, figures, card; the weights
     too if self-contained. The labelled set is kept there as well, with its parts, for measuring; `push` leaves it out.
     Returns the report. `dataset` is what the set is called, `left_out` counts rows that were too long, `record` goes
     into the report. `gate`: when to steer, see `fit_gate`. With `name` the repo in `out`, which is there, gets the
-    directions as a further behaviour of that name: it keeps what it has, and its card is renewed.
+    directions as a further behaviour of that name: it keeps what it has, and its card is renewed. `loaded` is called
+    with the base before the work.
 
     Raises:
         ValueError: for a base or data that cannot be used, before anything is written.
@@ -134,6 +136,8 @@ def fit_repo(
     model, tokenizer = load_base(base, settings.hub, **placed)
     if name is None and model.config.base_model_name_or_path is None and not settings.self_contained:
         raise ValueError(f"base {base}: is a steered model, so no adapter can name it; pass --self-contained")
+    if workers.is_main_process:
+        loaded(model, tokenizer)
     activations = capture(
         model, tokenizer, examples, policy, settings.batch_size, settings.cache,
         progress=lambda rows: progress("capture", rows),

@@ -26,6 +26,7 @@ from ..measure.tasks import TaskSet
 from .card import check_card, renew_card
 from .fit_repo import fit_repo, read_for
 from .open_repo import read_object
+from .plan_run import plan_run
 from .settings import RepoSettings, RunSettings
 from .steered_repo import SteeredRepo
 from .sweep_repo import sweep_model
@@ -57,7 +58,8 @@ def run(
     """Fit, choose a strength on one half of the held-out groups, measure it on the other, write the card.
 
     progress: gives a context for a step of so many rows (or None), inside which a function is told of (what is done,
-    rows). say: told a line of what was read, and one as each of the three steps is done. command: for the record.
+    rows). say: told a line of what was read, one of what is to do and takes how long (see `Plan`), and one as each of
+    the three steps is done. command: for the record.
 
     Raises:
         ValueError, OSError: for a base, data or settings that cannot be used, before anything is written.
@@ -73,7 +75,9 @@ def run(
     if settings.tasks is None:  # refuses a set without pairs, or with nothing to complete, before the work
         labelled_set(Path(settings.data).name, examples, pairs=settings.target in (None, "labels"))
     with progress(len(examples)) as advance:
-        was_fitted = fit_once(settings, examples, command, advance)
+        was_fitted = fit_once(
+            settings, examples, command, advance, lambda *loaded: say(f"{plan_run(settings, examples, *loaded)}")
+        )
     report = read_object(out / "iti_report.json")
     say(f"1 of 3, fitted{' before' if was_fitted else ''}: {report['verdict']}")
 
@@ -82,7 +86,8 @@ def run(
     to_choose, to_measure = (
         request_tasks(settings.request, part, tokenizer, sandbox) for part in ("validation", "test")
     )
-    with progress(count_answers(to_choose, settings.grid)) as advance:
+    total = count_answers(len(to_choose), to_choose.asked is not None, settings.grid)
+    with progress(total) as advance:
         sweep = choose_once(settings, model, tokenizer, to_choose, sandbox, advance)
     if sweep["why"]:
         advice = "nothing is measured. Try more groups, other --alphas, another --policy, or a wider guard"
@@ -110,8 +115,10 @@ def hash_base(settings: RepoSettings) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, progress: Callable) -> bool:
-    """Fit into `settings.out`, unless that is done. Returns whether it was.
+def fit_once(
+    settings: RunSettings, examples: Sequence[Example], command: str, progress: Callable, loaded: Callable
+) -> bool:
+    """Fit into `settings.out`, unless that is done. Returns whether it was. loaded: see `fit_repo`.
 
     Raises:
         FileExistsError: if the folder holds something else, or a fit of other data or settings.
@@ -120,7 +127,8 @@ def fit_once(settings: RunSettings, examples: Sequence[Example], command: str, p
     made_of = hash_base(repo)
     if not path.is_file():
         record = {"command": command, "made_of": made_of}
-        fit_repo(repo, examples, settings.out, dataset=Path(settings.data).name, record=record, progress=progress)
+        name = Path(settings.data).name
+        fit_repo(repo, examples, settings.out, dataset=name, record=record, progress=progress, loaded=loaded)
         shutil.rmtree(repo.cache, ignore_errors=True)
         return False
     report, fitting = read_object(path), asdict(repo.fitting)

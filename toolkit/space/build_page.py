@@ -26,7 +26,9 @@ def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | N
         kept = ["*.json", "iti_directions*.safetensors", "README.md"]
         folder = Path(snapshot_download(repo, revision=model._iti_revision, allow_patterns=kept))  # as the model
     steered_repo, tasks, sandbox = SteeredRepo.open(folder), {}, None
-    examples = [shown for shown, _ in steered_repo.prompts[:EXAMPLES]]
+    measured = [example["shown"] for example in steered_repo.evaluation.get("examples", ())]
+    held_out = [shown for _, shown in steered_repo.prompts]
+    examples = list(dict.fromkeys(held_out or measured))[:EXAMPLES]  # as their writer wrote them
     if folder.resolve() == ROOT:
         tasks = {task.prompt: task for _, task in demo_tasks(EXAMPLES)}
         examples = list(tasks)

@@ -99,8 +99,9 @@ class Page:
         reach = (2.0 * abs(steered.alpha), 1.25 * max(safe_strengths(repo), default=0.0), 1.0)
         self.largest = round(max(reach), 2)
         self.names = [f"{layer}.{head}" for layer, head in steered.heads]
+        self.is_chat = bool(steered.tokenizer.chat_template)
 
-    def asked(self, prompt: str, alpha: float, scope: str, heads: Sequence[str]) -> Asked:
+    def asked(self, prompt: str, alpha: float, scope: str, heads: Sequence[str], system: str = "") -> Asked:
         """Raises `ValueError`, in a visitor's words, for what is not offered."""
         known = isinstance(alpha, (int, float)) and isfinite(alpha) and abs(alpha) <= self.largest
         if not known:
@@ -111,8 +112,10 @@ class Page:
         if unknown:
             raise ValueError(f"There is no head {unknown[0]!r} among the directions.")
         places = tuple(place for place, name in enumerate(self.names) if name in heads)
-        self.steered.prompt_ids(prompt)
-        return Asked(prompt, float(alpha), scope, places, self.limits.max_new_tokens, self.limits.seconds)
+        system = (system or "").strip() or None
+        self.steered.prompt_ids(prompt, system)
+        limits = self.limits
+        return Asked(prompt, float(alpha), scope, places, limits.max_new_tokens, limits.seconds, system)
 
     def answer(
         self,
@@ -120,19 +123,20 @@ class Page:
         alpha: float,
         scope: str = "all",
         heads: list[str] | None = None,
+        system: str = "",
     ) -> list[dict]:
         """The answers at minus alpha, 0 and alpha: [{"alpha": ..., "text": ...}, ...]."""
         try:
-            asked = self.asked(prompt, alpha, scope, self.names if heads is None else heads)
+            asked = self.asked(prompt, alpha, scope, self.names if heads is None else heads, system)
         except ValueError as error:
             raise gr.Error(str(error)) from None
         *_, last = self.steered.answers(asked)
         return [{"alpha": answer.alpha, "text": answer.text} for answer in last]
 
-    def show(self, prompt: str, alpha: float, scope: str, heads: list[str]):
+    def show(self, prompt: str, alpha: float, scope: str, heads: list[str], system: str = ""):
         """Yields (minus, plain, plus, status, curve) for the page, as tokens come."""
         try:
-            asked = self.asked(prompt, alpha, scope, heads)
+            asked = self.asked(prompt, alpha, scope, heads, system)
         except ValueError as error:
             yield *[gr.skip()] * 3, f"**{error}**", gr.skip()
             return
@@ -181,7 +185,8 @@ class Page:
         return [f"{one.style}; {'passes' if one.correct else 'fails'} {tests}" for one in grades]
 
     def from_link(self, request: gr.Request):
-        """(prompt, alpha, scope, heads) of the page's address; what it does not say, or says wrong, is as shipped."""
+        """(prompt, alpha, scope, heads, system) of the page's address; what it does not say, or says wrong, is as
+        shipped."""
         said = dict(request.query_params) if request is not None else {}
         try:
             alpha = float(said.get("alpha", "nan"))
@@ -190,7 +195,8 @@ class Page:
         alpha = alpha if 0 <= alpha <= self.largest else abs(self.steered.alpha)
         scope = said.get("scope") if said.get("scope") in ("all", "generated") else self.steered.scope
         heads = [name for name in said["heads"].split(",") if name in self.names] if "heads" in said else self.names
-        return said.get("prompt", self.examples[0] if self.examples else "")[:100_000], alpha, scope, heads
+        prompt = said.get("prompt", self.examples[0] if self.examples else "")[:100_000]
+        return prompt, alpha, scope, heads, said.get("system", "")[:100_000] if self.is_chat else ""
 
     def blocks(self) -> gr.Blocks:
         steered = self.steered
@@ -202,7 +208,17 @@ class Page:
                 "directions, orange above the plain answer's mean, blue below it; hover for the head and the value."
                 + (" This repo's gate is left out here: every prompt is steered." if steered.gated else "")
             )
-            prompt = gr.Textbox(label="Prompt", lines=4, max_lines=16, max_length=20_000, elem_id="iti-prompt")
+            prompt = gr.Textbox(
+                label="Question" if self.is_chat else "Prompt",
+                lines=4,
+                max_lines=16,
+                max_length=20_000,
+                elem_id="iti-prompt",
+            )
+            system = gr.Textbox(
+                label="System message", lines=1, max_lines=4, max_length=20_000, elem_id="iti-system",
+                visible=self.is_chat,
+            )  # fmt: skip
             with gr.Row():
                 with gr.Column():
                     alpha = gr.Slider(
@@ -239,7 +255,7 @@ class Page:
             )
             if self.examples:
                 gr.Examples([[example] for example in self.examples], [prompt], label="Prompts to try")
-            inputs, outputs = [prompt, alpha, scope, heads], [*cells, status, plot]
+            inputs, outputs = [prompt, alpha, scope, heads, system], [*cells, status, plot]
             call = {
                 "fn": self.show,
                 "inputs": inputs,
@@ -279,7 +295,7 @@ class Page:
         )
 
 
-TO_LINK = """(prompt, alpha, scope, heads) => {
+TO_LINK = """(prompt, alpha, scope, heads, system) => {
     const link = new URL(window.location), all = "%s";
     document.getElementById("iti-status")?.setAttribute("aria-live", "polite");
     link.searchParams.set("prompt", prompt);
@@ -287,10 +303,11 @@ TO_LINK = """(prompt, alpha, scope, heads) => {
     link.searchParams.set("scope", scope);
     const chosen = all.split(",").filter((name) => heads.includes(name)).join(",");
     if (chosen === all) { link.searchParams.delete("heads"); } else { link.searchParams.set("heads", chosen); }
+    if (system) { link.searchParams.set("system", system); } else { link.searchParams.delete("system"); }
     window.history.replaceState(null, "", link);
     if (window.parent !== window) {
         window.parent.postMessage({queryString: link.search.slice(1), hash: ""}, "https://huggingface.co");
     }
-    return [prompt, alpha, scope, heads];
+    return [prompt, alpha, scope, heads, system];
 }"""
 """What a visitor asked for, in the page's address, also where a Space shows it inside its own page."""

@@ -23,7 +23,7 @@ SIGNS = ("minus", "plain", "plus")
 @dataclass(frozen=True)
 class Asked:
     """What one visitor asks for. heads: places among `Steered.heads` that are switched on. seconds: after which an
-    answer ends where it is."""
+    answer ends where it is. system: the system message of a chat model, None for none."""
 
     prompt: str
     alpha: float
@@ -31,6 +31,7 @@ class Asked:
     heads: tuple[int, ...]
     max_new_tokens: int = 120
     seconds: float = 60
+    system: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,15 @@ class Steered:
             finally:
                 self.model.iti_scope = before
 
-    def prompt_ids(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str, system: str | None = None) -> list[int]:
         """The tokens of a visitor's prompt, inside the model's chat template where it has one. Raises `ValueError`, in
-        words for a visitor, for a prompt that is empty or too long."""
+        words for a visitor, for a prompt that is empty or too long, or a system message that has no place."""
         if not prompt.strip():
             raise ValueError("The prompt is empty: write something for the model to go on from.")
-        if len(prompt) > 32 * self.longest:  # before it is tokenized
-            raise ValueError(f"The prompt has {len(prompt):,} characters; at most {self.longest} tokens are answered.")
-        ids = prompt_ids(self.tokenizer, chat_prompt(self.tokenizer, prompt))
+        length = len(prompt) + len(system or "")
+        if length > 32 * self.longest:  # before it is tokenized
+            raise ValueError(f"The prompt has {length:,} characters; at most {self.longest} tokens are answered.")
+        ids = prompt_ids(self.tokenizer, chat_prompt(self.tokenizer, prompt, "The prompt", system))
         if len(ids) > self.longest:
             raise ValueError(f"The prompt has {len(ids):,} tokens; at most {self.longest} are answered.")
         return ids
@@ -112,7 +114,7 @@ class Steered:
     def answers(self, asked: Asked) -> Iterator[list[Answer]]:
         """At minus alpha, 0 and alpha, greedily, from one batched call; again and again as tokens come, complete the
         last time. Whoever stops listening stops the computing."""
-        ids = self.prompt_ids(asked.prompt)
+        ids = self.prompt_ids(asked.prompt, asked.system)
         alphas = (-asked.alpha, 0.0, asked.alpha)
         room = min(asked.max_new_tokens, self.model.config.max_position_embeddings - len(ids))
         inputs = torch.tensor([ids] * len(alphas), device=self.model.get_input_embeddings().weight.device)
@@ -157,7 +159,7 @@ class Steered:
         """Where the behaviour is read: of each answer [heads, tokens], each token's activation at the chosen heads
         (where the directions were read, without the shift), projected on the head's direction, in sigmas from the mean
         over the plain answer."""
-        ids, device = self.prompt_ids(asked.prompt), self.model.get_input_embeddings().weight.device
+        ids, device = self.prompt_ids(asked.prompt, asked.system), self.model.get_input_embeddings().weight.device
         wanted: dict[int, list[int]] = {}
         for place, (layer, _) in enumerate(self.heads):
             wanted.setdefault(layer, []).append(place)
@@ -193,7 +195,7 @@ class Steered:
 
     def curve(self, asked: Asked, answers: Sequence[Answer], alphas: Sequence[float]) -> list[list[float]]:
         """Of each answer, its mean log-probability a token after the prompt, at each of `alphas`."""
-        ids = self.prompt_ids(asked.prompt)
+        ids = self.prompt_ids(asked.prompt, asked.system)
         rows = [(ids, answer.ids, alpha) for answer in answers for alpha in alphas]
         starts = [len(ids) - 1] * len(rows) if asked.scope == "generated" else None
         with self._alone(asked.scope) as model:
