@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 TORCH = torch==2.13.0
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -106,8 +106,15 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
-# This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
-bench: .venv/.test
+# This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all); with PART=serve vLLM beside itself
+# without the plugin.
+PART ?= peers
+bench: bench-$(PART)
+
+bench-serve: .venv/.test .venv-vllm/.ready
+	.venv/bin/python benchmarks/serve.py --python .venv-vllm/bin/python
+
+bench-peers: .venv/.test
 	.venv/bin/python benchmarks/side_by_side.py --environments $(CURDIR)/.venv-peers --markdown docs/benchmarks.md \
 	    --figure docs/figures/benchmarks.png
 

@@ -1,6 +1,8 @@
 """vLLM's Llama, whose heads are shifted by the strengths of each token's request. The checkpoint is the unmodified
 base's. Imported by vLLM alone, through `vllm_plugin`."""
 
+from dataclasses import asdict
+
 import torch
 
 from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
@@ -101,6 +103,10 @@ def check_settings(vllm_config: VllmConfig) -> None:
         raise ValueError("compilation mode 1 (STOCK_TORCH_COMPILE) compiles the whole pass; expected 0, 2 or 3")
     if not isinstance(vllm_config.additional_config, dict):
         raise ValueError("--additional-config is no dict; expected one, for the layers that are steered")
+    freezes = vllm_config.compilation_config.inductor_compile_config.get("max_autotune")
+    if freezes and strengths.tokens.device.type == "cpu":
+        raise ValueError("max_autotune makes constants of what a model holds, and the strengths change; leave it out")
     # vLLM keeps what it compiled under a hash of its config, and other directions are other layers.
-    layers = {layer: {site: list(rows) for site, rows in sites.items()} for layer, sites in strengths.offsets.items()}
-    vllm_config.additional_config["iti"] = [sorted(layers.items()), len(strengths.adapters)]
+    vllm_config.additional_config["iti"] = [
+        [asdict(behaviour) for behaviour in adapter.behaviours] for adapter in strengths.adapters.values()
+    ]

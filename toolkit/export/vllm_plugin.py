@@ -162,7 +162,7 @@ def strengths_of_model(model: str, adapters: Mapping[str, Adapter], any_strength
         ValueError: saying why the name cannot be had.
     """
     _check_length("model", model)
-    parts = [part.rpartition("@") if "@" in part else (part, "", "") for part in split_mix(model)]
+    parts = [part.partition("@") for part in split_mix(model)]
     if not any(name in adapters for name, _, _ in parts):
         return None
     pairs = [(name, number if at else None) for name, at, number in parts]
