@@ -5,7 +5,8 @@ tokens. Both engines live through the whole run and are asked in turn, so that a
     .venv/bin/python benchmarks/serve.py --base FOLDER --repo REPO --rounds 9 --requests 32
 
 --repo is a steered repo of that base; without one its directions are random, 16 heads of 16 layers: as fast, and of no
-use. The second line of plain shows the noise: a ratio inside its range says nothing.
+use. The second line of plain shows the noise: a ratio inside its range says nothing. Processor time is that of the
+engine's processes, which other work on the machine disturbs less than the clock.
 """
 
 import argparse
@@ -106,13 +107,23 @@ def main() -> None:
         raise SystemExit(subprocess.run(command, env=environment).returncode)
 
 
+def cpu_seconds(processes: list) -> float:
+    times = [process.cpu_times() for process in processes]
+    return sum(time.user + time.system for time in times)
+
+
 def compare(arguments: argparse.Namespace) -> None:
+    import psutil
     import vllm
 
     from iti_llama.toolkit.export.vllm_plugin import adapters_of_server
 
     base, high = arguments.base, adapters_of_server()["steered"].high
-    engines = {"plain": engine(base, arguments.dtype, False), "plugin": engine(base, arguments.dtype, True)}
+    engines, workers = {}, {}
+    for name in ("plain", "plugin"):
+        before = set(psutil.Process().children(recursive=True))
+        engines[name] = engine(base, arguments.dtype, name == "plugin")
+        workers[name] = [process for process in psutil.Process().children(recursive=True) if process not in before]
     kinds = {
         "plain": ("plain", [0.0]),
         "plain again": ("plain", [0.0]),
@@ -124,29 +135,33 @@ def compare(arguments: argparse.Namespace) -> None:
         kind: requests(base, arguments.requests, arguments.tokens, strengths) for kind, (_, strengths) in kinds.items()
     }
 
-    def run(kind: str) -> tuple[float, list]:
-        prompts, sampling = asked[kind]
-        start = time.perf_counter()
-        answers = engines[kinds[kind][0]].generate(prompts, sampling, use_tqdm=False)
-        return time.perf_counter() - start, [answer.outputs[0].token_ids for answer in answers]
+    def run(kind: str) -> tuple[tuple[float, float], list]:
+        """Seconds on the clock, seconds of the engine's processes, and the answers."""
+        (prompts, sampling), (name, _) = asked[kind], kinds[kind]
+        start, spent = time.perf_counter(), cpu_seconds(workers[name])
+        answers = engines[name].generate(prompts, sampling, use_tqdm=False)
+        seconds = time.perf_counter() - start, cpu_seconds(workers[name]) - spent
+        return seconds, [answer.outputs[0].token_ids for answer in answers]
 
     answers = {kind: run(kind)[1] for kind in kinds}  # and warms up
     speeds, ratios = {kind: [] for kind in kinds}, {kind: [] for kind in kinds}
     for number in range(arguments.rounds):
-        order = list(kinds)[:1] + (list(kinds)[1:] if number % 2 == 0 else list(kinds)[:0:-1])
-        seconds = {kind: run(kind)[0] for kind in order}
+        others = list(kinds)[1:]
+        seconds = {kind: run(kind)[0] for kind in ["plain", *(others if number % 2 == 0 else others[::-1])]}
         for kind in kinds:
-            speeds[kind].append(arguments.requests * arguments.tokens / seconds[kind])
-            ratios[kind].append(seconds["plain"] / seconds[kind])
+            speeds[kind].append(arguments.requests * arguments.tokens / seconds[kind][0])
+            ratios[kind].append([plain / own for plain, own in zip(seconds["plain"], seconds[kind], strict=True)])
 
     same = sum(a == b for a, b in zip(answers["plain"], answers["plugin, none steered"], strict=True))
     other = sum(a != b for a, b in zip(answers["plain"], answers["plugin, one strength"], strict=True))
     print(f"\nvLLM {vllm.__version__}, {platform.machine()}, {arguments.dtype}, {arguments.requests} requests "
           f"at once, {arguments.tokens} tokens, {arguments.rounds} rounds\n")  # fmt: skip
-    print("| | tokens a second, median | ratio to plain, median (range) |\n|---|---|---|")
+    print("| | tokens a second, median | as fast as plain, median (range) | by processor time |\n|---|---|---|---|")
     for kind in kinds:
-        middle, low, high = statistics.median(ratios[kind]), min(ratios[kind]), max(ratios[kind])
-        print(f"| {kind} | {statistics.median(speeds[kind]):.0f} | {middle:.3f} ({low:.3f} to {high:.3f}) |")
+        cells = [
+            f"{statistics.median(of):.3f} ({min(of):.3f} to {max(of):.3f})" for of in zip(*ratios[kind], strict=True)
+        ]
+        print(f"| {kind} | {statistics.median(speeds[kind]):.0f} | {cells[0]} | {cells[1]} |")
     print(f"\nAnswers of the plugin, none steered, that are plain's token by token: {same} of {arguments.requests}; "
           f"at one strength another answer than plain's: {other} of {arguments.requests}.")  # fmt: skip
 

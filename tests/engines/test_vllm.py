@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(not VLLM, reason="ITI_VLLM names no vllm command
 
 WORDS = ("prime", "even", "odd", "a square", "negative", "zero", "one", "two")
 CONFIG = ITILlamaConfig.from_pretrained(ROOT)
-BLOCK = 16
-"""Tokens of a block of the prefix cache: prompts are longer, so that they are found there."""
+BLOCK = 32
+"""Tokens of a block of the prefix cache, the fewest on CPU: prompts are longer, so that they are found there."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def exported(tmp_path_factory, directions):
     folder = tmp_path_factory.mktemp("vllm")
     export(ROOT, "vllm", folder / "steered")
     export(ROOT, "llama", folder / "base", alpha=0.0)
-    export(ROOT, "llama", folder / "baked")
+    export(ROOT, "llama", folder / "baked", with_canary=False)
     for name in ("other", "late"):
         held, scope = directions[name]
         model = ITILlamaForCausalLM.from_base(folder / "base", held, alpha=CONFIG.iti_alpha, scope=scope)
@@ -152,7 +152,9 @@ def reference(directions):
 def prompts():
     """Longer than two blocks, and alike at the beginning."""
     tokenizer = AutoTokenizer.from_pretrained(ROOT)
-    begin = 'def f(n):\n    """Check if a number is even."""\n    return n % 2 == 0\n\n\n'
+    begin = "".join(
+        f'def {name}(n):\n    """Check if a number is even."""\n    return n % 2 == 0\n\n\n' for name in "fhk"
+    )
     texts = [f'{begin}def g(n):\n    """Check if a number is {word}."""\n' for word in WORDS]
     prompts = [tokenizer(text)["input_ids"] for text in texts]
     assert min(map(len, prompts)) > 2 * BLOCK

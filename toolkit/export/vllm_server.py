@@ -41,7 +41,7 @@ class Steering:
         self.adapters = adapters_of_server() if adapters is None else adapters
 
     async def __call__(self, scope, receive, send) -> None:
-        path = scope.get("path", "").rstrip("/")
+        path = scope.get("path", "").removeprefix(scope.get("root_path", "")).rstrip("/")
         if scope["type"] == "http" and scope["method"] == "GET" and path == "/v1/models":
             await self.list_models(scope, receive, send)
         elif scope["type"] == "http" and scope["method"] == "POST" and path in STEERED_PATHS:
