@@ -146,8 +146,8 @@ def compare(arguments: argparse.Namespace) -> None:
     answers = {kind: run(kind)[1] for kind in kinds}  # and warms up
     speeds, ratios = {kind: [] for kind in kinds}, {kind: [] for kind in kinds}
     for number in range(arguments.rounds):
-        others = list(kinds)[1:]
-        seconds = {kind: run(kind)[0] for kind in ["plain", *(others if number % 2 == 0 else others[::-1])]}
+        order = list(kinds) if number % 2 == 0 else list(kinds)[::-1]
+        seconds = {kind: run(kind)[0] for kind in order}
         for kind in kinds:
             speeds[kind].append(arguments.requests * arguments.tokens / seconds[kind][0])
             ratios[kind].append([plain / own for plain, own in zip(seconds["plain"], seconds[kind], strict=True)])
