@@ -93,7 +93,7 @@ def serving(exported, model, *options):
                 with urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                     break
             except OSError:
-                assert server.poll() is None, (exported / f"{model}.log").read_text()[-3000:]
+                assert server.poll() is None, (exported / f"{model}.log").read_text()
                 time.sleep(0.5)
         else:
             pytest.fail((exported / f"{model}.log").read_text()[-3000:])
