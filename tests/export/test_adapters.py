@@ -1,4 +1,4 @@
-"""A steering as a LoRA: for PEFT on the plain base, with a scale; for vLLM the same vectors on another layer."""
+"""A steering as a LoRA for PEFT on the plain base, with a scale."""
 
 import json
 
@@ -6,11 +6,10 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from reference import assert_close, hooks
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from iti_llama import ITIDirections
-from iti_llama.toolkit.export.adapters import export_peft, export_vllm
+from iti_llama.toolkit.export.adapters import export_peft
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.forms import load_form
 from iti_llama.toolkit.export.source import open_source
@@ -35,19 +34,6 @@ def test_peft_adds_what_hooks_add_at_any_scale(repo, ids, tmp_path):
         with torch.no_grad():
             assert_close(model(ids).logits, logits)
     assert (tmp_path / "peft" / "adapter_model.safetensors").stat().st_size < 10_000
-
-
-def test_vllms_adapter_is_the_shift_once(one_repo, tmp_path):
-    source = open_source(one_repo, alpha=0.7)
-    export_vllm(source, tmp_path / "vllm")
-    tensors = load_file(tmp_path / "vllm" / "adapter_model.safetensors")
-    config = json.loads((tmp_path / "vllm" / "adapter_config.json").read_text())
-    assert (config["lora_alpha"], config["r"], config["target_modules"]) == (0.7, 1, ["iti"])
-    for layer, shift in source.shifts().items():
-        name = f"base_model.model.model.layers.{layer}.self_attn.iti"
-        delta = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"] @ torch.ones(16)
-        assert torch.equal(delta, shift)
-    assert len(tensors) == 2 * len(source.shifts())
 
 
 WAYS = ["AutoModelForCausalLM", "AutoPeftModelForCausalLM", "PeftModel", "load_adapter"]

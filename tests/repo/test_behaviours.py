@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from reference import assert_close, some_directions, tiny_config, tiny_tokenizer
-from safetensors.torch import load_file
 from steered import logits, steered_repo
 from taught import two_ways
 from transformers import AutoModelForCausalLM
@@ -19,7 +18,6 @@ from iti_llama.toolkit.cli.info import info
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
-from iti_llama.toolkit.export.vllm_plugin import mix_adapters, parse_mix, read_adapters
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
@@ -172,33 +170,6 @@ def test_an_export_holds_one_of_them_alone(repo, ids, tmp_path, name, alpha):
 def test_a_behaviour_that_is_not_there_is_not_exported(repo, tmp_path):
     with pytest.raises(ExportError, match="has no behaviour 'short'; it has default, typed"):
         export(repo, "llama", tmp_path / "llama", name="short")
-
-
-def test_vllm_adapters_mix_by_name(tmp_path):
-    first, second = steered_repo(tmp_path / "a"), steered_repo(tmp_path / "b")
-    model = ITILlamaForCausalLM.from_pretrained(second)
-    model.set_iti_directions(some_directions(tiny_config(), k=5, seed=8))
-    model.save_pretrained(second)
-    for name, folder in (("one", first), ("two", second)):
-        export(folder, "vllm", tmp_path / name)
-    known = read_adapters(f"one={tmp_path / 'one'},two={tmp_path / 'two'}")
-    assert parse_mix("one@0.8+two@-0.3", known, False) == [(tmp_path / "one", 0.8), (tmp_path / "two", -0.3)]
-    assert parse_mix("one@+0.8", known, False) == [(tmp_path / "one", 0.8)]
-    assert parse_mix("one@1e+0+two@+.5", known, False) == [(tmp_path / "one", 1.0), (tmp_path / "two", 0.5)]
-    for wrong in ("one@0.8+", "one@0.8+two", "one@0.8+three@1", "one@0.5+one@0.5", "one@0.8+two@nan", "+one@1"):
-        assert parse_mix(wrong, known, False) is None
-    made = mix_adapters(parse_mix("one@0.8+two@-0.3", known, False), tmp_path / "mix")
-    tensors, config = (
-        load_file(made / "adapter_model.safetensors"),
-        json.loads((made / "adapter_config.json").read_text()),
-    )
-    assert (config["lora_alpha"], config["r"]) == (1.0, 1)
-    sources = [(open_source(first).shifts(), 0.8), (open_source(second).shifts(), -0.3)]
-    for layer in {layer for shifts, _ in sources for layer in shifts}:
-        name = f"base_model.model.model.layers.{layer}.self_attn.iti"
-        delta = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"] @ torch.ones(16)
-        expected = sum(strength * shifts[layer] for shifts, strength in sources if layer in shifts)
-        assert torch.allclose(delta, expected, atol=1e-6)
 
 
 def test_measured_beside_plain_which_is_plain(repo, tmp_path):

@@ -1,6 +1,8 @@
-"""A steering as a LoRA adapter of a few kilobytes: for PEFT on plain transformers, and for the vLLM plugin."""
+"""A steering as a few kilobytes beside the base: a LoRA for PEFT on plain transformers, the directions for vLLM's
+plugin."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,10 +11,6 @@ from safetensors.torch import save_file
 from ..foundation.files import write_text
 from .llama import copy_beside
 from .source import Source
-
-
-ITI_INPUTS = 16
-"""Inputs of the plugin's `iti` layer, all constant 1: what vLLM's kernels want at least."""
 
 
 def export_peft(source: Source, folder: Path) -> None:
@@ -27,22 +25,18 @@ def export_peft(source: Source, folder: Path) -> None:
         tensors[f"{name}.lora_A.weight"] = torch.zeros(1, width)
         tensors[f"{name}.lora_B.weight"] = torch.zeros(len(shift), 1)
         tensors[f"{name}.lora_B.bias"] = shift
-    _write(source, folder, tensors, [f"{layer}.self_attn.o_proj" for layer in shifts], True)
+    _write(source, folder, tensors, [f"{layer}.self_attn.o_proj" for layer in shifts])
 
 
 def export_vllm(source: Source, folder: Path) -> None:
-    """A LoRA of rank 1 on the plugin's `iti` layer, whose inputs are all 1: A picks one of them, B is the shift."""
-    tensors, prefix = {}, "base_model.model.model.layers"
-    pick = torch.zeros(1, ITI_INPUTS)
-    pick[0, 0] = 1
-    for layer, shift in source.shifts().items():
-        name = f"{prefix}.{layer}.self_attn.iti"
-        tensors[f"{name}.lora_A.weight"] = pick.clone()
-        tensors[f"{name}.lora_B.weight"] = shift[:, None].contiguous()
-    _write(source, folder, tensors, ["iti"], False)
+    """The directions files, as they are: the plugin adds the offsets to the heads. `iti_export.json` says the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for behaviour, _ in source.shares:
+        shutil.copyfile(source.steered.opened.get(behaviour.file), folder / behaviour.file)
+    copy_beside(source, folder)
 
 
-def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targets: list[str], bias: bool) -> None:
+def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targets: list[str]) -> None:
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -52,7 +46,7 @@ def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targe
         "lora_alpha": source.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "lora_bias": bias,
+        "lora_bias": True,
         "fan_in_fan_out": False,
         "inference_mode": True,
         "target_modules": targets,

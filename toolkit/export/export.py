@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.iti_directions import SCOPES, file_sha256
 
 from ..foundation.files import write_text
 from ..foundation.open_gguf import open_gguf
@@ -64,7 +65,8 @@ def export(
         raise ExportError(f"--into is for --to gguf, not {to}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: is not empty; choose another --out")
-    source, notes = open_source(repo, alpha, top_k, scope, revision, name, base_name), []
+    scopes = SCOPES if to == "vllm" else ("all",)
+    source, notes = open_source(repo, alpha, top_k, scope, revision, name, base_name, scopes), []
     with new_folder(out) as folder:
         progress(f"writing {to}")
         if into is not None:
@@ -126,14 +128,26 @@ def _record(source: Source, to: str) -> dict:
     """`iti_export.json`: what was exported, and the strengths that were measured for it."""
     is_default = source.behaviours[0].file == source.steered.default.file
     sweep = source.steered.sweep if is_default else {}
-    most = max([abs(source.alpha), *strengths_inside(sweep, source.heads, "all")])
-    return {
+    inside = strengths_inside(sweep, source.heads, source.scope)
+    most = max([abs(source.alpha), *map(abs, inside)])
+    record = {
         "form": to,
         "alpha": source.alpha,
         "heads": source.heads,
+        "scope": source.scope,
         "range": [-most, most],
+        "measured": bool(inside),
+        "repo": Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo,
+        "commit": source.commit,
         "tool": f"iti-llama {__version__}",
     }
+    if to == "vllm":
+        record["behaviours"] = [
+            {"file": behaviour.file, "sha256": file_sha256(source.steered.opened.get(behaviour.file)),
+             "top_k": behaviour.top_k, "share": share}
+            for behaviour, share in source.shares
+        ]  # fmt: skip
+    return record
 
 
 def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto", dtype: str = "auto") -> Canary:

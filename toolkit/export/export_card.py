@@ -39,15 +39,23 @@ for module in model.modules():
 
 vLLM and llama.cpp refuse it (`lora_bias`): export to `vllm` or `gguf` for them.""",
     "vllm": """With the package in vLLM's environment (`pip install "iti-llama[vllm]"`), on the unmodified base; a
-request's model is then `steered`, or a strength of its own, as `steered@0.5`:
+request's model is then `steered`, or a strength of its own, as `steered@0.5`, or it has
+`"vllm_xargs": {{"iti": 0.5}}`:
 
 ```
-export ITI_ADAPTERS=steered=. VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
+export ITI_ADAPTERS=steered=.
 vllm serve {base_in_shell} --hf-overrides '{{"architectures": ["ITILlamaForCausalLM"]}}' \\
-    --enable-lora --max-lora-rank 8 --lora-target-modules iti --lora-modules steered=.
+    --logits-processors iti_llama.toolkit.export.vllm_strengths:Strengths \\
+    --middleware iti_llama.toolkit.export.vllm_server.Steering
 ```
 
-Without the plugin vLLM refuses it.""",
+On a GPU also `export VLLM_USE_V2_MODEL_RUNNER=0`. Without any of these vLLM refuses to start, or to steer.""",
+}
+
+
+POSITIONS = {
+    "all": "at every position, of the prompt too",
+    "generated": "from the prompt's last token on",
 }
 
 
@@ -84,7 +92,7 @@ def export_card(source: Source, to: str, canary: Canary | None, notes: list[str]
 # {one_line(source.base_name.split("/")[-1])}{does}
 
 The form `{to}` of `{one_line(name)}`: Inference-Time Intervention (Li et al. 2023) on {source.heads} heads at
-alpha = {source.alpha:g}, at every position, of the prompt too.
+alpha = {source.alpha:g}, {POSITIONS[source.scope]}.
 {notes}
 {RUN[to].format(**base)}
 {how_to_ask}"""

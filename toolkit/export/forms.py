@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from ..foundation.files import folder_of
+from ..repo.open_repo import read_object
 from .select_behaviours import ExportError
+from .vllm_plugin import EXPORT
 
 
 class Form(Protocol):
@@ -109,16 +111,17 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     iti_llama.register()
     kwargs = {"dtype": "auto", "device_map": "auto", "trust_remote_code": False} | kwargs
     hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+    record = Path(path, EXPORT)
+    if record.is_file() and read_object(record).get("form") == "vllm":
+        raise ExportError(
+            f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/engines.md)"
+        )
     adapter = Path(path, "adapter_config.json")
     if not adapter.is_file():
         hub = pinned(path, hub)
         model = AutoModelForCausalLM.from_pretrained(path, **kwargs, **hub)
         return InTransformers(model.eval(), AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub))
     adapter_config = json.loads(adapter.read_text(encoding="utf-8"))
-    if adapter_config["target_modules"] == ["iti"]:
-        raise ExportError(
-            f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/engines.md)"
-        )
     named = base or adapter_config["base_model_name_or_path"]
     if named is None:
         raise ValueError(f"{path}: the adapter names no base; pass --base with the folder or Hub repo of it")

@@ -20,13 +20,14 @@ def select_behaviours(
     top_k: int | None = None,
     scope: str | None = None,
     name: str | None = None,
+    scopes: Sequence[str] = ("all",),
 ) -> list[Behaviour]:
     """The behaviours of a repo, or the one called `name` alone; the first at another strength, number of heads or
     scope where they are given, all of them at 0 where alpha is 0: the plain base is asked for then.
 
     Raises:
-        ExportError: if there is no behaviour of that name, the scope is "generated", one has a gate, or only the
-            first is at 0.
+        ExportError: if there is no behaviour of that name, the scope is none of the `scopes` that the form has, one
+            has a gate, or only the first is at 0.
         ValueError: if alpha, top_k or scope cannot be.
     """
     where = repo.opened.repo
@@ -39,7 +40,7 @@ def select_behaviours(
     scope = scope or repo.scope
     check_fields({"iti_alpha": first.alpha, "iti_top_k": first.top_k, "iti_scope": scope})
     repo.used(first)
-    if scope != "all":
+    if scope not in scopes:
         raise ExportError(
             f"{where}: iti_scope is 'generated', but what is exported acts on every position, of the prompt too; pass "
             "--scope all to say that this is wanted"
@@ -60,12 +61,17 @@ def select_behaviours(
     return [first, *others]
 
 
+def shares_of(behaviours: Sequence[Behaviour]) -> list[tuple[Behaviour, float]]:
+    """The behaviours that act, and the strength of each in units of the first one's."""
+    first, *others = behaviours
+    return [(first, 1.0), *((other, other.alpha / first.alpha) for other in others if other.alpha != 0)]
+
+
 def mix_shifts(repo: SteeredRepo, behaviours: Sequence[Behaviour], weight_of: Callable) -> dict:
     """What the behaviours add together to each steered layer's attention output, in units of the first one's alpha:
     {layer: float32 [hidden_size]}, in the order of layers. `weight_of` reads a layer's output projection
     [hidden_size, heads * head_dim], one at a time. Of one behaviour that is its shift at alpha 1."""
-    first, *others = behaviours
-    shares = [(first, 1.0), *((other, other.alpha / first.alpha) for other in others if other.alpha != 0)]
+    shares = shares_of(behaviours)
     offsets = {behaviour.name: repo.used(behaviour).offsets() for behaviour, _ in shares}
     shifts = {}
     for layer in sorted({layer for of_layer in offsets.values() for layer in of_layer}):

@@ -1,7 +1,7 @@
 """What an export is made of: a repo's directions and strength, and its base's weights, read tensor by tensor."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..foundation.files import folder_of
 from ..repo.folder import TOKENIZER_FILES, weight_files
 from ..repo.open_repo import read_object
 from ..repo.steered_repo import SteeredRepo
-from .select_behaviours import ExportError, mix_shifts, select_behaviours
+from .select_behaviours import ExportError, mix_shifts, select_behaviours, shares_of
 
 
 PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json", "README.md"]
@@ -27,13 +27,14 @@ PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json"
 @dataclass(frozen=True)
 class Source:
     """A steered repo and its base. repo: its name or folder. steered: its files on this machine. behaviours: as they
-    are exported, see `select_behaviours`. base: where the base's files lie on this machine; base_name: for people;
-    hub_base: its name on the Hub, where that is known; base_config: its config.json; shards: by name, with the tensors
-    that each holds."""
+    are exported, see `select_behaviours`. scope: the positions that are shifted. base: where the base's files lie on
+    this machine; base_name: for people; hub_base: its name on the Hub, where that is known; base_config: its
+    config.json; shards: by name, with the tensors that each holds."""
 
     repo: str
     steered: SteeredRepo
     behaviours: list[Behaviour]
+    scope: str
     base: Path
     base_name: str
     hub_base: str | None
@@ -54,6 +55,16 @@ class Source:
         return len(self.steered.used(self.behaviours[0]))
 
     @property
+    def commit(self) -> str | None:
+        """Of a Hub repo; None for a folder."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    @property
+    def shares(self) -> list[tuple[Behaviour, float]]:
+        """See `shares_of`."""
+        return shares_of(self.behaviours)
+
+    @property
     def kind(self) -> str:
         """What an export of it is: "steered", or "plain" at alpha 0."""
         return "steered" if self.alpha else "plain"
@@ -62,7 +73,12 @@ class Source:
         """That of the model that is exported: its strength, heads and scope."""
         first, *others = self.behaviours
         entries = {other.name: {"file": other.file, "alpha": other.alpha, "top_k": other.top_k} for other in others}
-        fields = {"iti_alpha": first.alpha, "iti_top_k": first.top_k, "iti_scope": "all", "iti_behaviours": entries}
+        fields = {
+            "iti_alpha": first.alpha,
+            "iti_top_k": first.top_k,
+            "iti_scope": self.scope,
+            "iti_behaviours": entries,
+        }
         fields |= {"iti_directions_file": first.file, "iti_directions_sha256": first.sha256}
         return ITILlamaConfig.from_dict(self.steered.fields | fields, name_or_path=str(self.folder))
 
@@ -93,6 +109,7 @@ def open_source(
     revision: str | None = None,
     name: str | None = None,
     base_name: str | None = None,
+    scopes: Sequence[str] = ("all",),
 ) -> Source:
     """Open a steered repo on the Hub or on disk, with another strength, number of heads or scope where they are given.
     Of several behaviours `name` takes one alone. `base_name`: the base's on the Hub, where it was a folder.
@@ -102,7 +119,7 @@ def open_source(
         FileNotFoundError, ValueError: as for loading it, if the base is not what the config describes among them.
     """
     steered = SteeredRepo.open(_folder(repo, revision), framework="pt")
-    behaviours = select_behaviours(steered, alpha, top_k, scope, name)
+    behaviours = select_behaviours(steered, alpha, top_k, scope, name, scopes)
     named = steered.weights_from
     base = steered.folder if named is None else _folder(named, steered.base_revision)
     fields = read_object(base / "config.json")
@@ -119,7 +136,8 @@ def open_source(
     )
     hub_base = next(filter(None, known), None)
     title = hub_base or Path(named or made_for or steered.folder).name
-    source = Source(str(repo), steered, behaviours, base, title, hub_base, fields, _shards(base, fields))
+    shards = _shards(base, fields)
+    source = Source(str(repo), steered, behaviours, scope or steered.scope, base, title, hub_base, fields, shards)
     if named is not None:
         check_base(source.config(), read_base_config(str(base), None, {})[0])
     return source

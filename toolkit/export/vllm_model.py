@@ -1,43 +1,112 @@
-"""vLLM's Llama with a zero `iti` layer beside each output projection: a LoRA on it is a steering, and each request of
-a batch has its own. The checkpoint is the unmodified base's. Imported by vLLM alone, through `vllm_plugin`."""
+"""vLLM's Llama, whose heads are shifted by the strengths of each token's request. The checkpoint is the unmodified
+base's. Imported by vLLM alone, through `vllm_plugin`."""
 
-from collections.abc import Iterable
+from dataclasses import asdict
 
 import torch
-from vllm.model_executor.layers.linear import ReplicatedLinear
+
+from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
+from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.forward_context import get_forward_context
 from vllm.model_executor.models.llama import LlamaAttention, LlamaDecoderLayer, LlamaForCausalLM
+from vllm.model_executor.models.utils import extract_layer_index
 
-
-INPUTS = 16
-"""As `adapters.ITI_INPUTS`; all of them 1, so that a LoRA of rank 1 adds a constant vector."""
+from .vllm_strengths import KEY, Strengths
 
 
 class ITIAttention(LlamaAttention):
-    def __init__(self, *args, hidden_size: int, prefix: str = "", **kwargs):
-        super().__init__(*args, hidden_size=hidden_size, prefix=prefix, **kwargs)
-        self.iti = ReplicatedLinear(INPUTS, hidden_size, bias=False, quant_config=None, prefix=f"{prefix}.iti")
-        torch.nn.init.zeros_(self.iti.weight)
+    """The attention of a steered layer. `steer` gives it what it adds."""
+
+    def steer(self, strengths: torch.Tensor, offsets: dict[str, dict[int, torch.Tensor]]) -> None:
+        """strengths: float32 [tokens, adapters], written before each pass. offsets: by site and adapter's column what
+        strength 1 adds, to the heads (all of them; this rank takes its own) or to the output."""
+        first = get_tensor_model_parallel_rank() * self.q_size
+        self.register_buffer("iti_strengths", strengths, persistent=False)
+        self.iti_columns = {site: list(rows) for site, rows in offsets.items()}
+        for site, rows in offsets.items():
+            stacked = torch.stack(list(rows.values()))
+            stacked = stacked[:, first : first + self.q_size].contiguous() if site == "head" else stacked
+            self.register_buffer(f"iti_{site}", stacked.to(strengths.device), persistent=False)
 
     def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        output = super().forward(positions=positions, hidden_states=hidden_states)
-        shift, _ = self.iti(output.new_ones(output.shape[0], INPUTS))
-        lora = getattr(self.iti, "punica_wrapper", None)
-        if lora is not None and output.device.type == "cpu":
-            # vLLM's CPU kernels (0.32) take a request without adapter, index -1, for one with the last adapter.
-            shift = shift * (lora.token_lora_indices[: len(shift), None] >= 0)
-        return output + shift
+        """As `LlamaAttention.forward`, but for the two shifts."""
+        qkv, _ = self.qkv_proj(hidden_states)
+        q, k, v = qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1)
+        q, k = self.rotary_emb(positions, q, k)
+        heads = self.shifted("head", self.attn(q, k, v))
+        output, _ = self.o_proj(heads)
+        return self.shifted("residual", output)
+
+    def shifted(self, site: str, x: torch.Tensor) -> torch.Tensor:
+        if site not in self.iti_columns:
+            return x
+        shift = 0.0
+        for row, column in enumerate(self.iti_columns[site]):
+            shift = shift + self.iti_strengths[: len(x), column, None] * getattr(self, f"iti_{site}")[row]
+        return x + shift.to(x.dtype)
 
 
 class ITIDecoderLayer(LlamaDecoderLayer):
-    def __init__(self, vllm_config, prefix: str = "", config=None, attn_layer_type=ITIAttention):
-        super().__init__(vllm_config, prefix, config, attn_layer_type)
+    """A layer that no adapter steers has vLLM's own attention."""
+
+    def __init__(self, vllm_config: VllmConfig, prefix: str = "", config=None):
+        strengths = strengths_of(vllm_config)
+        offsets = strengths.offsets.get(extract_layer_index(prefix))
+        super().__init__(vllm_config, prefix, config, attn_layer_type=ITIAttention if offsets else LlamaAttention)
+        if offsets:
+            self.self_attn.steer(strengths.tokens, offsets)
 
 
 class ITILlamaForCausalLM(LlamaForCausalLM):
-    def __init__(self, *, vllm_config, prefix: str = "", layer_type=ITIDecoderLayer):
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "", layer_type=ITIDecoderLayer):
+        check_settings(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix, layer_type=layer_type)
+        self.iti = strengths_of(vllm_config)
+        self.iti_layer = self.model.layers[self.model.start_layer].self_attn.attn.layer_name
 
-    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """The base's weights; the `iti` layers stay zero, and count as loaded."""
-        loaded = super().load_weights(weights)
-        return loaded | {name for name, _ in self.named_parameters() if ".iti." in name}
+    def forward(self, input_ids, positions, intermediate_tensors=None, inputs_embeds=None):
+        """The strengths of this pass's tokens, then Llama's forward. Outside of what is compiled; where a CUDA graph
+        holds the whole pass, it holds this too."""
+        self.iti.place(self._bounds(), positions)
+        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
+
+    def _bounds(self) -> torch.Tensor | None:
+        """Where the tokens of each request of this pass begin: vLLM's own buffer, which its attention reads too."""
+        context = get_forward_context()
+        if context.attn_metadata is None and context.cudagraph_runtime_mode != CUDAGraphMode.FULL:
+            return None  # a trial pass, without requests
+        metadata = context.attn_metadata
+        metadata = metadata.get(self.iti_layer) if isinstance(metadata, dict) else None
+        if not isinstance(bounds := getattr(metadata, "query_start_loc", None), torch.Tensor):
+            raise RuntimeError(
+                f"{type(metadata).__name__} has no query_start_loc, which says whose tokens are whose; expected an "
+                "attention backend that has it, as --attention-backend FLASH_ATTN, and no dual batch overlap"
+            )
+        return bounds
+
+
+def strengths_of(vllm_config: VllmConfig) -> Strengths:
+    """Raises `ValueError` where the server was started without them."""
+    strengths = vllm_config.compilation_config.static_forward_context.get(KEY)
+    if strengths is None:
+        raise ValueError(
+            "ITILlamaForCausalLM runs without its strengths: start vLLM with --logits-processors "
+            "iti_llama.toolkit.export.vllm_strengths:Strengths"
+        )
+    return strengths
+
+
+def check_settings(vllm_config: VllmConfig) -> None:
+    """Raises `ValueError` for settings under which requests would not have their strengths."""
+    strengths = strengths_of(vllm_config)
+    if vllm_config.compilation_config.mode == CompilationMode.STOCK_TORCH_COMPILE:
+        raise ValueError("compilation mode 1 (STOCK_TORCH_COMPILE) compiles the whole pass; expected 0, 2 or 3")
+    if not isinstance(vllm_config.additional_config, dict):
+        raise ValueError("--additional-config is no dict; expected one, for the layers that are steered")
+    freezes = vllm_config.compilation_config.inductor_compile_config.get("max_autotune")
+    if freezes and strengths.tokens.device.type == "cpu":
+        raise ValueError("max_autotune makes constants of what a model holds, and the strengths change; leave it out")
+    # vLLM keeps what it compiled under a hash of its config, and other directions are other layers.
+    vllm_config.additional_config["iti"] = [
+        [asdict(behaviour) for behaviour in adapter.behaviours] for adapter in strengths.adapters.values()
+    ]

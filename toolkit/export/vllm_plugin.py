@@ -1,34 +1,42 @@
-"""The entry points of the extra `[vllm]`: the model class, and strengths by name, as `model="NAME@0.8"` in a request,
-or those of several adapters, as `NAME@0.8+OTHER@-0.3`.
+"""What a vLLM server steers by: the exports it was given (`ITI_ADAPTERS="NAME=FOLDER,..."`, each of `iti-llama export
+--to vllm`), and the strengths that a request asks of them, in its model's name (`NAME@0.8+OTHER@-0.3`) or in
+`vllm_xargs` (`{"iti": 0.8}`, `{"iti": "NAME=0.8,OTHER=-0.3"}`). Needs neither vLLM nor torch.
 
-The server says which adapters there are: `ITI_ADAPTERS="NAME=FOLDER,..."`, each of `iti-llama export --to vllm`. A
-strength outside the range that the export says was measured is refused unless the server sets `ITI_ANY_STRENGTH=1`.
+A strength outside the range of the export is refused unless the server sets `ITI_ANY_STRENGTH=1`.
 """
 
+import functools
 import hashlib
 import json
-import logging
 import math
 import os
 import re
-import tempfile
-from dataclasses import dataclass, field
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from iti_llama.iti_directions import FLOAT32_MAX
+from iti_llama.iti_directions import FLOAT32_MAX, SCOPES, ITIDirections, file_sha256
 
 
-logger = logging.getLogger("vllm.iti_llama")
+if TYPE_CHECKING:
+    import torch
 
 EXPORT = "iti_export.json"
 
-WEIGHTS = "adapter_model.safetensors"
+ARGUMENT = "iti"
+"""The name of the strengths among a request's `vllm_xargs`."""
+
+_SALTED = "iti_salted"
+"""Beside it: the word of this process that the request has the `cache_salt` of its strengths."""
+
+SALT = "iti-"
+"""How those salts begin."""
 
 LONGEST = 512
-"""Characters of a model's name."""
-
-MOST = 512
-"""Mixes of strengths that one server makes."""
+"""Characters of a model's name, or of the strengths in a request."""
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -40,61 +48,125 @@ def register_model() -> None:
     ModelRegistry.register_model("ITILlamaForCausalLM", "iti_llama.toolkit.export.vllm_model:ITILlamaForCausalLM")
 
 
-def register_resolver() -> None:
-    """Entry point `vllm.general_plugins`: strengths by name."""
-    from vllm.lora.resolver import LoRAResolverRegistry
+@dataclass(frozen=True)
+class Behaviour:
+    """A directions file of an export: its name there, its digest, how many of its best heads are steered (None for
+    all), and its share of the mix in units of the export's alpha."""
 
-    LoRAResolverRegistry.register_resolver("iti", _resolver())
+    file: str
+    sha256: str
+    top_k: int | None
+    share: float
 
 
-def read_adapters(text: str) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Adapter:
+    """An export. alpha: its own strength. low, high: the strengths that may be asked for; measured: whether a sweep
+    says so. scope: the positions that are shifted. repo, commit: where it came from; a folder has no commit."""
+
+    name: str
+    folder: Path
+    alpha: float
+    low: float
+    high: float
+    measured: bool
+    scope: str
+    repo: str
+    commit: str | None
+    behaviours: tuple[Behaviour, ...]
+
+    @property
+    def range(self) -> str:
+        if self.measured:
+            return f"measured from {self.low:g} to {self.high:g}"
+        return f"not measured: from {self.low:g} to {self.high:g} it is no stronger than the export"
+
+    def about(self) -> dict:
+        """What an answer says of it."""
+        digests = {behaviour.file: behaviour.sha256 for behaviour in self.behaviours}
+        return {"repo": self.repo, "commit": self.commit, "directions_sha256": digests, "scope": self.scope,
+                "gate": None}  # fmt: skip
+
+
+def read_adapters(text: str) -> dict[str, Adapter]:
     """`NAME=FOLDER,...` as a dictionary.
 
     Raises:
         ValueError: if it is not so, or a folder holds no export of `--to vllm`.
     """
-    folders = {}
+    adapters = {}
     for part in filter(None, text.split(",")):
         name, equals, folder = part.partition("=")
-        if not equals or not re.fullmatch(r"[\w.-]{1,64}", name) or name in folders:
+        if not equals or not re.fullmatch(r"[\w.-]{1,64}", name) or name in adapters:
             raise ValueError(f"ITI_ADAPTERS: {part!r}; expected NAME=FOLDER, each name once, of at most 64 letters")
-        folders[name] = Path(folder)
-        _check_adapter(folders[name])
-    return folders
+        adapters[name] = read_adapter(name, Path(folder))
+    return adapters
 
 
-def _check_adapter(folder: Path) -> None:
+def read_adapter(name: str, folder: Path) -> Adapter:
+    """Raises `ValueError`, naming the folder, unless it is an export of `--to vllm` whose files are what it says."""
     wanted = "expected a folder of `iti-llama export --to vllm`"
     try:
-        form, (low, high) = _read(folder / EXPORT, "form"), map(float, _read(folder / EXPORT, "range"))
-        targets = _read(folder / "adapter_config.json", "target_modules")
+        record = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
+        form = record["form"]
+        if form != "vllm" or "behaviours" not in record:
+            form = f"{form}, of a version up to 0.2" if form == "vllm" else form
+            raise ValueError(f"holds the form {form!r}")
+        low, high = map(float, record["range"])
+        if not -math.inf < low <= high < math.inf:
+            raise ValueError(f"range is [{low}, {high}], and not two finite numbers")
+        if record["scope"] not in SCOPES:
+            raise ValueError(f"scope is {record['scope']!r}")
+        behaviours = tuple(Behaviour(**behaviour) for behaviour in record["behaviours"])
+        for behaviour in behaviours:
+            if file_sha256(folder / behaviour.file) != behaviour.sha256:
+                raise ValueError(f"{behaviour.file} is another file than was exported")
+        kept = {key: record[key] for key in ("measured", "scope", "repo", "commit")}
+        return Adapter(name, folder, float(record["alpha"]), low, high, **kept, behaviours=behaviours)
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"ITI_ADAPTERS: {folder}: {type(error).__name__}: {error}; {wanted}") from None
-    if form != "vllm" or targets != ["iti"] or not (folder / WEIGHTS).is_file():
-        raise ValueError(f"ITI_ADAPTERS: {folder}: holds the form {form!r}; {wanted}")
-    if not -math.inf < low <= high < math.inf:
-        raise ValueError(f"ITI_ADAPTERS: {folder / EXPORT}: range is [{low}, {high}]; expected two finite numbers")
 
 
-def _read(path: Path, field: str):
-    return json.loads(path.read_text(encoding="utf-8"))[field]
+@functools.cache
+def adapters_of_server() -> dict[str, Adapter]:
+    """Those of this process's environment. Raises `ValueError` as `read_adapters`, or where there are none."""
+    adapters = read_adapters(os.environ.get("ITI_ADAPTERS", ""))
+    if not adapters:
+        raise ValueError("ITI_ADAPTERS names no export; expected NAME=FOLDER,...")
+    return adapters
 
 
-def parse_mix(model: str, known: dict[str, Path], any_strength: bool) -> list[tuple[Path, float]] | None:
-    """The adapters and strengths that a model's name asks for, each once, in the order of their folders: all spellings
-    of a mix give the same. None as `parse_strength`."""
-    if len(model) > LONGEST:
-        logger.warning("%s...: a name of %d characters; expected at most %d", model[:40], len(model), LONGEST)
+def offsets_of(adapters: Mapping[str, Adapter], config) -> dict[int, dict[str, dict[int, "torch.Tensor"]]]:
+    """What the adapters add at strength 1: {layer: {site: {place of the adapter in their order: float32 [width]}}}.
+    Raises `ITIDirectionsError`, naming the file, if they do not fit the model of `config`."""
+    offsets = {}
+    for column, adapter in enumerate(adapters.values()):
+        for behaviour in adapter.behaviours:
+            path = adapter.folder / behaviour.file
+            directions = ITIDirections.load(path)
+            directions.check_geometry(config, str(path))
+            for layer, offset in directions.top(behaviour.top_k).offsets().items():
+                rows = offsets.setdefault(layer, {}).setdefault(directions.site, {})
+                rows[column] = rows.get(column, 0) + behaviour.share * offset
+    return offsets
+
+
+def any_strength() -> bool:
+    return os.environ.get("ITI_ANY_STRENGTH") == "1"
+
+
+def strengths_of_model(model: str, adapters: Mapping[str, Adapter], any_strength: bool) -> dict[str, float] | None:
+    """The strengths that a model's name asks for; None for a name that names none of the adapters.
+
+    Raises:
+        ValueError: saying why the name cannot be had.
+    """
+    _check_length("model", model)
+    parts = [part.partition("@") for part in split_mix(model)]
+    if not any(name in adapters for name, _, _ in parts):
         return None
-    strengths = []
-    for part in split_mix(model):
-        strengths.append(parse_strength(part, known, any_strength))
-        if strengths[-1] is None:
-            return None
-    if len({folder for folder, _ in strengths}) < len(strengths):
-        logger.warning("%s: names an adapter twice; expected each once", model)
-        return None
-    return sorted(strengths)
+    pairs = [(name, number if at else None) for name, at, number in parts]
+    return _strengths(f"model {model!r}", pairs, adapters, any_strength)
 
 
 def split_mix(model: str) -> list[str]:
@@ -108,105 +180,99 @@ def split_mix(model: str) -> list[str]:
     return parts
 
 
-def parse_strength(model: str, known: dict[str, Path], any_strength: bool) -> tuple[Path, float] | None:
-    """The adapter and the strength that a part of a model's name asks for; None, with a line in the log, if it is none
-    of ours or not to be had. A number is written plainly: `0.8`, `-1`, `1e-2`; no `nan`, no `inf`, no spaces."""
-    name, at, number = model.rpartition("@")
-    if not at or name not in known:
-        return None
-    strength = float(number) + 0.0 if NUMBER.fullmatch(number) else math.nan  # -0.0 is 0.0
-    if not abs(strength) <= FLOAT32_MAX:
-        logger.warning("%s: strength is %r; expected a finite number", model, number)
-        return None
-    low, high = _read(known[name] / EXPORT, "range")
-    if not any_strength and not low <= strength <= high:
-        logger.warning("%s: measured from %g to %g; the server may allow more by ITI_ANY_STRENGTH=1", model, low, high)
-        return None
-    return known[name], strength
+def strengths_of_argument(value: object, adapters: Mapping[str, Adapter], any_strength: bool) -> dict[str, float]:
+    """The strengths that `vllm_xargs` asks for: a number, where the server has one adapter, or `NAME=0.8,OTHER=-0.3`.
 
-
-@dataclass
-class Strengths:
-    """The adapters at the strengths that were asked for, each made once, as LoRAs in folders of `holder`.
-
-    known: the exports by name. most: so many mixes are made; more are refused, since the server and its engine keep
-    every LoRA that they were given.
+    Raises:
+        ValueError: saying why it cannot be had.
     """
-
-    known: dict[str, Path]
-    any_strength: bool
-    holder: Path
-    most: int = MOST
-    made: dict[str, Path] = field(default_factory=dict)
-
-    def resolve(self, model: str) -> tuple[str, Path] | None:
-        """The one name of all spellings of a mix, and the folder of its LoRA; None, with a line in the log, for a name
-        that is none of ours or not to be had."""
-        mix = parse_mix(model, self.known, self.any_strength)
-        if mix is None:
-            return None
-        names = {folder: name for name, folder in self.known.items()}
-        name = "+".join(f"{names[folder]}@{strength!r}" for folder, strength in mix)
-        if name not in self.made:
-            if len(self.made) >= self.most:
-                logger.warning("%s: %d other strengths were asked for already, and are kept", model, self.most)
-                return None
-            out = self.holder / str(len(self.made))
-            self.made[name] = scale_adapter(*mix[0], out) if len(mix) == 1 else mix_adapters(mix, out)
-        return name, self.made[name]
+    where = f"vllm_xargs[{ARGUMENT!r}]"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = repr(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{where} is {str(value)[:80]!r}; expected a number, or NAME=NUMBER,...")
+    _check_length(where, value)
+    if "=" not in value:
+        if len(adapters) != 1:
+            raise ValueError(f"{where} is {value!r}, but this server has {', '.join(adapters)}; expected NAME=NUMBER")
+        value = f"{next(iter(adapters))}={value}"
+    pairs = [part.partition("=")[::2] for part in value.split(",")]
+    return _strengths(where, pairs, adapters, any_strength)
 
 
-def scale_adapter(folder: Path, strength: float, out: Path) -> Path:
-    """The adapter at a strength: its LoRA's alpha, which scales the shift at alpha 1; the weights are linked."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": strength}), encoding="utf-8")
-    weights = out / WEIGHTS
-    if not weights.exists():
-        weights.symlink_to((folder / WEIGHTS).resolve())
-    return out
+def _check_length(where: str, text: str) -> None:
+    if len(text) > LONGEST:
+        raise ValueError(f"{where} {text[:40]!r}... has {len(text)} characters; expected at most {LONGEST}")
 
 
-def mix_adapters(parts: list[tuple[Path, float]], out: Path) -> Path:
-    """Several adapters at their strengths as one, of rank 1: B is the sum, each scaled by its strength."""
-    import torch
-    from safetensors.torch import load_file, save_file
+def _strengths(where: str, pairs, adapters: Mapping[str, Adapter], any_strength: bool) -> dict[str, float]:
+    strengths = {}
+    for name, number in pairs:
+        if name not in adapters:
+            raise ValueError(f"{where}: no adapter is called {name!r}; this server has {', '.join(adapters)}")
+        if name in strengths:
+            raise ValueError(f"{where} names {name!r} twice; expected each once")
+        adapter = adapters[name]
+        if number is None:
+            strengths[name] = adapter.alpha
+            continue
+        strength = float(number) + 0.0 if NUMBER.fullmatch(number) else math.nan  # -0.0 is 0.0
+        if not abs(strength) <= FLOAT32_MAX:
+            raise ValueError(f"{where}: the strength of {name!r} is {number!r}; expected a finite number, as 0.8")
+        if not any_strength and not adapter.low <= strength <= adapter.high:
+            raise ValueError(
+                f"{where}: the strength of {name!r} is {strength:g}, which is outside what is allowed "
+                f"({adapter.range}); the server may allow it by ITI_ANY_STRENGTH=1"
+            )
+        strengths[name] = strength
+    return strengths
 
-    total: dict[str, torch.Tensor] = {}
-    for folder, strength in parts:
-        for name, tensor in load_file(folder / WEIGHTS).items():
-            if name.endswith("lora_A.weight"):
-                total[name] = tensor
-            else:
-                total[name] = total.get(name, torch.zeros_like(tensor)) + strength * tensor
-    config = json.loads((parts[0][0] / "adapter_config.json").read_text(encoding="utf-8"))
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(total, out / WEIGHTS, metadata={"format": "pt"})
-    (out / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1.0}), encoding="utf-8")
-    return out
+
+def arguments_of(
+    strengths: Mapping[str, float], adapters: Mapping[str, Adapter], salt: str | None = None
+) -> tuple[dict[str, str], str | None]:
+    """The `extra_args` of a request with these strengths, and its `cache_salt`: keys and values in the prefix cache
+    are shared by equal strengths alone. `salt` is the request's own. Nothing is added where all strengths are 0.
+
+    In scope "generated" they are shared by no request: vLLM caches what was generated too, as the prompt of the next
+    turn, where the same tokens are plain.
+    """
+    if salt is not None and (not isinstance(salt, str) or salt.startswith(SALT)):
+        raise ValueError(f"cache_salt is {str(salt)[:80]!r}; expected a text that does not begin with {SALT!r}")
+    steering = {name: strengths[name] for name in sorted(strengths) if strengths[name] != 0}
+    if not steering:
+        return {}, salt
+    text = ",".join(f"{name}={strength!r}" for name, strength in steering.items())
+    digests = [behaviour.sha256 for name in steering for behaviour in adapters[name].behaviours]
+    alone = uuid.uuid4().hex if any(adapters[name].scope == "generated" for name in steering) else ""
+    digest = hashlib.sha256(json.dumps([text, digests, salt, alone]).encode()).hexdigest()
+    return {ARGUMENT: text, _SALTED: _word()}, SALT + digest
 
 
-def lora_id(name: str) -> int:
-    """The same in every process of a server, which a hash of Python's is not; far from vLLM's own, which count up."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") | 1 << 56
+@functools.cache
+def _word() -> str:
+    """No client knows it: a request that bears it went through `arguments_of` in this process."""
+    return secrets.token_hex(16)
 
 
-def _resolver():
-    from vllm.lora.request import LoRARequest
-    from vllm.lora.resolver import LoRAResolver
+def check_arguments(
+    extra_args: Mapping | None, adapters: Mapping[str, Adapter], any_strength: bool
+) -> dict[str, float]:
+    """The strengths of a request as the engine gets it.
 
-    class ITIResolver(LoRAResolver):
-        def __init__(self):
-            self.holder = tempfile.TemporaryDirectory(prefix="iti-strengths-")
-            known = read_adapters(os.environ.get("ITI_ADAPTERS", ""))
-            any_strength = os.environ.get("ITI_ANY_STRENGTH") == "1"
-            self.strengths = Strengths(known, any_strength, Path(self.holder.name))
-
-        async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-            resolved = self.strengths.resolve(lora_name)
-            if resolved is None:
-                return None
-            name, folder = resolved
-            return LoRARequest(lora_name=name, lora_int_id=lora_id(name), lora_path=str(folder))
-
-    return ITIResolver()
+    Raises:
+        ValueError: if they cannot be had, or the request has not the salt of its strengths.
+    """
+    given = {name: value for name, value in (extra_args or {}).items() if name.startswith(ARGUMENT)}
+    if not given:
+        return {}
+    for name in given:
+        if name not in (ARGUMENT, _SALTED):
+            raise ValueError(f"vllm_xargs[{name[:80]!r}] is not known; expected {ARGUMENT!r}")
+    if given.get(_SALTED) != _word():
+        raise ValueError(
+            f"vllm_xargs[{ARGUMENT!r}] came without the cache_salt of its strengths, and would share keys and values "
+            "of the prefix cache with others; start the server with --middleware "
+            "iti_llama.toolkit.export.vllm_server.Steering, and ask its /v1/completions or another path that it steers"
+        )
+    return strengths_of_argument(given.get(ARGUMENT), adapters, any_strength)
