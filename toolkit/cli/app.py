@@ -57,17 +57,26 @@ def of_all(
     """The options that stand before a command."""
 
 
-app.add_typer(dataset, name="dataset")
-app.add_typer(reproduce, name="reproduce")
-for command in (run, demo, generate, chat, info, fit, sweep, evaluate, convert, export, canary, space, push, verify):
-    app.command()(command)
-app.command()(explain)
-app.command("from-gguf")(from_gguf)
-app.command("lm-eval")(lm_eval)
+PANELS = {
+    "Make a behaviour": {"run": run, "fit": fit, "sweep": sweep, "evaluate": evaluate},
+    "Try it": {"demo": demo, "chat": chat, "generate": generate, "space": space},
+    "Look into a repo, and publish it": {"info": info, "explain": explain, "verify": verify, "push": push},
+    "Other engines": {"export": export, "canary": canary, "serve": serve},
+    "Bring what you have": {"from-gguf": from_gguf, "convert": convert},
+    "Research": {"lm-eval": lm_eval},
+}
+"""The commands by what one wants to do, in the order of the help."""
+
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        passes_on = {"allow_extra_args": True, "ignore_unknown_options": True} if command is serve else {}
+        app.command(name, rich_help_panel=panel, context_settings=passes_on)(command)
+app.add_typer(dataset, name="dataset", rich_help_panel="Research")
+app.add_typer(reproduce, name="reproduce", rich_help_panel="Research")
 for group in (app, dataset, reproduce):
     for registered in group.registered_commands:
-        registered.callback = handle_interrupt(registered.callback)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
+        if registered.callback is not serve:  # the server handles its own
+            registered.callback = handle_interrupt(registered.callback)
 
 
 def main() -> None:

@@ -28,8 +28,13 @@ def chat(
     system: option_type(TaskRequest, "system") = None,
     seed: Seed = 0,
 ) -> None:
-    """Talk with a steered model. /alpha NUMBER changes the strength, /plain answers the last question without steering
-    beside it, /system TEXT sets the system message, /new begins anew, /quit ends; Ctrl-C stops an answer."""
+    """Talk with a steered model in the terminal.
+
+    Example: iti-llama chat --model REPO
+
+    /alpha NUMBER changes the strength, /plain answers the last question without steering beside it, /system TEXT sets
+    the system message, /new begins anew, /quit ends. Ctrl-C stops an answer.
+    """
     from ..foundation.tokenize import chat_prompt
     from .stream_answer import stream_answer
 

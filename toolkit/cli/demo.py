@@ -27,8 +27,13 @@ def demo(
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
-    """Answer prompts for Python functions, plain and steered, and run the answers' tests. Before, without options,
-    questions to SmolLM2, a real Llama, where it is installed."""
+    """See steering at work.
+
+    Example: iti-llama demo
+
+    SmolLM2, a real Llama, answers questions plain and steered where it is installed. Then the bundled model writes
+    Python functions, and their tests run.
+    """
     from rich.syntax import Syntax
     from rich.table import Table
 

@@ -9,10 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..foundation.package import ROOT
+from ..foundation.settings import Placement
+from .expand_settings import expand_settings
 from .options import Json, RepoArgument, RepoOption, Revision, console, load, one_repo, progress_bar, say_next
 
 
+@expand_settings()
 def explain(
+    placement: Placement,
     repo: RepoArgument = None,
     model: RepoOption = None,
     revision: Revision = None,
@@ -22,14 +26,19 @@ def explain(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """What the directions of a repo do, by measuring: tokens that rise and fall, answers plain and steered, likeness
-    to other repos."""
+    """Say what the directions of a repo do, by measuring.
+
+    Example: iti-llama explain me/brief-llama
+
+    Prints the tokens that rise and fall, by layer too, and answers plain and steered. --beside compares with another
+    repo.
+    """
     from ..instruct.explain_repo import ANSWERED, ASKED, explain_repo
     from ..repo.steered_repo import SteeredRepo
 
     name = one_repo(repo, model)
     others = [SteeredRepo.open(other, framework="pt") for other in beside or ()]
-    steered, tokenizer = load(name, revision)
+    steered, tokenizer = load(name, revision, **placement.kwargs)
     if alpha is not None:
         steered.iti_alpha = alpha
     for other in others:

@@ -27,7 +27,12 @@ def generate(
     system: option_type(TaskRequest, "system") = None,
     json_: Json = False,
 ) -> None:
-    """Complete a prompt, or answer it where the model has a chat template; greedily or by sampling."""
+    """Answer one prompt.
+
+    Example: iti-llama generate --model REPO --prompt "Why do we yawn?" --compare
+
+    A model with a chat template answers; another one completes. Greedy unless you pass --temperature.
+    """
     from ..foundation.complete import complete
     from ..foundation.tokenize import chat_prompt
     from .stream_answer import print_answer, stream_answer

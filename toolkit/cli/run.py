@@ -24,8 +24,15 @@ def run(
     gates: OldGates = None,
     json_: Json = False,
 ) -> None:
-    """From a labelled file, or from a sentence (--instruction), to a measured repo with its card: fit, choose a
-    strength on one half of the held-out groups, measure it once on the other, push."""
+    """Make a steered model from a sentence or labelled texts.
+
+    Example: iti-llama run --instruction "Answer in one short sentence." --base smollm2 --out brief
+
+    Example: iti-llama run labels.jsonl --base smollm2 --behaviour "answers briefly" --out brief
+
+    Fits directions, chooses a strength on data that they were not fitted on, measures it once on other data, and
+    writes a repo with its card. A killed run goes on where it stopped.
+    """
     from ..instruct.run_instruction import run_instruction
     from ..repo.push import check_push
     from ..repo.push import push as push_folder

@@ -4,7 +4,6 @@ base's. Imported by vLLM alone, through `vllm_plugin`."""
 from dataclasses import asdict
 
 import torch
-
 from vllm.config import CompilationMode, CUDAGraphMode, VllmConfig
 from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.forward_context import get_forward_context

@@ -2,7 +2,6 @@
 `--logits-processors iti_llama.toolkit.export.vllm_strengths:Strengths`."""
 
 import torch
-
 from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
