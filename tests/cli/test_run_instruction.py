@@ -131,9 +131,14 @@ def test_a_second_run_does_nothing_again_and_another_sentence_is_refused(whole, 
     assert code == 2 and f"holds a fit of '{INSTRUCTION}' with other settings" in " ".join(err.split())
 
 
-def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothing(start, tmp_path):
-    code, _, err = start(tmp_path / "repo", "--against", "say y", instruction=UNHEARD)
-    assert code == 2 and "the base does not follow" in " ".join(err.split()) and "--against" in err
+@pytest.mark.parametrize(
+    "options,said",
+    [((), "of 16 for those of the other kind; expected at most 35%"), (("--against", "say y"), "no further from")],
+)
+def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothing(options, said, start, tmp_path):
+    code, _, err = start(tmp_path / "repo", *options, instruction=UNHEARD)
+    err = " ".join(err.split())
+    assert code == 2 and f"the base does not follow '{UNHEARD}': " in err and said in err and "What helps" in err
     assert not list(tmp_path.iterdir())
 
 
