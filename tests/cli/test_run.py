@@ -1,6 +1,5 @@
 """From a labelled file to a measured repo in one command, which goes on where it was killed."""
 
-import contextlib
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from reference import tiny_tokenizer
+from stopped import stopped_at
 from taught import two_ways, unseen_tasks
 from transformers import LlamaForCausalLM
 
@@ -145,25 +145,6 @@ def test_a_second_run_does_nothing_again(start, again):
     assert code == 0, err
     assert {name: (again / name).stat().st_mtime_ns for name in RESULTS} == times
     assert "1 of 3, fitted before: " in said and "2 of 3, strength chosen on 8 tasks: alpha 1.2" in said
-
-
-def stopped_at(bar: int, call: int):
-    """A `progress_bar` whose `bar`-th instance ends in a kill at its `call`-th step."""
-    bars = []
-
-    @contextlib.contextmanager
-    def progress_bar(total=None):
-        bars.append(0)
-        number = len(bars)
-
-        def advance(step, rows=None):
-            bars[number - 1] += 1
-            if (number, bars[number - 1]) == (bar, call):
-                raise KeyboardInterrupt
-
-        yield advance
-
-    return progress_bar
 
 
 @pytest.mark.parametrize("bar,call", [(1, 8), (2, 1), (2, 2), (3, 1), (3, 8)])

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 from instruct_model import INSTRUCTION, UNHEARD, following_llama, requests
 from reference import tiny_tokenizer
+from stopped import stopped_at
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.foundation.complete import complete
@@ -93,6 +94,32 @@ def test_what_is_measured_on_was_neither_fitted_nor_chosen_on_and_does_not_hold_
     assert measured == {row["prompt"] for row in rows if row["meta"]["part"] == "test"}
 
 
+def test_every_reading_is_screened_and_the_choice_is_that_of_the_rule(whole):
+    sweep = read(whole[0], "sweep.json")
+    screened = {(one["reading"], one["scope"]) for one in sweep["screened"]}
+    assert len(screened) == 6 and all("likeness" in one for one in sweep["screened"])
+    plain, *points = [*sweep["points"], *sweep["others"]]
+    least = plain["at"]["correct"]["mean"] - sweep["guard"]
+    assert all((point["kept"] is None) == (point["perplexity"] > sweep["perplexity_guard"]) for point in points)
+    inside = [point for point in points if point["kept"] and point["at"]["correct"]["mean"] >= least]
+    enough = [point for point in inside if round(point["kept"]["mean"], 2) >= 0.95]
+    most = max(inside, key=lambda point: point["kept"]["mean"])
+    assert sweep["chosen"] == (min(enough, key=lambda point: point["kl"]) if enough else most)
+
+
+@pytest.mark.parametrize("bar,call", [(1, 2), (1, 9), (2, 3), (3, 4)])
+def test_a_killed_run_goes_on_and_gives_the_same(bar, call, whole, start, tmp_path, monkeypatch):
+    out = tmp_path / "repo"
+    with monkeypatch.context() as patch:
+        patch.setattr("iti_llama.toolkit.cli.run.progress_bar", stopped_at(bar, call))
+        assert start(out, "--target", "return x")[0] != 0
+    assert (out / "sweep.json").exists() == (bar == 3) and not (out / "evaluation.json").exists()
+    code, _, err = start(out, "--target", "return x")
+    assert code == 0, err
+    for name in ("sweep.json", "evaluation.json", "config.json", "README.md"):
+        assert (out / name).read_text() == (whole[0] / name).read_text(), name
+
+
 def test_a_second_run_does_nothing_again_and_another_sentence_is_refused(whole, start, tmp_path):
     out = shutil.copytree(whole[0], tmp_path / "repo")
     names = ("iti_report.json", "sweep.json", "evaluation.json", "config.json", "README.md")
@@ -104,9 +131,14 @@ def test_a_second_run_does_nothing_again_and_another_sentence_is_refused(whole, 
     assert code == 2 and f"holds a fit of '{INSTRUCTION}' with other settings" in " ".join(err.split())
 
 
-def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothing(start, tmp_path):
-    code, _, err = start(tmp_path / "repo", "--against", "say y", instruction=UNHEARD)
-    assert code == 2 and "the base does not follow" in " ".join(err.split()) and "--against" in err
+@pytest.mark.parametrize(
+    "options,said",
+    [((), "of 16 for those of the other kind; expected at most 35%"), (("--against", "say y"), "no further from")],
+)
+def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothing(options, said, start, tmp_path):
+    code, _, err = start(tmp_path / "repo", *options, instruction=UNHEARD)
+    err = " ".join(err.split())
+    assert code == 2 and f"the base does not follow '{UNHEARD}': " in err and said in err and "What helps" in err
     assert not list(tmp_path.iterdir())
 
 

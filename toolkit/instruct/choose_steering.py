@@ -3,8 +3,8 @@
 Cheap things first. Every place to read, number of heads and scope is compared by likeness at a small strength, where
 nothing is generated. From the best of the two best places to read answers are generated, at the strengths that leave
 the perplexity of texts that say nothing of the instruction within its guard. The rule: of the points whose answers are
-as often intact as the guard asks, the one that keeps most of the instruction's effect; to keep more than `ENOUGH` of
-it counts no more, so of several such the one that diverges least from the plain model.
+as often intact as the guard asks and that keep `ENOUGH` of the instruction's effect, the one that diverges least from
+the plain model; where none keeps so much, the one that keeps most.
 """
 
 import math
@@ -48,7 +48,7 @@ HEAD_SHARES = (0.09, 0.18, 0.36)
 
 SCOPES = ("all", "generated")
 
-ALPHAS = (0.8, 1.2, 1.6, 2.0)
+ALPHAS = (0.6, 0.9, 1.3, 1.8)
 
 SCREEN_ALPHA = 0.7
 """Where likeness screens: at larger strengths it falls, whatever the answers are."""
@@ -61,8 +61,8 @@ CHOSEN_ON = 40
 
 FINALISTS = 2
 
-ENOUGH = 1.2
-"""A share of the effect that is measured on so few requests may be less on others, so a bit more than all of it."""
+ENOUGH = 0.95
+"""A share of the effect that is as good as all of it: what goes beyond costs more, and is not what was asked."""
 
 
 @dataclass(frozen=True)

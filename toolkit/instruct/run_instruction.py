@@ -18,8 +18,8 @@ from ..data.labelled_set import Example, write_examples
 from ..data.splits import fold_ids
 from ..fit.settings import FitSettings
 from ..foundation.files import write_text
-from ..foundation.intervals import paired
-from ..foundation.sandbox import LateSandbox
+from ..foundation.intervals import Estimate, paired
+from ..foundation.sandbox import LateSandbox, Sandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.conditions import Condition, standard_conditions
 from ..measure.divergence import Text
@@ -30,7 +30,7 @@ from ..measure.likeness import Likeness, ToldAnswers
 from ..measure.measure_steering import measure_steering
 from ..measure.request_tasks import read_target
 from ..measure.saved_completions import SavedCompletions
-from ..measure.target import with_target
+from ..measure.target import Target, with_target
 from ..measure.tasks import TaskSet, grade_intact
 from ..repo.card import check_card, renew_card
 from ..repo.fit_repo import fit_repo, load_base
@@ -122,20 +122,22 @@ def run_instruction(
         if place is None:
             place, places = choose_place(answers, prompts, parts.fit[:PLACED_ON], wanted.instruction)
         say(f"1 of 4, the instruction stands {WHERE[place]}{_told_of(places)}")
-        answered = answer_parts(answers, prompts, parts, wanted, place)
-        classifier = AnswerClassifier.fit(answered["fit"].plain, answered["fit"].told, settings.seed)
-        held = answered["validation"]
-        error = classifier.error(held.plain, held.told, held.groups)
-        if error.mean > MOST_ERROR:
+        answered = {
+            part: answer_part(answers, prompts, part, requests, wanted, place)
+            for part, requests in (("fit", parts.fit), ("validation", parts.validation))
+        }
+        fitted, held = answered.values()
+        classifier = AnswerClassifier.fit(fitted.against, fitted.told, settings.seed)
+        error = classifier.error(held.against, held.told, held.groups)
+        if why := not_followed(wanted, classifier, error, held):
             if report is None:
                 shutil.rmtree(cache)
             raise ValueError(
-                f"the base does not follow {wanted.instruction!r}: a classifier of its answers with the instruction "
-                f"and without takes {error.percent()} of {error.n} for the other kind; expected at most "
-                f"{100 * MOST_ERROR:g}%. What helps: an instruction that it follows; --against with its opposite; "
-                "texts that show the behaviour, as a labelled file"
+                f"the base does not follow {wanted.instruction!r}: {why}. What helps: an instruction that it follows; "
+                "--against with its opposite; texts that show the behaviour, as a labelled file"
             )
         say(f"2 of 4, the base follows it: a classifier mistakes {error.percent()} of {error.n} other answers")
+        answered["test"] = answer_part(answers, prompts, "test", parts.test, wanted, place)
         if report is None:
             steering = fit_and_choose(settings, wanted, answers, answered, classifier, cache, advance)
     if report is None:
@@ -170,8 +172,8 @@ def run_instruction(
 
 @dataclass(frozen=True)
 class Answered:
-    """Requests of a part: prompts without the instruction, with it, and with its opposite where there is one, and the
-    answers to each."""
+    """Requests of a part: prompts without the instruction, with it, and with its opposite, and the answers to each.
+    Where there is no opposite, that is again without it."""
 
     requests: Sequence[Request]
     bare: Sequence
@@ -220,31 +222,42 @@ def _separation(plain: Sequence[str], told: Sequence[str], requests: Sequence[Re
     return float(((odds > 0) == (y == 1)).mean()), float(odds[y == 1].mean() - odds[y == 0].mean())
 
 
-def answer_parts(
-    answers: OwnAnswers, prompts: Prompts, parts: Parts, wanted: Instruction, place: str
-) -> dict[str, Answered]:
-    """The answers to every part. Requests with an empty answer are left out: there is nothing to read."""
-    answered = {}
-    for part, requests in vars(parts).items():
-        bare = [prompts.bare(request) for request in requests]
-        told = [prompts.told(request, wanted.instruction, place) for request in requests]
-        texts = [
-            answers.to(f"plain, {part}", [one.prompt for one in bare]),
-            answers.to(f"told {place}, {part}", [one.prompt for one in told]),
-        ]
-        against, opposite = bare, texts[0]
-        if wanted.against is not None and part == "fit":
-            against = [prompts.told(request, wanted.against, place) for request in requests]
-            opposite = answers.to(f"against {place}, {part}", [one.prompt for one in against])
-        rows = zip(requests, bare, told, against, *texts, opposite, strict=True)
-        whole = [row for row in rows if all(text.strip() for text in row[4:])]
-        if len(whole) < 4:
-            raise ValueError(
-                f"{len(requests) - len(whole)} of {len(requests)} requests to {part} have an empty answer; expected "
-                "few: is the base a chat model, and does its tokenizer have its chat template?"
-            )
-        answered[part] = Answered(*map(list, zip(*whole, strict=True)))
-    return answered
+def answer_part(
+    answers: OwnAnswers, prompts: Prompts, part: str, requests: Sequence[Request], wanted: Instruction, place: str
+) -> Answered:
+    """The answers to the requests of a part; those to be measured on are not answered under an opposite. Requests with
+    an empty answer are left out: there is nothing to read."""
+    bare = [prompts.bare(request) for request in requests]
+    told = [prompts.told(request, wanted.instruction, place) for request in requests]
+    texts = [
+        answers.to(f"plain, {part}", [one.prompt for one in bare]),
+        answers.to(f"told {place}, {part}", [one.prompt for one in told]),
+    ]
+    against, opposite = bare, texts[0]
+    if wanted.against is not None and part != "test":
+        against = [prompts.told(request, wanted.against, place) for request in requests]
+        opposite = answers.to(f"against {place}, {part}", [one.prompt for one in against])
+    rows = zip(requests, bare, told, against, *texts, opposite, strict=True)
+    whole = [row for row in rows if all(text.strip() for text in row[4:])]
+    if len(whole) < 4:
+        raise ValueError(
+            f"{len(requests) - len(whole)} of {len(requests)} requests to {part} have an empty answer; expected few: "
+            "is the base a chat model, and does its tokenizer have its chat template?"
+        )
+    return Answered(*map(list, zip(*whole, strict=True)))
+
+
+def not_followed(wanted: Instruction, classifier: AnswerClassifier, error: Estimate, held: Answered) -> str:
+    """Why there is no effect of the instruction to keep, in words; "" if there is one. held: what the classifier was
+    not fitted on."""
+    if error.mean > MOST_ERROR:
+        return (
+            f"a classifier of its answers takes {error.percent()} of {error.n} for those of the other kind; expected "
+            f"at most {100 * MOST_ERROR:g}%"
+        )
+    if classifier.log_odds(held.told).mean() <= classifier.log_odds(held.plain).mean():
+        return f"its answers are no further from those under {wanted.against!r} than plain ones are"
+    return ""
 
 
 def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Example]:
@@ -341,10 +354,10 @@ def write_repo(
     with progress(len(examples)) as advance:
         fit_repo(made_from, examples, out, overwrite=True, dataset=dataset, record=record, progress=advance)
     change_fields(out, iti_top_k=candidate.top_k)
-    parts = [
-        (part, contrast_rows({part: own}, part != "fit" or candidate.reading.bare)) for part, own in answered.items()
-    ]
-    kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts for row in rows]
+    held = {part: replace(own, against=own.plain) for part, own in answered.items() if part != "fit"}
+    parts = {"fit": contrast_rows({"fit": answered["fit"]}, candidate.reading.bare)}
+    parts |= {part: contrast_rows({part: own}, bare=True) for part, own in held.items()}
+    kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts.items() for row in rows]
     write_examples(kept, out / FILE)  # held-out prompts do not hold the instruction, and none is left out
     same = [one for one in steering.tried if one.candidate == candidate]
     plain = {"alpha": 0.0, "top_k": candidate.top_k, "scope": candidate.scope, "kl": 0.0, "perplexity": 1.0}
@@ -376,9 +389,9 @@ def measure_once(
     wanted: Instruction,
     own: Answered,
     classifier: AnswerClassifier,
-    error,
-    given,
-    sandbox,
+    error: Estimate,
+    given: Target | None,
+    sandbox: Sandbox,
     progress: Callable[[str, int], None],
 ) -> dict:
     """`evaluation.json`: read, if it is of this repo and these settings, else made."""
@@ -495,6 +508,7 @@ def _report_of(out: Path, made_of: str) -> dict | None:
 
 def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase) -> int:
     """About how many answers and passes there are before the fit is written."""
-    answered = 2 * sum(map(len, vars(parts).values())) + (len(parts.fit) if wanted.against else 0)
+    answered = 2 * sum(map(len, vars(parts).values()))
+    answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
     return answered + places + len(READINGS) * len(SCOPES) * 3 + 2 * len(ALPHAS) * CHOSEN_ON
