@@ -4,9 +4,9 @@ tokens. Both engines live through the whole run and are asked in turn, so that a
     make bench PART=serve                                             # SmolLM2 in bfloat16, 16 requests, CPU
     .venv/bin/python benchmarks/serve.py --base FOLDER --repo REPO --rounds 9 --requests 32
 
---repo is a steered repo of that base; without one its directions are random, 16 heads of 16 layers: as fast, and of no
-use. The second line of plain shows the noise: a ratio inside its range says nothing. Processor time is that of the
-engine's processes, which other work on the machine disturbs less than the clock.
+--repo is a steered repo of that base; without one its directions are random, a head in each of some layers: as fast,
+and of no use. The second line of plain shows the noise: a ratio inside its range says nothing. Processor time is that
+of the engine's processes, which other work on the machine disturbs less than the clock.
 """
 
 import argparse
