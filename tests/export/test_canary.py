@@ -6,13 +6,14 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import torch
 from reference import tiny_llama
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.toolkit.cli.app import app
-from iti_llama.toolkit.export.canary import FILE, ask_server, make_canary, read_canary
+from iti_llama.toolkit.export.canary import FILE, PROMPTS, ask_server, make_canary, read_canary
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.export.forms import load_form
 from iti_llama.toolkit.export.select_behaviours import ExportError
@@ -51,6 +52,26 @@ def test_it_holds_both_answers_and_where_they_part(exported):
     assert canary.plain.ids[:at] == canary.steered.ids[:at] and canary.plain.ids[at] != canary.steered.ids[at]
     assert canary.steered.logprobs["steered"] > canary.steered.logprobs["plain"]
     assert canary.plain.logprobs["plain"] > canary.plain.logprobs["steered"]
+
+
+def test_of_all_prompts_it_is_the_one_without_a_near_tie():
+    """Each prompt answered alone, and the least lead of the likeliest token over the next at any step."""
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
+    leads = {}
+    for prompt in PROMPTS:
+        inputs, leads_of, ids_of = tokenizer(prompt, return_tensors="pt"), [], []
+        for alpha in (0.0, model.iti_alpha):
+            out = model.generate(
+                **inputs, iti_alpha=alpha, do_sample=False, max_new_tokens=48, output_logits=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+            ids_of.append(out.sequences[0, inputs["input_ids"].shape[1] :].tolist())
+            top = torch.stack(out.logits)[:, 0].log_softmax(-1).topk(2).values
+            leads_of.append(top[:, 0] - top[:, 1])
+        at = next((i for i, (a, b) in enumerate(zip(*ids_of, strict=False)) if a != b), None)
+        if at is not None:
+            leads[prompt] = min(float(lead[: at + 1].min()) for lead in leads_of)
+    assert len(leads) > 1 and make_canary(model, tokenizer).prompt == max(leads, key=leads.get)
 
 
 def test_a_chat_model_is_asked_through_its_template():

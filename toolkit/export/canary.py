@@ -16,11 +16,15 @@ from urllib.request import Request, urlopen
 import torch
 
 from ..foundation.files import write_text
+from ..foundation.strengths import strengths
 from ..foundation.tokenize import chat_prompt, prompt_ids
 from .select_behaviours import ExportError
 
 
 FILE = "iti_canary.json"
+
+AT_ONCE = 8
+"""Prompts of a batch, each answered plain and steered."""
 
 TOKENS = 48
 """Tokens of a continuation."""
@@ -89,46 +93,71 @@ def read_canary(path: Path) -> Canary:
 
 @torch.no_grad()
 def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
-    """Of the prompts (and some of our own), the one whose plain and steered answers part most clearly: by the smaller
-    of the two margins between their tokens there. They go through the chat template, where there is one.
+    """Of the prompts (and some of our own), the one whose plain and steered answers part most clearly: no step up to
+    there is a near tie, which another engine or a coarser quantisation might decide the other way. They go through the
+    chat template, where there is one.
 
     Raises:
         ExportError: if no prompt is answered otherwise when steered: then nothing could tell the two apart.
     """
-    device, candidates = model.get_input_embeddings().weight.device, []
-    end = tokenizer.eos_token_id
-    for prompt in dict.fromkeys(chat_prompt(tokenizer, prompt) for prompt in (*prompts, *PROMPTS)):
-        ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=device)
-        if not 0 < ids.shape[1] <= model.config.max_position_embeddings - TOKENS:
-            continue
-        ways, logs = {}, {}
-        for name, alpha in (("plain", 0.0), ("steered", model.iti_alpha)):
-            out = model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS, iti_alpha=alpha,
-                pad_token_id=end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-                output_logits=True, return_dict_in_generate=True,
-            )  # fmt: skip
-            ways[name] = out.sequences[0, ids.shape[1] :].tolist()
-            logs[name] = [step[0].float().log_softmax(-1) for step in out.logits]
-        at = next((i for i, (a, b) in enumerate(zip(*ways.values(), strict=False)) if a != b), None)
-        if at is None:
-            continue
-        tokens = {name: ids_of_way[at] for name, ids_of_way in ways.items()}
-        scores = {name: {other: float(logs[name][at][token]) for other, token in tokens.items()} for name in ways}
-        margin = min(scores["plain"]["plain"] - scores["plain"]["steered"],
-                     scores["steered"]["steered"] - scores["steered"]["plain"])  # fmt: skip
-        texts = {name: tokenizer.decode(ids_of_way, skip_special_tokens=True) for name, ids_of_way in ways.items()}
-        if texts["plain"] != texts["steered"] and math.isfinite(margin):
-            kinds = {name: Way(texts[name], ways[name], scores[name]) for name in ways}
-            heads = len(model.iti_directions.top(model.iti_top_k))
-            canary = Canary(prompt, ids[0].tolist(), model.iti_alpha, heads, at, kinds["plain"], kinds["steered"])
-            candidates.append((margin, canary))
+    asked = dict.fromkeys(chat_prompt(tokenizer, prompt) for prompt in (*prompts, *PROMPTS))
+    room = model.config.max_position_embeddings - TOKENS
+    rows = [(prompt, prompt_ids(tokenizer, prompt)) for prompt in asked]
+    rows = [(prompt, ids) for prompt, ids in rows if 0 < len(ids) <= room]
+    heads, candidates = len(model.iti_directions.top(model.iti_top_k)), []
+    for at in range(0, len(rows), AT_ONCE):
+        some = rows[at : at + AT_ONCE]
+        for (prompt, ids), ways in zip(some, _answers(model, tokenizer, some), strict=True):
+            (plain, logs), (steered, steered_logs) = ways
+            position = next((i for i, (x, y) in enumerate(zip(plain, steered, strict=False)) if x != y), None)
+            if position is None:
+                continue
+            lead = min(_least_lead(logs[: position + 1]), _least_lead(steered_logs[: position + 1]))
+            tokens = {"plain": plain[position], "steered": steered[position]}
+            kinds = [
+                Way(
+                    tokenizer.decode(own, skip_special_tokens=True),
+                    own,
+                    {name: float(own_logs[position][token]) for name, token in tokens.items()},
+                )
+                for own, own_logs in ((plain, logs), (steered, steered_logs))
+            ]
+            if kinds[0].text != kinds[1].text and math.isfinite(lead):
+                candidates.append((lead, Canary(prompt, ids, model.iti_alpha, heads, position, *kinds)))
     if not candidates:
         raise ExportError(
             f"alpha {model.iti_alpha:g} changes no greedy answer to any of the prompts, so nothing would tell a "
             "steered engine from a plain one: pass --canary-prompt with a prompt that it changes, or a larger --alpha"
         )
     return max(candidates, key=lambda pair: pair[0])[1]
+
+
+def _answers(model, tokenizer, rows: Sequence[tuple[str, list[int]]]) -> list[list[tuple[list[int], torch.Tensor]]]:
+    """Of each prompt the greedy continuation, plain and steered: its tokens, and the log-probabilities [tokens,
+    vocabulary] that they were taken from. All are rows of one batch."""
+    device, longest = model.get_input_embeddings().weight.device, max(len(ids) for _, ids in rows)
+    filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    padded = [[filler or 0] * (longest - len(ids)) + ids for _, ids in rows for _ in range(2)]
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for _, ids in rows for _ in range(2)]
+    out = model.generate(
+        torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device), do_sample=False,
+        max_new_tokens=TOKENS, iti_alpha=strengths(model, [0.0, model.iti_alpha] * len(rows)), pad_token_id=filler,
+        output_logits=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    ends = model.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    ways = []
+    for row, ids in enumerate(out.sequences[:, longest:].tolist()):
+        length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
+        ways.append((ids[:length], torch.stack([step[row].float() for step in out.logits[:length]]).log_softmax(-1)))
+    return [ways[row : row + 2] for row in range(0, len(ways), 2)]
+
+
+def _least_lead(logs: torch.Tensor) -> float:
+    """How far the likeliest token of each step is ahead of the next, where it is least, in nats. `logs` [steps,
+    vocabulary]."""
+    first, second = logs.topk(2, dim=-1).values.unbind(-1)
+    return float((first - second).min())
 
 
 def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[[Canary], str]:

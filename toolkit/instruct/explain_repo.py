@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.iti_directions import output_shift
 
 from ..foundation.bound_memory import next_token_logs
 from ..foundation.complete import complete
+from ..foundation.output_shift import output_shift
 from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import chat_prompt, completion_ids, prompt_ids
 from ..repo.info import overlap

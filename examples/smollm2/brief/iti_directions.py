@@ -38,6 +38,7 @@ FIELDS = {
 """The fields of config.json that a plain Llama does not have, with their defaults."""
 _ENTRY = {"file": "iti_directions_file", "alpha": "iti_alpha", "top_k": "iti_top_k", "sha256": "iti_directions_sha256"}
 """What an entry of `iti_behaviours` may hold, and the field that says the same of the default directions."""
+SCOPES = ("all", "generated")
 FLOAT32_MAX = 3.4028234663852886e38
 _TENSORS = {
     "heads": ("int64", ("K", 2)),
@@ -390,7 +391,7 @@ def _is_plain(name: str) -> bool:
 
 _PLAIN = "a plain file name, without a folder, of at most 200 bytes, that ends in .safetensors, other than weights"
 _RULES = {
-    "iti_scope": (("all", "generated").__contains__, "one of 'all', 'generated'"),
+    "iti_scope": (SCOPES.__contains__, f"one of {', '.join(map(repr, SCOPES))}"),
     "iti_directions_file": (_is_plain, _PLAIN),
     "iti_directions_sha256": (lambda text: re.fullmatch("[0-9a-f]{64}", text), "64 hex digits or null"),
     "base_model_name_or_path": (bool, "a non-empty string or null"),
