@@ -99,8 +99,9 @@ def test_a_base_that_was_a_folder_is_named_only_where_its_name_on_the_hub_is_giv
     _, silent = export(one_repo, to, tmp_path / "named", with_canary=False, base_name="meta/base")
     assert any("--base-name" in note for note in notes) and not any("--base-name" in note for note in silent)
     for name, base in (("unnamed", None), ("named", "meta/base")):
-        config = json.loads((tmp_path / name / "adapter_config.json").read_text())
-        assert config["base_model_name_or_path"] == base
+        if to == "peft":
+            config = json.loads((tmp_path / name / "adapter_config.json").read_text())
+            assert config["base_model_name_or_path"] == base
         assert ModelCard.load(tmp_path / name / "README.md").data.base_model == base
 
 
