@@ -52,8 +52,9 @@ def reference(fitted_dir, taught_dir):
             messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         with hooks(plain, directions, alpha), torch.no_grad():
-            out = plain.generate(**inputs, max_new_tokens=6, do_sample=False)
-        return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            out = plain.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+        return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
     return answer
 

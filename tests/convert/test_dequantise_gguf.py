@@ -71,6 +71,7 @@ def test_the_tokenizer_has_the_template_and_splits_digits_as_smollms_does(folder
         assert ours(text)["input_ids"] == theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.decode(ours(text)["input_ids"]) == text
     assert ours.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]
+    assert set(ours("a")) == {"input_ids", "attention_mask"}
     assert (ours.bos_token, ours.eos_token, ours.unk_token) == ("<|start|>", "<|end|>", "<unk>")
 
 

@@ -224,9 +224,11 @@ def _restore_tokenizer(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader")
 
 
 def _name_tokenizer_class(folder: Path) -> None:
-    """Name the class that transformers 4 and 5 both load a `tokenizer.json` with."""
+    """Name the class that transformers 4 and 5 both load a `tokenizer.json` with, and what a Llama takes of its output:
+    transformers 4 would add token types."""
     path = folder / "tokenizer_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
     for name in ("add_bos_token", "add_eos_token"):  # what tokenizer.json says
         fields.pop(name, None)
-    write_text(path, json.dumps(fields | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n")
+    fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    write_text(path, json.dumps(fields, indent=2) + "\n")
