@@ -247,7 +247,7 @@ def _example(repo: SteeredRepo) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", "".join(map(str, example.values())))), default=0))
     blocks = {"plain (alpha 0)": example["plain"], f"steered (alpha {repo.alpha:g})": example["steered"]}
     cells = "\n".join(f"<td>\n\n{fence}\n{indent}{text.rstrip()}\n{fence}\n\n</td>" for text in blocks.values())
-    return f"""Prompt, of the held-out data:
+    return f"""A held-out prompt:
 
 {fence}
 {shown.strip(chr(10))}

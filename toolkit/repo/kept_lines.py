@@ -32,7 +32,7 @@ def kept_lines(evaluation: dict) -> str:
     """The sentence, what is kept of its effect, and the costs, in Markdown; `evaluation` is `evaluation.json`."""
     said, rows = evaluation["instruction"], {row["condition"]: row for row in evaluation["conditions"]}
     kept = {name: share(estimate) for name, estimate in said["kept"].items()}
-    effect = f"Steered, and not told it, the model keeps **{kept['steered']}** of what the sentence does"
+    effect = f"Without being told, the steered model keeps **{kept['steered']}** of what the sentence does."
     if not said["beyond_random"]:
         effect = f"**Nothing is kept beyond random directions of equal norm.** {effect}"
     intact = {name: f"{100 * rows[name]['correct']['mean']:.0f}%" for name in ("plain", "steered", TOLD)}
@@ -43,14 +43,15 @@ def kept_lines(evaluation: dict) -> str:
         [
             f"> {one_line(said['text'])}",
             "",
-            f"{effect}: 0 is the plain model, 1 the model that is told {WHERE[said['place']]}, in the log-odds of a",
-            f"classifier of their answers, which mistakes {100 * said['error']['mean']:.0f}% of others. Told and",
-            f"steered: {kept[BOTH]}. At minus alpha: {kept['minus alpha']}. Random directions: {randoms}.",
+            f"{effect} On this scale 0 is the plain model and 1 is the model that is told {WHERE[said['place']]}.",
+            "It is the log-odds of a classifier of their answers, which mistakes",
+            f"{100 * said['error']['mean']:.0f}% of others. Told and steered: {kept[BOTH]}.",
+            f"At minus alpha: {kept['minus alpha']}. Along random directions: {randoms}.",
             "",
-            f"What it costs: {intact['steered']} of the answers are intact (plain {intact['plain']}, told",
-            f"{intact[TOLD]}); perplexity of the requests {ratio:.3f} times plain's; KL {first['kl']['mean']:.3f}",
-            f"nats a token on plain answers. What it saves: {said['tokens_saved']:g} tokens a request,",
-            f"{100 * said['prefill_share']:.0f}% of its prompt. *Likeness* to the told model's own answers:",
+            f"It costs this much: {intact['steered']} of the answers are intact (plain {intact['plain']}, told",
+            f"{intact[TOLD]}), the perplexity of the requests is {ratio:.3f} times plain's, and the KL on plain answers is",
+            f"{first['kl']['mean']:.3f} nats a token. It saves {said['tokens_saved']:g} tokens a request,",
+            f"{100 * said['prefill_share']:.0f}% of its prompt. *Likeness* to the told model's own answers is",
             f"{said['likeness']:+.2f}.",
         ]
     )
