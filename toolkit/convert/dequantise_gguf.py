@@ -224,7 +224,7 @@ def _restore_tokenizer(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader")
 
 
 def _name_tokenizer_class(folder: Path) -> None:
-    """Name the class that transformers 4 and 5 both load a `tokenizer.json` with, and what a Llama takes of its output:
+    """Name the class that transformers 4 and 5 both load a `tokenizer.json` with, and the outputs that a Llama takes:
     transformers 4 would add token types."""
     path = folder / "tokenizer_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
