@@ -49,7 +49,7 @@ def kept_lines(evaluation: dict) -> str:
             f"At minus alpha: {kept['minus alpha']}. Along random directions: {randoms}.",
             "",
             f"It costs this much: {intact['steered']} of the answers are intact (plain {intact['plain']}, told",
-            f"{intact[TOLD]}), the perplexity of the requests is {ratio:.3f} times plain's, and the KL on plain answers",
+            f"{intact[TOLD]}), the perplexity of the requests is {ratio:.3f} times plain's, and KL on plain answers",
             f"is {first['kl']['mean']:.3f} nats a token. It saves {said['tokens_saved']:g} tokens a request,",
             f"{100 * said['prefill_share']:.0f}% of its prompt. *Likeness* to the told model's own answers is",
             f"{said['likeness']:+.2f}.",
