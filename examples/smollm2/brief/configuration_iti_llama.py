@@ -63,11 +63,11 @@ class ITILlamaConfig(LlamaConfig):
         hub = pinned(pretrained_model_name_or_path, {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key)})
         fields, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs | hub)
         fields["_commit_hash"] = hub.get("revision")
-        return fields, {"name_or_path": pretrained_model_name_or_path} | kwargs
+        return fields, {"_iti_repo": pretrained_model_name_or_path} | kwargs
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        name = kwargs.get("name_or_path")
+        name = kwargs.pop("_iti_repo", None)
         where = f"{name}/config.json" if name else "config.json"
         check_harmless(config_dict, where)
         if (model_type := config_dict.get("model_type")) != cls.model_type:
