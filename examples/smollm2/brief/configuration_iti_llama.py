@@ -67,7 +67,7 @@ class ITILlamaConfig(LlamaConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        name = kwargs.pop("_iti_repo", None)
+        name = kwargs.pop("_iti_repo", kwargs.get("name_or_path"))
         where = f"{name}/config.json" if name else "config.json"
         check_harmless(config_dict, where)
         if (model_type := config_dict.get("model_type")) != cls.model_type:
