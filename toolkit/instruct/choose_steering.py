@@ -124,9 +124,9 @@ class Validation:
     groups: Sequence[str]
 
 
-def head_numbers(heads: int, top_k: int | None = None) -> list[int]:
-    """The numbers of heads that are tried."""
-    return sorted({max(1, round(share * heads)) for share in HEAD_SHARES}) if top_k is None else [min(top_k, heads)]
+def head_numbers(heads: int) -> list[int]:
+    """The numbers of heads that are tried, of a model that has `heads`."""
+    return sorted({max(1, round(share * heads)) for share in HEAD_SHARES})
 
 
 def read_directions(

@@ -29,13 +29,9 @@ class OwnAnswers:
         self.model, self.tokenizer, self.store, self.progress = model, tokenizer, store, progress
         self.max_new_tokens = max_new_tokens
 
-    def to(
-        self, name: str, prompts: Sequence[str], alpha: float | None = None, indices: Sequence[int] | None = None
-    ) -> list[str]:
-        """The answer to each prompt. alpha: a strength; None is the model without directions. indices: of the prompts
-        among all that the name stands for."""
-        indices = list(range(len(prompts)) if indices is None else indices)
-        missing = [at for at, index in enumerate(indices) if self.store.get(name, index, 0) is None]
+    def to(self, name: str, prompts: Sequence[str], alpha: float | None = None) -> list[str]:
+        """The answer to each prompt. alpha: a strength; None is the model without directions."""
+        missing = [at for at in range(len(prompts)) if self.store.get(name, at, 0) is None]
         missing.sort(key=lambda at: len(prompts[at]))
         self.progress(name, len(prompts) - len(missing))
         for start in range(0, len(missing), AT_ONCE):
@@ -48,6 +44,6 @@ class OwnAnswers:
                 max_new_tokens=self.max_new_tokens,
                 batch_size=AT_ONCE,
             )
-            self.store.add([(name, indices[at], 0, text) for at, text in zip(batch, texts, strict=True)])
+            self.store.add([(name, at, 0, text) for at, text in zip(batch, texts, strict=True)])
             self.progress(name, len(batch))
-        return [self.store.get(name, index, 0) for index in indices]
+        return [self.store.get(name, at, 0) for at in range(len(prompts))]
