@@ -9,15 +9,15 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DynamicCache, LlamaModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.generation_iti_llama import plain
+from iti_llama.modeling_iti_llama import CACHE
 
 from ..foundation.bound_memory import batches_of, token_logs, tokens_a_batch
 from ..foundation.files import read_text
@@ -25,9 +25,6 @@ from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import completion_ids, prompt_ids
 
-
-CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
-"""What a forward pass calls its cache, in transformers 5.24 and before."""
 
 COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 
