@@ -41,8 +41,6 @@ def explain(
     steered, tokenizer = load(name, revision, **placement.kwargs)
     if alpha is not None:
         steered.iti_alpha = alpha
-    for other in others:
-        other.default_directions.check_geometry(steered.config, other.opened.repo)
     with progress_bar(2 * ASKED + ANSWERED) as advance:
         told = explain_repo(steered, tokenizer, others, advance)
     if json_:

@@ -76,11 +76,13 @@ def explain_repo(
     """Measure what the directions of a loaded repo do at its strength.
 
     Raises:
-        ValueError: if that is 0.
+        ValueError: if that is 0, or the directions of another repo are of another geometry.
     """
     alpha = model.iti_alpha
     if alpha == 0:
         raise ValueError("iti_alpha is 0: nothing is steered, so there is nothing to explain; expected --alpha")
+    for other in others:
+        other.default_directions.check_geometry(model.config, other.opened.repo)
     few = [request for request in read_requests() if isinstance(request.written, str)]
     few = few[:: len(few) // ASKED][:ASKED]
     given = [chat_prompt(tokenizer, request.written) for request in few]
@@ -154,12 +156,7 @@ def layer_tokens(model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase)
 
 
 def resemblance(model: ITILlamaForCausalLM, other: SteeredRepo) -> dict[int, float]:
-    """The cosine of the shifts in each layer that both steer.
-
-    Raises:
-        ValueError: if the other repo's directions are of another geometry.
-    """
-    other.default_directions.check_geometry(model.config, other.opened.repo)
+    """The cosine of the shifts in each layer that both steer."""
     layers = model.model.layers
     return overlap(
         model.iti_directions.top(model.iti_top_k),
