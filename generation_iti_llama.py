@@ -109,7 +109,7 @@ class ITILlamaGenerationMixin:
         return torch.stack([torch.tensor(numbers).expand(rows) for numbers in columns.values()], 1)
 
     def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> dict[str, torch.Tensor]:
-        """Of each gate: 1 for each row that it lets through, else 0, float32 [batch]."""
+        """What each gate says of the rows, float32 [batch]: 1 lets a row through, 0 leaves it plain."""
         embeds, mask = model_kwargs.get("inputs_embeds"), model_kwargs.get("attention_mask")
         inputs = {"input_ids": input_ids} if embeds is None else {"inputs_embeds": embeds}
         (rows, length), device = (input_ids if embeds is None else embeds).shape[:2], input_ids.device

@@ -97,8 +97,8 @@ class ITILlamaConfig(LlamaConfig):
 
 
 def pinned(repo, hub: dict) -> dict:
-    """The Hub arguments `hub`, their revision resolved to a commit, so that all that is read of a repo belongs
-    together; a folder has none. Raises `OSError` if there is no such repo, or no config.json in it."""
+    """The Hub arguments `hub` with their revision resolved to a commit, so that everything read of a repo belongs
+    together. A folder has no commit. Raises `OSError` if there is no such repo, or no config.json in it."""
     try:
         commit = extract_commit_hash(cached_file(repo, "config.json", **hub), None)
     except HFValidationError as error:  # transformers 4.57 lets it through

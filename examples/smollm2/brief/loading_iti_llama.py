@@ -158,7 +158,9 @@ class ITILlamaLoadingMixin:
             raise ValueError(f"{changed} may not be what {base} holds; the adapter form saves no weights: {advice}")
         renews_card = is_main_process and (folder / "README.md").is_file() and find_spec("iti_llama")
         if renews_card:
-            getattr(import_module("iti_llama.toolkit.repo.card"), "check_card", str)(folder)  # 0.2 has no such check
+            card = import_module("iti_llama.toolkit.repo.card")
+            if hasattr(card, "check_card"):  # an installed 0.2 has no such check
+                card.check_card(folder)
         folder.mkdir(parents=True, exist_ok=True)
         staged = {}
         try:
