@@ -1,4 +1,4 @@
-"""docs/quickstart.ipynb, as a reader runs it: from a kernel, in its own folder."""
+"""examples/quickstart.ipynb, as a reader runs it: from a kernel, in its own folder."""
 
 import re
 
@@ -22,9 +22,9 @@ def printed(sandbox: Sandbox):
 
 
 def executed() -> list[str]:
-    notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
     assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code")  # no result is kept in it
-    settings = {"timeout": 300, "kernel_name": "python3", "resources": {"metadata": {"path": str(ROOT / "docs")}}}
+    settings = {"timeout": 300, "kernel_name": "python3", "resources": {"metadata": {"path": str(ROOT / "examples")}}}
     nbclient.NotebookClient(notebook, **settings).execute()
     outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     return ["".join(part.get("text", "") for part in own if part.get("name") == "stdout") for own in outputs]
