@@ -113,7 +113,7 @@ class ITIDirections:
         gate (`ITIGate`, *optional*): decides at the start of `generate` which prompts are steered.
         provenance (`dict[str, str]`): whatever the maker adds: dataset, method, seed, tool version.
 
-    Raises `ITIDirectionsError` if a tensor has a wrong shape, dtype or value; see `docs/format.md`.
+    Raises `ITIDirectionsError` if a tensor has a wrong shape, dtype or value; see `docs/reference.md`.
     """
 
     heads: "torch.Tensor"

@@ -11,6 +11,7 @@ from iti_llama.toolkit.foundation.package import ROOT
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+PAGES += [ROOT / "examples" / "quickstart.ipynb"]
 GUIDES = [path for path in PAGES if path.parent == ROOT / "docs" and path.name != "CHANGELOG.md"]
 COMMANDS = get_command(app).commands
 OTHERS_OPTIONS = {"serve"}

@@ -360,7 +360,7 @@ def _limits(repo: SteeredRepo) -> str:
     lines = [
         f"Meant for text like the data that the directions were fitted on, to get {does} more often. On other text "
         "nothing is known until it is measured.",
-        "Steering moves a tendency. It enforces nothing, and is no safety measure.",
+        "Steering shifts a tendency. It enforces nothing, so do not rely on it for safety.",
         f"The directions belong to {_code(base)}: on another base of the same geometry they are noise.",
         "Engines that run Llama without this repo's code do not steer; `iti-llama export` writes forms for them.",
     ]
