@@ -9,7 +9,7 @@ from instruct_model import INSTRUCTION, UNHEARD, following_llama, requests
 from reference import tiny_tokenizer
 from stopped import stopped_at
 
-from iti_llama import ITILlamaForCausalLM
+from iti_llama import ITILlamaForCausalLM, renew_card
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import Estimate
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo
@@ -68,6 +68,17 @@ def test_a_strength_is_chosen_and_measured_and_the_card_opens_with_the_sentence(
     ):
         assert line in said
     assert not out.with_name("repo.cache").exists()
+
+
+
+def test_a_check_that_fails_comes_before_what_is_kept(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "repo")
+    evaluation = read(folder, "evaluation.json")
+    evaluation["checks"][0]["passed"] = False
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    renew_card(folder)
+    card = ModelCard.load(folder / "README.md").text
+    assert card.index("**It did not pass when it was measured: ") < card.index(f"> {INSTRUCTION}")
 
 
 def test_plain_answers_are_0_and_told_ones_1_and_every_condition_is_there(whole, following_dir):

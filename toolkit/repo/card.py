@@ -229,7 +229,7 @@ def _what(repo: SteeredRepo) -> str:
     kept = f"{kept_lines(repo.evaluation)}\n\n" if repo.is_measured and "instruction" in repo.evaluation else ""
     return f"""# {_title(repo)}
 
-{kept}{failed if repo.failed_checks else ""}{base}{does} while it generates, without any training:
+{failed if repo.failed_checks else ""}{kept}{base}{does} while it generates, without any training:
 {_strength(repo)} (Inference-Time Intervention, Li et al. 2023,
 [arXiv 2306.03341](https://arxiv.org/abs/2306.03341)).{fitted_on} {weights}
 {plain}.{gate}{others}"""
