@@ -70,7 +70,6 @@ def test_a_strength_is_chosen_and_measured_and_the_card_opens_with_the_sentence(
     assert not out.with_name("repo.cache").exists()
 
 
-
 def test_a_check_that_fails_comes_before_what_is_kept(whole, tmp_path):
     folder = shutil.copytree(whole[0], tmp_path / "repo")
     evaluation = read(folder, "evaluation.json")
