@@ -73,8 +73,8 @@ def row(sentence: Sentence, out: Path) -> str:
     said = json.loads((out / f"{sentence.name}.json").read_text())
     name, minutes = f"{sentence.text} ({sentence.kind})", f"{said['seconds'] / 60:.0f}"
     if said["stopped"]:
-        stopped = said["stopped"].partition("a classifier")[2].partition(";")[0]
-        return f"| {name} | not followed: a classifier{stopped} |" + " |" * (len(HEADS) - 3) + f" {minutes} |"
+        why = said["stopped"].partition(f"{sentence.text!r}: ")[2].partition("; expected")[0]
+        return f"| {name} | not followed: {why} |" + " |" * (len(HEADS) - 3) + f" {minutes} |"
     folder = out / sentence.name
     evaluation, sweep = (json.loads((folder / file).read_text()) for file in ("evaluation.json", "sweep.json"))
     rows = {one["name"]: Summary.from_dict(one) for one in evaluation["summary"]}

@@ -153,6 +153,13 @@ def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothi
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_classifier_sees_is_not_enough_where_a_checker_sees_nothing(start, tmp_path):
+    code, _, err = start(tmp_path / "repo", "--target", "never")
+    err = " ".join(err.split())
+    assert code == 2 and "told and not told it, 0.0% [" in err and "of 8 answers pass --target" in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "options,said",
     [

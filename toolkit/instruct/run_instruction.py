@@ -18,7 +18,7 @@ from ..data.labelled_set import Example, write_examples
 from ..data.splits import fold_ids
 from ..fit.settings import FitSettings
 from ..foundation.files import write_text
-from ..foundation.intervals import Estimate, paired
+from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.conditions import Condition, standard_conditions
@@ -129,7 +129,7 @@ def run_instruction(
         fitted, held = answered.values()
         classifier = AnswerClassifier.fit(fitted.against, fitted.told, settings.seed)
         error = classifier.error(held.against, held.told, held.groups)
-        if why := not_followed(wanted, classifier, error, held):
+        if why := not_followed(wanted, classifier, error, held, given):
             if report is None:
                 shutil.rmtree(cache)
             raise ValueError(
@@ -247,9 +247,11 @@ def answer_part(
     return Answered(*map(list, zip(*whole, strict=True)))
 
 
-def not_followed(wanted: Instruction, classifier: AnswerClassifier, error: Estimate, held: Answered) -> str:
+def not_followed(
+    wanted: Instruction, classifier: AnswerClassifier, error: Estimate, held: Answered, target: Target | None
+) -> str:
     """Why there is no effect of the instruction to keep, in words; "" if there is one. held: what the classifier was
-    not fitted on."""
+    not fitted on. target: what the instruction asks for; a classifier sees any difference, and *kept* measures it."""
     if error.mean > MOST_ERROR:
         return (
             f"a classifier of its answers takes {error.percent()} of {error.n} for those of the other kind; expected "
@@ -257,6 +259,13 @@ def not_followed(wanted: Instruction, classifier: AnswerClassifier, error: Estim
         )
     if classifier.log_odds(held.told).mean() <= classifier.log_odds(held.plain).mean():
         return f"its answers are no further from those under {wanted.against!r} than plain ones are"
+    if target is None:
+        return ""
+    asked = [prompt.prompt for prompt in held.bare]
+    told, plain = (target.score(asked, texts) for texts in (held.told, held.plain))
+    if paired(told, plain, held.groups).low <= 0:
+        shares = " and ".join(estimate(scores, held.groups).percent() for scores in (told, plain))
+        return f"told and not told it, {shares} of {len(asked)} answers pass --target; expected clearly more when told"
     return ""
 
 
