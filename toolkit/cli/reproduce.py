@@ -38,8 +38,8 @@ def truthfulqa(
     texts: Annotated[
         Path | None,
         typer.Option(
-            help='JSON Lines of {"text"} for CE and KL (the paper: OpenWebText); the questions with their best '
-            "answers by default"
+            help="file of rows with text or prompt, for CE and KL (the paper: OpenWebText); the questions with their "
+            "best answers by default"
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", "--limit", min=20, help="first questions alone")] = None,

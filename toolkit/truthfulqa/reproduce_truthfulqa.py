@@ -27,11 +27,12 @@ from transformers import PreTrainedTokenizerBase
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, write_examples
+from ..data.read_table import KINDS, read_table
 from ..fit.fit_directions import fit, to_directions
 from ..fit.positions import Policy
 from ..fit.record_activations import capture
 from ..fit.settings import FitSettings
-from ..foundation.files import read_text, write_text
+from ..foundation.files import write_text
 from ..foundation.tokenize import completion_ids
 from ..measure.conditions import random_directions
 from ..measure.divergence import Divergence, Text, measure_divergence
@@ -227,20 +228,17 @@ def comparison(found: Reproduction, name: str) -> list[list[str]]:
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a JSON Lines file of `{"text": str}`.
+    """The texts of a file, each under "text" or "prompt".
 
     Raises:
-        ValueError: naming the file and the line.
+        ValueError: naming the file, the line and the field.
     """
-    found = []
-    for number, line in enumerate(read_text(path, "JSON Lines").splitlines(), 1):
-        try:
-            text = json.loads(line)["text"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            text = None
+    texts = []
+    for where, row in read_table(path):
+        text = row.get("text", row.get("prompt"))
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f'{path}, line {number}: {line[:60]!r}; expected {{"text": "..."}}')
-        found.append(text)
-    if not found:
-        raise ValueError(f"{path}: no texts")
-    return found
+            raise ValueError(f"{where}: text is {text!r}; expected a text, under text or prompt")
+        texts.append(text)
+    if not texts:
+        raise ValueError(f"{path}: no texts; expected {KINDS}")
+    return texts
