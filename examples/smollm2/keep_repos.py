@@ -1,4 +1,4 @@
-"""What `iti-llama run` made of each behaviour, as the folders beside this file: without the labelled set and the
+"""What `make sentences` made of a sentence, as the folders beside this file: without the labelled set and the
 answers, the base by its name on the Hub. Each is a whole repo, so each holds the code and the base's tokenizer.
 
     python -m iti_llama.examples.smollm2.keep_repos [FOLDER]
@@ -21,8 +21,11 @@ from iti_llama.toolkit.repo.folder import CODE, TOKENIZER_FILES
 from iti_llama.toolkit.repo.push import RECORDS
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo, change_fields
 
-from .behaviours import SENTENCES
-from .write_contrasts import HERE
+
+HERE = Path(__file__).parent
+
+NAMES = ("brief",)
+"""Of the sentences in `examples/sentences`."""
 
 
 def copy_code(kept: Path) -> None:
@@ -64,7 +67,7 @@ def keep_repo(made: Path, kept: Path) -> Path:
 
 
 if __name__ == "__main__":
-    for name in SENTENCES:
+    for name in NAMES:
         if len(sys.argv) > 1:
             keep_repo(Path(sys.argv[1], name), HERE / name)
         else:

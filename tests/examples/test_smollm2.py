@@ -9,17 +9,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import iti_llama
 from iti_llama import ITILlamaForCausalLM
-from iti_llama.examples.smollm2.behaviours import (
-    CHECKERS,
-    SENTENCES,
-    brief_and_on_topic,
-)
-from iti_llama.examples.smollm2.write_contrasts import HERE, contrasts
+from iti_llama.examples.sentences.checkers import brief
+from iti_llama.examples.smollm2.keep_repos import HERE, NAMES
 from iti_llama.loading_iti_llama import check_base, read_base_config
-from iti_llama.toolkit.data.read_table import read_table
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
+from iti_llama.toolkit.instruct.read_requests import read_requests, split_requests
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.push import files_to_push
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo
@@ -27,8 +23,6 @@ from iti_llama.toolkit.repo.verify import verify
 
 
 ORIGINAL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-NAMES = sorted(SENTENCES)
 
 HUB_CONFIG = {
     "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -88,19 +82,19 @@ def test_the_original_on_the_hub_and_the_dequantised_folder_are_both_its_base(na
         check_base(config, read_base_config(str(tmp_path), None, {})[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_steers_the_real_model_offline(name, base):
-    model = ITILlamaForCausalLM.from_pretrained(HERE / name, base_model_name_or_path=base, dtype=torch.bfloat16).eval()
-    tokenizer = AutoTokenizer.from_pretrained(HERE / name)
-    requests = [row["prompt"] for _, row in read_table(HERE / "other_requests.jsonl")][::10]
-    prompts = [chat_prompt(tokenizer, request) for request in requests]
+def test_it_steers_the_real_model_offline(base):
+    folder = HERE / "brief"
+    model = ITILlamaForCausalLM.from_pretrained(folder, base_model_name_or_path=base, dtype=torch.bfloat16).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    held_out = split_requests(read_requests(), seed=0, most=80, most_fitted=120).test[::10]
+    prompts = [chat_prompt(tokenizer, request.written) for request in held_out]
     alphas = [0.0] * len(prompts) + [model.iti_alpha] * len(prompts)
     texts = complete(model, tokenizer, prompts * 2, alphas, 48)
     plain, steered = (
-        [CHECKERS[name](request, text) for request, text in zip(requests, half, strict=True)]
+        sum(brief(prompt, text) for prompt, text in zip(prompts, half, strict=True))
         for half in (texts[: len(prompts)], texts[len(prompts) :])
     )
-    assert sum(steered) >= sum(plain) + len(prompts) // 4
+    assert steered >= plain + len(prompts) // 4
 
 
 def test_the_repos_own_code_loads_it_too(base):
@@ -117,26 +111,3 @@ def test_its_tokenizer_is_that_of_the_base(base):
     ours, theirs = AutoTokenizer.from_pretrained(HERE / NAMES[0]), AutoTokenizer.from_pretrained(base)
     text = "Rivières: 12 345 naïve\n\tdef f(x): return x  # ünï"
     assert ours(text)["input_ids"] == theirs(text)["input_ids"] and ours.chat_template == theirs.chat_template
-
-
-def test_no_request_is_both_fitted_on_and_measured_on():
-    parts = [[row["prompt"] for _, row in read_table(HERE / f"{n}requests.jsonl")] for n in ("", "other_")]
-    assert [len(part) for part in parts] == [96, 80] and len({*parts[0], *parts[1]}) == 176
-
-
-def test_a_contrast_is_the_request_with_the_sentence_and_without(tmp_path):
-    told, bare = contrasts("Be brief.")[:2]
-    assert told["prompt"] == f"{bare['prompt']} Be brief." and (told["label"], bare["label"]) == (1, 0)
-    assert told["group"] == bare["group"] and told["completion"] == bare["completion"]
-
-
-@pytest.mark.parametrize(
-    "checker,right,wrong",
-    [
-        (brief_and_on_topic, ["A bank lends. " + "So. " * 22, "Banks."], ["", "Bank. " * 26, "It is a place."]),
-    ],
-)
-@pytest.mark.parametrize("around", ["{}", "<|im_start|>system\nlends<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"])
-def test_a_checker_knows_its_behaviour_and_what_was_asked(checker, right, wrong, around):
-    prompt = around.format("What is a bank?")
-    assert all(checker(prompt, text) for text in right) and not any(checker(prompt, text) for text in wrong)
