@@ -128,6 +128,7 @@ sentences: .venv/.run
 # What others measure, on the same model: tables and a figure of docs/evidence.md. DATA is a folder with their files, see the modules.
 field: .venv/.run
 	.venv/bin/python -m iti_llama.examples.field.measure_field --data $(DATA) --out build/field --markdown docs/evidence.md
+	.venv/bin/python -m iti_llama.examples.field.measure_reach --data $(DATA) --out build/reach --markdown docs/evidence.md
 
 truthfulqa: .venv/.run
 	.venv/bin/iti-llama reproduce truthfulqa --model smollm2 --data $(DATA)/truthfulqa/TruthfulQA.csv --dtype bfloat16 \

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from iti_llama.examples.field import checkers
+from iti_llama.examples.field import checkers, measure_reach
 from iti_llama.examples.field.measure_field import BEHAVIOURS, Instruction, draw, table
 from iti_llama.toolkit.foundation.intervals import estimate
 
@@ -54,3 +54,21 @@ def test_what_is_measured_is_a_row_of_the_table_and_a_part_of_the_figure(tmp_pat
     assert cells["steered"].startswith("70.0% [") and cells["intact"] == "100/100/100%"
     draw(tmp_path, tmp_path / "field.png")
     assert (tmp_path / "field.png").stat().st_size > 1000
+
+
+def test_kinds_and_turns_are_rows_and_pairs_are_dots(tmp_path):
+    def shares(count):
+        one = asdict(estimate([1.0] * count + [0.0] * (10 - count), list(map(str, range(10)))))
+        return {"brief": one, "intact": one}
+
+    row = {"plain": shares(1), "steered": shares(8)}
+    measured = {"kinds": {"code": row}, "turns": [row, row], "few": {"4": [0.2, 0.4], "96": [0.8, 0.8]}}
+    heads, _, *rows = measure_reach.table(measured).splitlines()
+    assert [line.split(" | ")[0] for line in rows] == [
+        "| code",
+        "| turn 1 of a conversation",
+        "| turn 2 of a conversation",
+    ]
+    assert all(line.count("|") == heads.count("|") and "80.0% [" in line and "10 / 80%" in line for line in rows)
+    measure_reach.draw(measured, tmp_path / "few.png")
+    assert (tmp_path / "few.png").stat().st_size > 1000
