@@ -38,7 +38,7 @@ from iti_llama.toolkit.instruct.say_instruction import Prompts
 from iti_llama.toolkit.measure.conditions import Condition, random_directions
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.measure.evaluate import evaluate
-from iti_llama.toolkit.measure.labelled_tasks import labelled_set
+from iti_llama.toolkit.measure.labelled_tasks import damage_set, labelled_set
 from iti_llama.toolkit.measure.target import Target, with_target
 from iti_llama.toolkit.measure.tasks import FileTask, TaskSet, file_set, grade_intact
 from iti_llama.toolkit.repo.card import replace_section
@@ -247,13 +247,7 @@ class Measuring:
 
     @cached_property
     def mmlu_set(self) -> TaskSet:
-        rows = json.loads((self.data / "caa" / "mmlu.json").read_text())
-        examples = [
-            Example(self.as_prompt(row["prompt"]), row[name], label, str(number))
-            for number, row in enumerate(rows)
-            for name, label in (("correct", 1), ("incorrect", 0))
-        ]
-        return labelled_set("MMLU", examples, pairs=True)
+        return damage_set(self.data / "caa" / "mmlu.json", self.as_prompt)
 
     def mmlu(self, alpha: float) -> dict:
         """Shares of right answers, plain and steered, and their difference."""

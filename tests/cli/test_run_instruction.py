@@ -168,6 +168,8 @@ def test_what_the_classifier_sees_is_not_enough_where_a_checker_sees_nothing(sta
         (("--place", "system"), "--place is 'system'; expected comment"),
         (("--against", " "), "--against is ' '"),
         (("labels.jsonl",), "a labelled file is given with --instruction"),
+        (("--damage", "absent.json"), "absent.json"),
+        (("--damage", "mmlu.json", "--no-checks"), "--damage is 'mmlu.json', which a check reads"),
     ],
 )
 def test_what_a_sentence_cannot_be_given_with_is_named(options, said, start, tmp_path):

@@ -1,5 +1,6 @@
 """The three checks: they pass what works, and fail what does not."""
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -72,6 +73,34 @@ def test_utility_counts_what_is_lost_and_the_perplexity_of_neutral_texts(lost, c
     check = utility(answers, tasks(n), neutral(change), 0.05, 1.1)
     assert check.passed == passed
     assert f"{-lost:+.1f}" in check.why.replace("-0.0", "+0.0") and f"{math.exp(change):.3f}" in check.why
+
+
+@pytest.mark.parametrize("plain,steered,passed", [(98, 95, True), (98, 80, False), (50, 30, True)])
+def test_utility_counts_answers_to_their_own_request_where_plain_is_above_chance(plain, steered, passed):
+    n = 100
+    answers = {name: answered(name, [True] * n, [True] * n) for name in ("plain", "steered")}
+    own = {"plain": [float(i < plain) for i in range(n)], "steered": [float(i < steered) for i in range(n)]}
+    check = utility(answers, tasks(n), neutral(0.0), 0.05, 1.1, own)
+    assert check.passed == passed and (f"{steered - plain:+.1f} [" in check.why) == (plain > 90)
+
+
+@pytest.mark.parametrize("change,passed", [(-0.04, True), (-0.06, False)])
+def test_utility_counts_right_choices_that_have_nothing_to_do_with_it(change, passed):
+    answers = {name: answered(name, [True], [True]) for name in ("plain", "steered")}
+    damage = Estimate(change, change - 0.01, change + 0.01, 570, 570)
+    check = utility(answers, tasks(1), neutral(0.0), 0.05, 1.1, damage=damage)
+    assert check.passed == passed and f"{100 * change:+.1f} [" in check.why and "of 570" in check.why
+
+
+def test_a_file_of_pairs_is_measured_plain_and_steered(taught, held_out_pairs, tmp_path):
+    rows = [{"question": f"def g{i}(x):", "correct": " x", "incorrect": " y"} for i in range(8)]
+    (tmp_path / "mmlu.json").write_text(json.dumps(rows))
+    settings = MeasureSettings(alpha=0.5, checks=True, damage=str(tmp_path / "mmlu.json"))
+    record = measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, settings).record
+    assert record["damage"]["name"] == "mmlu.json" and record["damage"]["plain"]["n"] == 8
+    change = record["damage"]["steered"]["mean"] - record["damage"]["plain"]["mean"]
+    assert record["damage"]["change"]["mean"] == pytest.approx(change)
+    assert "right choices: " in next(c["why"] for c in record["checks"] if c["name"] == "utility")
 
 
 def test_how_much_perplexity_may_be_lost_is_said():

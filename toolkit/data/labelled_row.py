@@ -13,6 +13,7 @@ PAIRS = (
     ("positive_response", "negative_response"),
     ("chosen", "rejected"),
     ("answer_matching_behavior", "answer_not_matching_behavior"),
+    ("correct", "incorrect"),
 )
 """What the two completions of a prompt are called: with the behaviour, label 1, and without it, label 0."""
 

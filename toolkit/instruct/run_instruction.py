@@ -25,7 +25,7 @@ from ..measure.conditions import Condition, standard_conditions
 from ..measure.divergence import Text
 from ..measure.keep_labelled_set import FILE
 from ..measure.kept import MOST_ERROR, AnswerClassifier, kept_share
-from ..measure.labelled_tasks import LabelledTask
+from ..measure.labelled_tasks import LabelledTask, damage_set
 from ..measure.likeness import Likeness, ToldAnswers
 from ..measure.measure_steering import measure_steering
 from ..measure.request_tasks import read_target
@@ -98,6 +98,8 @@ def run_instruction(
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
     check_card(out)
+    if settings.damage:
+        damage_set(settings.damage)  # refuses a file that is wrong, before the work
     given = settings.target and read_target(settings.target, sandbox)
     requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
     parts = split_requests(requests, settings.seed, settings.n, FITTED_ON)

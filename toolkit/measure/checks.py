@@ -12,6 +12,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
+from .answering import CHANCE
 from .divergence import Divergence
 from .evaluate import Answers
 from .labelled_tasks import LOG_ODDS
@@ -98,17 +99,28 @@ def utility(
     neutral: Divergence,
     guard: float,
     perplexity_guard: float,
+    own: dict[str, list[float]] | None = None,
+    damage: Estimate | None = None,
 ) -> Check:
-    """Whether the share of correct (or intact) answers, and the perplexity of texts that say nothing of the behaviour,
-    stay within their guards."""
+    """Whether the share of correct (or intact) answers, the share that answer their own request, and the perplexity of
+    texts that say nothing of the behaviour, stay within their guards. own: `answering` of "plain" and "steered"; where
+    plain's share is not above chance it tells nothing, and is left out. damage: the change of right choices among
+    pairs that have nothing to do with the behaviour."""
     ratio = math.exp(neutral.nll_change.mean)
     right = ratio <= perplexity_guard
     why = f"perplexity {ratio:.3f} times plain's, at most {perplexity_guard:g}"
+    if damage is not None:
+        right = right and damage.mean >= -guard - 1e-9
+        why = f"right choices: {damage.points()} points of {damage.n}; {why}"
     if task_set.sound:
         steered, plain = answers["steered"], answers["plain"]
         groups = [task.group for task in task_set.tasks for _ in range(steered.samples)]
         change = paired(steered.correct, plain.correct, groups)
         right = right and change.mean >= -guard - 1e-9
+        if own and estimate(own["plain"], groups).low > CHANCE:
+            answered = paired(own["steered"], own["plain"], groups)
+            right = right and answered.mean >= -guard - 1e-9
+            why = f"answers to their own request: {answered.points()} points; {why}"
         why = f"{task_set.sound}: {change.points()} points, at most {100 * guard:g} may be lost; {why}"
     return Check("utility", bool(right), why)
 

@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from ..data.labelled_set import Example
+from ..data.labelled_set import Example, read_examples
+from ..data.written_prompt import AsPrompt
 from ..foundation.sandbox import Sandbox
 from .divergence import Text
 from .grade import Grade
@@ -69,6 +71,16 @@ def labelled_set(name: str, examples: Sequence[Example], header: str | None = No
     if pairs:
         return TaskSet(name, tasks, PREFERS, asks(header), _grade_pairs, texts, sound="", pairs=True, paraphrase=other)
     return TaskSet(name, tasks, "", asks(header), grade_intact, texts, sound="intact", paraphrase=other)
+
+
+def damage_set(path: str, as_prompt: AsPrompt | None = None) -> TaskSet:
+    """Pairs that have nothing to do with a behaviour, see `MeasureSettings`. Without `as_prompt` a file is checked.
+
+    Raises:
+        ValueError, OSError: as `read_examples` and `labelled_set`.
+    """
+    examples = read_examples(path, as_prompt or (lambda written, where: str(written)))
+    return labelled_set(Path(path).name, examples, pairs=True)
 
 
 def _grade_pairs(tasks: Sequence[LabelledTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:

@@ -10,12 +10,16 @@ from transformers import PreTrainedTokenizerBase
 from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.complete import complete
+from ..foundation.intervals import estimate
 from ..foundation.sandbox import Sandbox
+from ..foundation.tokenize import chat_prompt
+from .answering import answering
 from .checks import TASKS, Check, Phrasing, controllability, robustness, utility
 from .conditions import Condition, standard_conditions
 from .degenerate import degenerate
 from .divergence import Divergence
 from .evaluate import Answers, ConditionResult, divergence_of, evaluate, settings_of
+from .labelled_tasks import damage_set
 from .saved_completions import SavedCompletions
 from .settings import MeasureSettings
 from .tables import summarise
@@ -69,6 +73,7 @@ def measure_steering(
         raise ValueError(f"{samples} samples, but which of two texts the model prefers is no sample; expected 1")
     if settings.checks and (model.iti_alpha if settings.alpha is None else settings.alpha) == 0:
         raise ValueError("iti_alpha is 0: nothing is steered, so there is nothing to check; expected another strength")
+    unrelated = settings.damage and damage_set(settings.damage, partial(chat_prompt, tokenizer))
     own = conditions is not None
     conditions = conditions or standard_conditions(model, settings.alpha, asked=task_set.asked is not None)
     alpha, temperature = conditions[1].alpha, settings.temperature
@@ -90,11 +95,26 @@ def measure_steering(
             model, tokenizer, task_set, alpha, sandbox, guard, store, seed, most=rephrased,
             progress=partial(progress, "other phrasings"),
         )  # fmt: skip
-        useful = utility(answers, task_set, divergence[neutral]["steered"], guard, settings.perplexity_guard)
+        own_request = {}
+        if task_set.sound == "intact" and samples == 1:
+            asked = [getattr(task, "shown", "") or task.prompt for task in task_set.tasks]
+            for name in ("plain", "steered", *(condition.name for condition in conditions if condition.asked)):
+                own_request[name] = answering(model, tokenizer, asked, answers[name].completions, seed)
+        groups = [task.group for task in task_set.tasks]
+        answered = {name: asdict(estimate(values, groups)) for name, values in own_request.items()}
+        lost = None
+        if unrelated:
+            (was, now), _ = evaluate(model, tokenizer, unrelated, conditions[:2], sandbox, progress=progress)
+            lost = now.target_change
+            damage = {"name": unrelated.name, "plain": asdict(was.target), "steered": asdict(now.target)}
+            verdicts["damage"] = damage | {"change": asdict(lost)}
+        useful = utility(
+            answers, task_set, divergence[neutral]["steered"], guard, settings.perplexity_guard, own_request, lost
+        )
         supported = model.iti_directions.provenance.get("supported") != "no"
         checks = [controllability(answers, task_set, supported), useful, robust]
-        verdicts = {"checks": list(map(asdict, checks)), "phrasings": list(map(asdict, phrasings))}
-        verdicts |= {"guard": guard, "perplexity_guard": settings.perplexity_guard}
+        verdicts |= {"checks": list(map(asdict, checks)), "phrasings": list(map(asdict, phrasings))}
+        verdicts |= {"guard": guard, "perplexity_guard": settings.perplexity_guard, "answering": answered}
     how = "greedy" if samples == 1 else f"{samples} samples a task at temperature {temperature:g}"
     if task_set.pairs:
         how = "the likelier of two given completions"

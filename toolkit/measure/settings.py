@@ -65,11 +65,19 @@ class MeasureSettings:
     checks: bool = setting(
         False, "try three checks too: control against chance, side effects, and the same in other phrasings"
     )
+    damage: str | None = setting(
+        None,
+        "a file of pairs that have nothing to do with the behaviour, as questions with a right and a wrong answer; "
+        "the check of utility counts what is lost",
+        metavar="FILE",
+    )
     guard: float = like(Grid, "guard")
     perplexity_guard: float = like(Grid, "perplexity_guard")
     seed: int = like(FitSettings, "seed")
 
     def __post_init__(self):
+        if self.damage is not None and not self.checks:
+            raise ValueError(f"--damage is {self.damage!r}, which a check reads; expected --checks with it")
         if self.alpha is not None:
             check_fields({"iti_alpha": self.alpha})
 

@@ -18,7 +18,7 @@ from ..data.labelled_set import Example, checksum
 from ..fit.report import write_report
 from ..foundation.files import write_text
 from ..foundation.sandbox import LateSandbox, Sandbox
-from ..measure.labelled_tasks import labelled_set
+from ..measure.labelled_tasks import damage_set, labelled_set
 from ..measure.measure_steering import measure_steering
 from ..measure.request_tasks import request_tasks
 from ..measure.sweep import count_answers
@@ -69,6 +69,8 @@ def run(
     """
     out, sandbox = Path(settings.out), LateSandbox(allow_unsandboxed=settings.allow_unsandboxed)
     check_card(out)
+    if settings.damage:
+        damage_set(settings.damage)  # refuses a file that is wrong, before the work
     how = (settings.mapping, settings.raw, settings.system)
     examples = read_for(settings.base, settings.data, settings.revision, *how)
     say(f"{settings.data}: {examples.understood}")

@@ -106,6 +106,7 @@ class RunSettings:
     guard: float = like(Grid, "guard")
     perplexity_guard: float = like(Grid, "perplexity_guard")
     checks: bool = like(MeasureSettings, "checks", True)
+    damage: str | None = like(MeasureSettings, "damage")
     top_k: int | None = like(FitSettings, "top_k")
     permutations: int = like(FitSettings, "permutations")
     policy: str = like(RepoSettings, "policy", "completion-mean")
@@ -123,7 +124,7 @@ class RunSettings:
     seed: int = like(FitSettings, "seed")
 
     def __post_init__(self):
-        self.repo, self.grid  # noqa: B018 (they refuse what is wrong)
+        self.repo, self.grid, self.measuring  # noqa: B018 (they refuse what is wrong)
 
     @property
     def repo(self) -> RepoSettings:
@@ -147,5 +148,5 @@ class RunSettings:
 
     @property
     def measuring(self) -> MeasureSettings:
-        names = ("checks", "guard", "perplexity_guard", "seed")
+        names = ("checks", "damage", "guard", "perplexity_guard", "seed")
         return MeasureSettings(**{name: getattr(self, name) for name in names})
