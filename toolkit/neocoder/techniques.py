@@ -111,7 +111,7 @@ def techniques(program: str) -> Techniques:
     """What a program uses.
 
     Raises:
-        ValueError: if it is no Python 3.
+        ValueError: if it is not Python 3.
     """
     tree = parse(program)
     found: dict[str, set[str]] = {"neocoder": set(), "core": set(), "golf": set()}
