@@ -11,8 +11,8 @@ from .settings import FitSettings
 @dataclass(frozen=True)
 class Effects:
     """What the heads do, see `causal`. first_order: [heads], the score by derivatives. checked: the heads that forward
-    passes checked. exact: [checked], their score after that. gain, divergence: [checked], what the passes measured, per
-    completion. alpha: [checked], the strength."""
+    passes checked. exact: [checked], their score after that. gain, divergence: [checked], what the passes measured,
+    per completion. alpha: [checked], the strength."""
 
     first_order: np.ndarray
     checked: np.ndarray
