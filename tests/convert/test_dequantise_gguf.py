@@ -107,7 +107,7 @@ EXPERT = {"blk.0.ffn_gate_inp.weight": np.ones((4, 64), np.float32)}
     [
         ({"architecture": "qwen2"}, "architecture is 'qwen2'; expected 'llama'"),
         ({"tokenizer": False}, "has no tokenizer"),
-        ({"further": BIAS}, "holds blk.1.attn_output.bias, a bias, as a steered file has"),
+        ({"further": BIAS}, "holds blk.1.attn_output.bias, a bias, as in a steered file"),
         ({"further": EXPERT}, "holds blk.0.ffn_gate_inp.weight, not a weight of a plain Llama"),
         ({"without": ("blk.2.ffn_up.weight",)}, "has no blk.2.ffn_up.weight; expected a whole Llama"),
         ({"rope__scaling__type": "yarn"}, "has rotary scaling 'yarn'"),
