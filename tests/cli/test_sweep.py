@@ -116,4 +116,4 @@ def test_a_target_that_cannot_be_read_is_refused(run, repo):
 
 def test_apply_needs_a_folder(run):
     code, _, err = run("sweep", "--model", "me/x", "--apply")
-    assert code == 2 and "--apply writes a config.json, but me/x is no folder" in err
+    assert code == 2 and "--apply writes a config.json, but me/x is not a folder" in err
