@@ -1,9 +1,9 @@
-"""What ranking heads by cause costs beside the capture pass, as a ratio in one process.
+"""The cost of ranking heads by cause, as a ratio to the capture pass, in one process.
 
     python benchmarks/causal_cost.py --rounds 3
 
-The same texts, prompt and whole completion, are captured (one forward pass) and ranked by cause (`causal_effects`:
-derivatives of all heads, then exact checks of the best 2K), in turn.
+The same texts, prompt and whole completion, are in turn captured (one forward pass) and used to rank heads by cause
+(`causal_effects`: derivatives of all heads, then exact checks of the best 2K).
 """
 
 import argparse

@@ -6,9 +6,9 @@
     python benchmarks/decode.py --shape smollm2 --rounds 0 --load       # counts and loading time alone, 30 layers
 
 Prints exact counts (dispatched operations, syncs, graph breaks, recompiles over ten changes of alpha), then ratios to
-plain Llama: the median over rounds and the range of its middle half, beside a second plain model timed in the same
-rounds, which shows what the noise is. A ratio that lies within the noise says nothing. `--load` also times loading
-from disk, of this shape and of the bundled model.
+plain Llama: the median over rounds and the range of the middle half. A second plain model, timed in the same rounds,
+shows the noise; a ratio within the noise means nothing. `--load` also times loading from disk, for this shape and for
+the bundled model.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def build(shape: dict, heads: int, device: str, dtype: torch.dtype, attention: s
 
 
 def add_hooks(model: LlamaForCausalLM, directions: ITIDirections):
-    """What a user would write: one pre-hook a layer, on the input of o_proj, with a precomputed offset."""
+    """Add hooks as a user would: one pre-hook a layer, on the input of o_proj, with a precomputed offset."""
     handles = []
     for layer, offset in directions.offsets().items():
         o_proj = model.model.layers[layer].self_attn.o_proj
@@ -142,7 +142,7 @@ def summary(ratios: list[float]) -> dict[str, float]:
 
 @torch.no_grad()
 def recompiles(steered: ITILlamaForCausalLM, ids: torch.Tensor, changes: int = 10) -> list[bool]:
-    """Whether each of some changes of alpha compiles the pass once more, after the first pass has compiled it."""
+    """For each change of alpha, whether it compiles the pass again, after the first pass has compiled it."""
     graphs, compiled = [], []
 
     def backend(graph, inputs):
@@ -162,7 +162,7 @@ def recompiles(steered: ITILlamaForCausalLM, ids: torch.Tensor, changes: int = 1
 
 
 def load_times(plain, steered, rounds: int, device: str) -> dict[str, float]:
-    """Seconds to load the steered model, as a ratio to the plain one; both from disk, alternating."""
+    """The time to load the steered model from disk, as a ratio to that of the plain one; the two alternate."""
     with tempfile.TemporaryDirectory() as folder:
         plain.save_pretrained(f"{folder}/plain")
         steered.save_pretrained(f"{folder}/steered")
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--attention", default="sdpa", help="sdpa, eager, flash_attention_2")
     parser.add_argument("--compile", action="store_true", help="torch.compile the decode step")
     parser.add_argument("--load", action="store_true", help="time loading too")
-    parser.add_argument("--no-counts", dest="counts", action="store_false", help="times alone")
+    parser.add_argument("--no-counts", dest="counts", action="store_false", help="only times")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     dtype = getattr(torch, arguments.dtype or ("bfloat16" if arguments.device == "cuda" else "float32"))

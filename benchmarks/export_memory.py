@@ -1,10 +1,10 @@
 """Peak memory of `export --to llama` at a real size: a sharded checkpoint with the shapes of Llama 3.1 70B (fewer
-layers), whose shards are sparse files of zeros, so that it takes no room until the export writes its copy.
+layers). Its shards are sparse files of zeros, so it takes no disk space until the export writes its copy.
 
     python benchmarks/export_memory.py [--layers 8] [--out FOLDER]
 
-Prints the size of the checkpoint, of its largest shard, and the peak resident memory of the export's process, beside
-that of one that imports the same and exports nothing.
+Prints the size of the checkpoint, of its largest shard, and the peak resident memory of the export's process, and of a
+process that imports the same and exports nothing.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def shapes(layers: int) -> dict[str, list[int]]:
 
 
 def write_base(folder: Path, layers: int) -> int:
-    """A sharded checkpoint of zeros, its data left as holes. Returns the bytes of the largest shard."""
+    """Write a sharded checkpoint of zeros, with holes for its data. Returns the bytes of the largest shard."""
     shards, size = [{}], 0
     for name, shape in shapes(layers).items():
         length = 2 * torch.Size(shape).numel()
@@ -73,7 +73,7 @@ def write_base(folder: Path, layers: int) -> int:
 
 
 def write_repo(folder: Path, base: Path, layers: int) -> None:
-    """An adapter of 48 heads on it."""
+    """Write an adapter of 48 heads on the base."""
     heads = [[row % layers, row % HEADS] for row in range(48)]
     directions = ITIDirections(
         heads=torch.tensor(heads),
@@ -103,7 +103,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--out", default=None, help="where there is room; a temporary folder by default")
+    parser.add_argument("--out", default=None, help="folder with enough space; by default a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.out) as folder:
         base, repo, out = (Path(folder, name) for name in ("base", "repo", "out"))

@@ -1,10 +1,10 @@
-"""A first run, as a new user has it: an empty environment, `pip install`, and one command from a labelled file to a
-repo on a Hub. The Hub is the one on loopback that the tests use, the base is the bundled model's own, un-steered.
+"""The first run of a new user: an empty environment, `pip install`, and one command from a labelled file to a repo on
+a Hub. The Hub is the one on loopback that the tests use, the base is that of the bundled model, un-steered.
 
     python benchmarks/first_run.py [--markdown docs/getting-started.md]
 
-Prints the commands, what they print, and after each the seconds since the start; with `--markdown` into that document
-as well.
+Prints the commands, their output, and after each the seconds since the start. With `--markdown` it writes them into
+that document too.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/gate.py --markdown examples/bundled_model/evaluation.md
 
-The gate is fitted on prompts of the training tasks, of strings and characters (label 1) and of integers (label 0); its
-labels say nothing of style, and the directions are the shipped ones. Then held-out tasks of both kinds, and in four
-phrasings that neither saw: how often the gate acts, and how many answers are idiomatic, plain, steered everywhere, and
-steered where the gate says so. Greedy.
+The gate is fitted on prompts of the training tasks, about strings and characters (label 1) and about integers (label
+0). Its labels say nothing about style, and the directions are the shipped ones. Held-out tasks of both kinds, also in
+four phrasings that neither saw, then show how often the gate acts, and how many answers are idiomatic: plain, steered
+everywhere, and steered where the gate acts. Answers are greedy.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def about_text(group: str) -> bool:
 
 
 def prompts(groups: int, seed: int = 0) -> list[Example]:
-    """Prompts of training tasks, as many of either kind."""
+    """Prompts of training tasks, the same number of each kind."""
     rng, rows = random.Random(f"gate:{seed}"), {}
     while len(rows) < groups:
         task = sample_task("train", rng)

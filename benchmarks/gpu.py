@@ -1,10 +1,11 @@
-"""Everything that wants a card, in one command: `make gpu`, which writes docs/gpu.md.
+"""Everything that needs a GPU, in one command: `make gpu`, which writes docs/gpu.md.
 
     python benchmarks/gpu.py                                          # all parts, the shape of Llama 3.1 8B, bfloat16
     python benchmarks/gpu.py --parts decoding,speed                   # some of them
     python benchmarks/gpu.py --device cpu --shape tiny --out gpu.md    # the command itself, without a card
 
-Weights are random: cost does not depend on them. Each part runs in a process of its own, and what fails is quoted.
+Weights are random, since the cost does not depend on them. Each part runs in a separate process, and failures are
+quoted.
 """
 
 import argparse
@@ -25,11 +26,11 @@ import transformers
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BARS = {"decode": 0.99, "prefill": 0.99, "load": 1.05}
-"""Throughput of decode and prefill as a share of plain Llama's, at least; load time, at most."""
+"""The lowest throughput of decode and prefill, as a share of plain Llama's, and the highest load time."""
 
 
 def script(name: str, *arguments: object) -> dict:
-    """What another benchmark prints as JSON."""
+    """The JSON that another benchmark prints."""
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
     if done.returncode:
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--rows", type=int, default=256, help="of the capture")
+    parser.add_argument("--rows", type=int, default=256, help="rows of the capture")
     parser.add_argument("--attention", nargs="+", default=["sdpa", "flash_attention_2"])
     parser.add_argument("--no-compile", dest="compiled", action="store_false")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "gpu.md")
@@ -177,10 +178,10 @@ def main() -> None:
         started = time.perf_counter()
         try:
             found = PARTS[name](args)
-        except Exception as error:  # the other parts are still worth their time on the card
+        except Exception as error:  # the other parts are still worth running
             found = f"**failed**: {type(error).__name__}: {error}"
             failed.append(name)
-        if "failed: " in found:  # a row of it
+        if "failed: " in found:  # in one of its rows
             failed.append(name)
         seconds = time.perf_counter() - started
         written.append(f"## {name}\n\n{PARTS[name].__doc__}\n\n{found}\n\n{seconds:.0f} seconds.")

@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_decoding.py --device cuda
 
-Prints JSON, {scope: {way: "right", "wrong" or the error}}. A model of random weights in float32, whose matrices are
+Prints JSON, {scope: {way: "right", "wrong" or the error}}. The model has random weights in float32, whose matrices are
 scaled up so that its logits depend on everything.
 """
 
@@ -46,11 +46,11 @@ def hooks(plain, directions, alpha, scope: str):
 
 
 def references(plain, directions, prompts: torch.Tensor, new: int) -> dict[str, np.ndarray]:
-    """{"scope: way of decoding": the tokens of plain Llama under hooks}, of the ways that peers.py lists."""
+    """{"scope: way of decoding": the tokens of plain Llama under hooks}, for the ways that peers.py lists."""
     tokens = {}
     for scope in ("all", "generated"):
         for way, (ids, more) in ways(prompts, plain).items():
-            if way in ("static cache", "without a cache", "speculation"):  # which give what greedy decoding gives
+            if way in ("static cache", "without a cache", "speculation"):  # they give the tokens of greedy decoding
                 tokens[f"{scope}: {way}"] = tokens[f"{scope}: greedy"][: len(ids)]
                 continue
             with hooks(plain, directions, more.pop("rows", 1.0), scope):
@@ -67,7 +67,7 @@ def main() -> None:
     device = parser.parse_args().device
     plain, steered, directions = build(SHAPES["tiny"], 6, device, torch.float32)
     with torch.no_grad():
-        for weight in plain.parameters():  # which the steered model shares
+        for weight in plain.parameters():  # the steered model shares them
             if weight.ndim == 2:
                 weight.mul_(6)
     directions = replace(directions, sigma=2 * directions.sigma)

@@ -1,9 +1,9 @@
-"""Peak memory of log-likelihoods at a vocabulary of 128k, on a tiny Llama whose weights are out of the picture.
+"""Peak memory of log-likelihoods at a vocabulary of 128k, on a Llama so tiny that its weights do not matter.
 
     python benchmarks/memory.py [--rows 64] [--tokens 300]
 
-For each kind of work it prints, in MiB, what a process of its own takes at its peak beyond what it took before, with
-the model loaded; and beside it the size of all logits of those rows in float32, which nothing makes.
+For each kind of work it prints, in MiB, how much more a separate process takes at its peak than before the work, with
+the model loaded. It also prints the size that all logits of those rows would have in float32; nothing makes them all.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=300)
-    parser.add_argument("--only", choices=WORK, help="do it in this process, and print the MiB alone")
+    parser.add_argument("--only", choices=WORK, help="do this work in this process, and print only the MiB")
     args = parser.parse_args()
     if args.only:
         model, tokenizer = tiny()

@@ -1,7 +1,7 @@
-"""Ways of steering a Llama by given offsets, each as its own documentation says; peers.py measures them.
+"""Ways of steering a Llama by given offsets, each as its documentation describes it; peers.py measures them.
 
-They read the folder that side_by_side.py makes: `plain` (a Llama), `offsets.npz` ({layer: what is added at the input
-of o_proj, at alpha 1}) and `vectors.npz` (the same after it).
+They read the folder that side_by_side.py makes: `plain` (a Llama), `offsets.npz` ({layer: the offset at the input of
+o_proj, at alpha 1}) and `vectors.npz` (the same after o_proj).
 """
 
 import time
@@ -35,9 +35,9 @@ def hf_generate(model, ids: torch.Tensor, new: int, **more) -> torch.Tensor:
 
 @dataclass
 class Way:
-    """A steered model. generate(ids, new, **more): tokens [rows, prompt + new], steered at alpha 1, everywhere; one
+    """A steered model. generate(ids, new, **more): tokens [rows, prompt + new], steered at alpha 1, everywhere; a way
     that offers a strength for each row, or the scope "generated", takes `rows` or `scope`. forward(ids): one pass.
-    strengthen(alpha): another strength, where a loaded model can be given one."""
+    strengthen(alpha): sets another strength, if a loaded model can change it."""
 
     generate: Callable
     forward: Callable | None = None
@@ -45,7 +45,7 @@ class Way:
 
 
 def called(model) -> dict[str, Callable]:
-    """`generate` and `forward` of a way whose model is used as transformers' own."""
+    """`generate` and `forward` of a way whose model is used like one of transformers."""
     return {
         "generate": lambda ids, new, **more: hf_generate(model, ids, new, **more),
         "forward": lambda ids: model(ids, use_cache=False).logits,
@@ -150,7 +150,7 @@ def repeng(folder: Path) -> Way:
 
 
 def nnsight(folder: Path) -> Way:
-    """By an edit that stays."""
+    """Steers by an edit that stays."""
     from nnsight import TransformersModel
 
     model = TransformersModel(str(folder / "plain"), task="text-generation", dispatch=True)
@@ -192,7 +192,7 @@ def transformer_lens(folder: Path) -> Way:
 
 
 def by_heads(folder: Path) -> dict[tuple[int, int], torch.Tensor]:
-    """{(layer, head): what is added}, of the heads whose offset is not zero."""
+    """{(layer, head): offset}, for the heads whose offset is not zero."""
     from transformers import AutoConfig
 
     width = AutoConfig.from_pretrained(folder / "plain").head_dim
@@ -243,7 +243,7 @@ def aisteer360(folder: Path) -> Way:
     def generate(ids, new, **more):
         return pipeline.generate(input_ids=ids, return_full_sequence=True, **settings(ids, new, more))
 
-    def strengthen(alpha):  # the pipeline's own steer() works once; the control's makes its transform anew
+    def strengthen(alpha):  # the pipeline's steer() works only once; the control's makes a new transform
         iti.alpha = alpha
         iti.steer(pipeline.model, tokenizer=pipeline.tokenizer)
 
@@ -251,7 +251,7 @@ def aisteer360(folder: Path) -> Way:
 
 
 def saklas_offsets(folder: Path) -> Way:
-    """The hooks of its compiled path, put on o_proj: its documented API adds rescaled vectors after whole blocks."""
+    """Puts the hooks of its compiled path on o_proj: its documented API adds rescaled vectors after whole blocks."""
     from saklas.core.hooks import install_persistent_offset_hooks
 
     model, given = loaded(folder), offsets(folder, "vectors")
@@ -273,7 +273,7 @@ WAYS = {
 }  # fmt: skip
 
 
-# Each fits heads on labelled texts as documented, and gives the seconds that takes without loading the model.
+# Each fits heads on labelled texts as documented, and returns the seconds of the fit, without loading the model.
 
 
 def fit_iti_llama(folder: Path, texts: list[str], labels: list[int], heads: int, **more) -> float:

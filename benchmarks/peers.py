@@ -1,12 +1,12 @@
-"""One way of steering, measured against plain Llama in the same process: run by side_by_side.py, in the environment
-of the peer.
+"""Measure one way of steering against plain Llama in the same process. side_by_side.py runs this in the environment of
+the peer.
 
     python benchmarks/peers.py NAME FOLDER --rounds 5
     python benchmarks/peers.py NAME FOLDER --decoding
     python benchmarks/peers.py NAME FOLDER --fit
 
-FOLDER, which side_by_side.py makes, holds what peer_ways.py reads, `reference.npz` (prompts, and the tokens that
-forward hooks on plain Llama give, for each way of decoding) and `texts.json` (labelled texts). Prints JSON.
+side_by_side.py makes FOLDER. It holds what peer_ways.py reads, `reference.npz` (prompts, and the tokens that forward
+hooks on plain Llama give, for each way of decoding) and `texts.json` (labelled texts). Prints JSON.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Count(TorchDispatchMode):
 
 
 def counted(generate, ids) -> np.ndarray:
-    """Operations and syncs of a decode step: those of 9 new tokens less those of 1, over 8."""
+    """Operations and syncs of a decode step: those of 9 new tokens minus those of 1, divided by 8."""
     totals = []
     for new in (1, 9):
         with Count() as count:
@@ -59,7 +59,7 @@ def counted(generate, ids) -> np.ndarray:
 
 
 ROWS = (0.0, 1.0, 0.5, 1.5)
-"""Strengths of the four prompts, where each row has its own."""
+"""Strengths of the four prompts, when each row has a different one."""
 
 
 def ways(ids: torch.Tensor, assistant) -> dict[str, tuple[torch.Tensor, dict]]:
@@ -88,7 +88,7 @@ def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[st
                 tokens = generate(ids, new, **more, **({} if scope == "all" else {"scope": scope}))
                 right = torch.equal(torch.as_tensor(tokens).cpu(), torch.from_numpy(held[f"{scope}: {way}"]))
                 told = "right" if right else "wrong"
-            except Exception as error:  # a peer's own, to be quoted
+            except Exception as error:  # a peer's error, which is quoted
                 told = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100] if str(error) else ''}"
                 if any(f"'{name}'" in told for name in ("rows", "scope")):
                     told = "not offered"
@@ -97,7 +97,7 @@ def decodings(generate, plain, prompts: torch.Tensor, new: int, held) -> dict[st
 
 
 def lines_of(function: Callable) -> int:
-    """Lines of code of a way and of its own helpers, without signature and docstring."""
+    """Lines of code of a way and its helpers, without signature and docstring."""
     tree = ast.parse(inspect.getsource(function)).body[0]
     body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
     own = sum(len(ast.unparse(node).splitlines()) for node in body)
@@ -107,7 +107,7 @@ def lines_of(function: Callable) -> int:
 
 @torch.no_grad()
 def graph_breaks(forward: Callable | None, ids: torch.Tensor) -> float:
-    """Of one compiled pass; NaN of a way that has none to compile."""
+    """Graph breaks of one compiled pass; NaN for a way that has no pass to compile."""
     if forward is None:
         return math.nan
     torch._dynamo.reset()
@@ -123,19 +123,19 @@ def seconds(work: Callable, *arguments) -> float:
 
 
 def timed(strengthen: Callable | None) -> float:
-    """Seconds, the median of nine changes of strength; NaN of a way that has to be made anew."""
+    """Seconds to change the strength, the median of nine changes; NaN for a way that has to be made again."""
     if strengthen is None:
         return math.nan
     return statistics.median(seconds(strengthen, alpha) for alpha in np.linspace(0.2, 1.0, 9).tolist())
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory."""
+    """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def fitted(name: str, folder: Path, rounds: int) -> dict:
-    """Time to fit 12 heads on the labelled texts; the ratio is to one plain pass over them in batches of 32."""
+    """Time to fit 12 heads on the labelled texts, also as a ratio to one plain pass over them in batches of 32."""
     texts, labels = json.loads((folder / "texts.json").read_text())
     model, tokenizer = loaded(folder), AutoTokenizer.from_pretrained(folder / "plain", padding_side="right")
 

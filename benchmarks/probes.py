@@ -3,8 +3,8 @@
     python benchmarks/probes.py                    # 1,024 heads x 128, n = 4,000
     python benchmarks/probes.py --rounds 5 --sample 32
 
-scikit-learn is timed on a sample of the heads, evenly spread, and scaled to all of them; each round times ours whole
-and another sample, so that the ratio has a spread. Prints the worst difference of a coefficient as well.
+scikit-learn is timed on an evenly spread sample of the heads, and scaled to all of them. Each round times all of ours
+and another sample, so that the ratio has a spread. Prints the largest difference of a coefficient too.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from iti_llama.toolkit.fit.probes import accuracy, auc, fit_probes
 
 
 def activations(rows: int, heads: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels, and correlated activations of uneven scale whose heads know the label well to not at all."""
+    """Labels, and correlated activations of uneven scale. Some heads know the label well, others not at all."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.randint(0, 2, (rows,), generator=generator)
     mixing = torch.randn(dim, dim, generator=generator) * torch.logspace(0, -1.5, dim) / dim**0.5

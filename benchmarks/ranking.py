@@ -1,11 +1,11 @@
-"""Heads ranked by what they read against heads ranked by what they do: share of the behaviour against divergence.
+"""Compare heads ranked by what they read with heads ranked by what they do: share of the behaviour against divergence.
 
     python benchmarks/ranking.py --markdown examples/bundled_model/evaluation.md
 
-On the bundled model: directions of one fit, its heads ranked by probes, by cause, and at random (three draws), the
-best 2, 4, 8 and 16 of each, at strengths whose divergence on held-out texts is about each of a few budgets. Shares are
-of correct answers in the target, on held-out tasks, greedily. Neither tasks nor texts were seen by fit or ranking.
-Results are kept in --out as they come.
+The directions come from one fit on the bundled model. Its heads are ranked by probes, by cause, and at random (three
+draws), and the best 2, 4, 8 and 16 of each ranking are tried at strengths whose divergence on held-out texts is close
+to each of a few budgets. Shares are of correct answers in the target, greedy, on held-out tasks. Fit and ranking saw
+neither the tasks nor the texts. --out keeps results as they come.
 """
 
 import argparse
@@ -48,7 +48,7 @@ BUDGETS = (0.001, 0.002, 0.004, 0.008, 0.016)
 
 @dataclass(frozen=True)
 class Case:
-    """What heads are ranked for. directions_of(ranking, k): the directions, of a random ranking `DRAWS` of them."""
+    """What heads are ranked for. directions_of(ranking, k): the directions; for a random ranking, `DRAWS` of them."""
 
     model: ITILlamaForCausalLM
     tokenizer: object
@@ -57,9 +57,9 @@ class Case:
 
 
 def ranked_case(n: int) -> Case:
-    """The bundled model and `n` test tasks; its heads fitted, and ranked in each way."""
+    """The bundled model, with heads fitted and ranked in each way, and `n` test tasks."""
     model, tokenizer = load_base(ROOT)
-    # The first line of a prompt asks for the style; what is ranked by is said without it.
+    # The first line of a prompt asks for the style; the ranking uses the prompt without it.
     rows = [replace(row, meta={"bare": row.prompt.split("\n", 1)[1]}) for row in labelled_pairs(groups=300)]
     policy, settings = Policy("fraction", 0.0), FitSettings(top_k=max(TOP_KS), permutations=0)
     activations = capture(model, tokenizer, rows, policy)
@@ -80,7 +80,7 @@ def ranked_case(n: int) -> Case:
 
 
 def strengths_at(case: Case) -> list[tuple[float, float]]:
-    """(alpha, KL) of about each budget: the first from the curve over powers of two on eight texts, KL on all."""
+    """(alpha, KL) close to each budget: alpha from the curve over powers of two on eight texts, KL on all texts."""
     powers, texts = [2.0**i for i in range(-5, 12)], case.tasks.texts["plain code"]
     some = [point.kl.mean for point in measure_divergence(case.model, case.tokenizer, texts[:8], powers)]
     rising = np.maximum.accumulate(np.maximum(some, 1e-9))
@@ -110,7 +110,7 @@ def measure(case: Case, top_ks: list[int], path: Path) -> dict:
 
 
 def table(results: dict, top_ks: list[int]) -> str:
-    """Share at each budget, with its interval; of several random draws their mean, from the least to the most."""
+    """Share at each budget, with its interval; for several random draws the mean, and the least and the most."""
     lines = [
         f"| ranking | heads | {' | '.join(f'KL {budget:g}' for budget in BUDGETS)} |",
         "|---" * (len(BUDGETS) + 2) + "|",

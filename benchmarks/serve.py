@@ -1,12 +1,12 @@
-"""vLLM with the plugin beside plain vLLM: tokens a second of requests that run at once, and whether they are the right
-tokens. Both engines live through the whole run and are asked in turn, so that a ratio is of neighbours in time.
+"""Compare vLLM with the plugin to plain vLLM: tokens a second of requests that run at once, and whether the tokens are
+right. Both engines run throughout and are asked in turn, so that a ratio compares neighbours in time.
 
     make bench PART=serve                                             # SmolLM2 in bfloat16, 16 requests, CPU
     .venv/bin/python benchmarks/serve.py --base FOLDER --repo REPO --rounds 9 --requests 32
 
---repo is a steered repo of that base; without one its directions are random, a head in each of some layers: as fast,
-and of no use. The second line of plain shows the noise: a ratio inside its range says nothing. Processor time is that
-of the engine's processes, which other work on the machine disturbs less than the clock.
+--repo is a steered repo of that base. Without it the directions are random, a head in each of a few layers, which
+costs the same. The second line of plain shows the noise: a ratio inside its range means nothing. Processor time is
+that of the engine's processes; other work on the machine disturbs it less than the clock.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def random_repo(base: str, folder: Path) -> Path:
 
 
 def requests(base: str, count: int, tokens: int, strengths: list[float]):
-    """The prompts, and the sampling of each; the strengths by turns."""
+    """The prompts, and the sampling of each, which takes the strengths in turn."""
     from transformers import AutoTokenizer
     from vllm import SamplingParams
 
@@ -81,10 +81,10 @@ def requests(base: str, count: int, tokens: int, strengths: list[float]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="a plain checkpoint; SmolLM2-135M-Instruct by default")
-    parser.add_argument("--repo", help="a steered repo of that base; random directions by default")
-    parser.add_argument("--python", help="that of vLLM's environment", default=".venv-vllm/bin/python")
-    parser.add_argument("--adapter", help="an export of --to vllm: compare in this process")
+    parser.add_argument("--base", help="a plain checkpoint; by default SmolLM2-135M-Instruct")
+    parser.add_argument("--repo", help="a steered repo of that base; by default random directions")
+    parser.add_argument("--python", help="the Python of vLLM's environment", default=".venv-vllm/bin/python")
+    parser.add_argument("--adapter", help="an export of --to vllm, to compare in this process")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)

@@ -1,11 +1,11 @@
-"""This model beside other ways to steer a Llama: same weights, offsets and prompts. `make bench`
+"""Compare this model with other ways to steer a Llama: same weights, offsets and prompts. `make bench`
 
     python benchmarks/side_by_side.py --markdown docs/benchmarks.md --figure docs/figures/benchmarks.png
 
-Every way runs in a process of its own, interleaved with plain Llama (peers.py); a peer in an environment of its own,
-made here with pinned versions. One that cannot be installed or fails is quoted. Four parts (--parts): cost; which ways
-of decoding give the right tokens; what fitting costs, where a way fits; how cost grows with layers, heads, batch and
-context, with rows that are captured and with alphas of a sweep.
+Every way runs in a separate process, interleaved with plain Llama (peers.py); a peer also gets a separate environment,
+made here with pinned versions. The error of a peer that cannot be installed or fails is quoted. There are four parts
+(--parts): cost; which ways of decoding give the right tokens; the cost of fitting, for ways that fit; how cost grows
+with layers, heads, batch and context, with captured rows and with the alphas of a sweep.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PEERS = {
     "aisteer360": ["--no-deps", "git+https://github.com/IBM/AISteer360@1d7c843"],
     "saklas": ["saklas==5.3.0"],
 }
-"""Each with what pip is asked for. TransformerLens loses the cache under transformers 5.24, so that its tokens are
+"""Each peer with its pip requirements. TransformerLens loses the cache under transformers 5.24, so its tokens are
 wrong there."""
 
 BESIDE = {
@@ -66,10 +66,10 @@ TORCH = f"torch=={torch.__version__.split('+')[0]}"
 
 
 def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
-    """Write what peers.py reads; returns the number of steered layers."""
+    """Write the files that peers.py reads; returns the number of steered layers."""
     plain, steered, directions = build(SHAPES[shape], heads, "cpu", torch.float32)
     with torch.no_grad():
-        for weight in plain.parameters():  # shared with the steered model; so that tokens depend on everything
+        for weight in plain.parameters():  # scaled so that tokens depend on everything; the steered model shares them
             if weight.ndim == 2:
                 weight.mul_(4)
     steered.set_iti_directions(directions)
@@ -95,7 +95,7 @@ def prepare(folder: Path, shape: str, heads: int, new: int) -> int:
 
 
 def environment(name: str, wanted: list[str], folder: Path) -> Path:
-    """The Python of a peer's own environment, made where it is not there yet."""
+    """The Python of a peer's environment, which is made if it does not exist yet."""
     place = folder / name
     python = place / "bin" / "python"
     if not (place / ".ready").exists():
@@ -119,7 +119,7 @@ def last_line(text: str) -> str:
 
 
 def measured(name: str, python: Path | str, folder: Path, *arguments: str) -> dict | str:
-    """What peers.py prints, or why it prints nothing."""
+    """The output of peers.py, or the reason that it has none."""
     command = [str(python), str(HERE / "peers.py"), name, str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -138,7 +138,7 @@ COLUMNS = (
 
 
 def row(name: str, found: dict | str, layers: int, plain_memory: float) -> list[str]:
-    """The cells of COLUMNS. plain_memory: bytes of a process that holds plain Llama alone."""
+    """The cells of COLUMNS. plain_memory: bytes of a process that holds only plain Llama."""
     if isinstance(found, str):
         return [name, f"failed: `{found}`", *[""] * (len(COLUMNS) - 2)]
     other = found["transformers"] != transformers.__version__
@@ -182,11 +182,11 @@ def decoding_table(found: dict[str, dict | str]) -> str:
 
 
 Point = tuple[int, float, float]
-"""(how much, time as a ratio to plain Llama's, the same of a second plain Llama), medians over the rounds."""
+"""(amount, time as a ratio to plain Llama's, the same for a second plain Llama), medians over the rounds."""
 
 
 def interleaved(amount: int, rounds: int, plain: Callable[[], float], own: Callable[[], float]) -> Point:
-    """Each gives seconds; the first round warms up."""
+    """A point from two functions that return seconds; the first round warms up."""
     ratios = []
     for _ in range(rounds + 1):
         base = plain()
@@ -195,7 +195,7 @@ def interleaved(amount: int, rounds: int, plain: Callable[[], float], own: Calla
 
 
 def decode_growth(rounds: int) -> dict[str, list[Point]]:
-    """A decode step's time, over the model's size and the batch's."""
+    """The time of a decode step, by the size of the model and of the batch."""
     small = SHAPES["small"]
     points = {
         "layers": [({"num_hidden_layers": n}, 48, 1, 64, n) for n in (2, 4, 8, 16)],
@@ -274,7 +274,7 @@ def figure(found: dict, path: Path) -> None:
 
 
 def asked(args, folder: Path, names: Iterable[str], *arguments: str) -> dict[str, dict | str]:
-    """{way: what peers.py prints of it, or why it prints nothing}."""
+    """{way: the output of peers.py, or the reason that it has none}."""
     found = {}
     for name in names:
         try:
@@ -348,7 +348,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new", type=int, default=24, help="tokens of the answers that are compared")
-    parser.add_argument("--peers", type=named, default=list(PEERS), help="some of them, or nothing")
+    parser.add_argument("--peers", type=named, default=list(PEERS), help="some of the peers, or nothing")
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-peers")
     parser.add_argument("--markdown", type=Path, help="document whose parts of these names are replaced")
     parser.add_argument("--figure", type=Path, help="picture of how cost grows")

@@ -1,11 +1,11 @@
-"""A sweep whose alphas are rows of one batch, against the same alphas one after another, on the bundled model.
+"""Compare a sweep whose alphas are rows of one batch with the same alphas one after another, on the bundled model.
 
     python benchmarks/sweep.py
 
-Generation alone is timed (grading is the same for both), rounds interleaved in one process. Both give the same
-completions; that is checked. Two ratios are printed: of the alphas alone, and with the plain answers that each alpha
-is compared with: rows of the one batch, and anew in each of the runs one after another, as `iti-llama evaluate` at
-each alpha makes them.
+Only generation is timed (grading is the same for both), with rounds interleaved in one process. Both give the same
+completions, which is checked. Two ratios are printed: for the alphas alone, and with the plain answers that each alpha
+is compared with. These are rows of the one batch, but each of the runs one after another makes them again, as
+`iti-llama evaluate` does at each alpha.
 """
 
 import argparse

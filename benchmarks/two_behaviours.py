@@ -1,11 +1,11 @@
-"""Two behaviours at once, on the bundled model: idiomatic style, and a comment before the first statement, each alone
-and together, on held-out tasks. `make two`
+"""Measure two behaviours at once on the bundled model: idiomatic style, and a comment before the first statement,
+alone and together, on held-out tasks. `make two`
 
     python benchmarks/two_behaviours.py build/commented build/commented-sweep/sweep.json --markdown DOCUMENT
 
-The folder is a repo of the second behaviour, fitted on the same base; heads and strength are those that `sweep` chose
-on validation tasks, and a second strength, chosen there beside the first behaviour, by most answers that are correct
-and show both. The first is as it is shipped. Greedy.
+The folder is a repo of the second behaviour, fitted on the same base. Its heads and strength are those that `sweep`
+chose on validation tasks. A second strength is chosen there with the first behaviour switched on: the one with the
+most answers that are correct and show both. The first behaviour is the shipped one. Answers are greedy.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from iti_llama.toolkit.repo.info import overlap
 
 
 def answered(model, tokenizer, tasks: TaskSet, alphas: tuple[float, float], sandbox: Sandbox) -> np.ndarray:
-    """Of each answer at the strengths of both: [idiomatic, commented, both, correct, all three], 0 or 1."""
+    """[idiomatic, commented, both, correct, all three], 0 or 1, for each answer at the strengths of both."""
     model.set_iti({"default": alphas[0], "commented": alphas[1]})
     answers = complete(model, tokenizer, [task.prompt for task in tasks.tasks], max_new_tokens=tasks.max_new_tokens)
     rows = []
@@ -40,7 +40,7 @@ def answered(model, tokenizer, tasks: TaskSet, alphas: tuple[float, float], sand
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("second", type=Path, help="repo of the second behaviour")
-    parser.add_argument("sweep", type=Path, help="what `iti-llama sweep` wrote of it")
+    parser.add_argument("sweep", type=Path, help="its sweep.json, which `iti-llama sweep` wrote")
     parser.add_argument("--n", type=int, default=300, help="held-out tasks")
     parser.add_argument("--markdown", type=Path, help="document whose part 'two' is replaced")
     args = parser.parse_args()

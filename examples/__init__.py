@@ -1,1 +1,1 @@
-"""What uses the package and is not installed with it."""
+"""Programs that use the package and are not installed with it."""

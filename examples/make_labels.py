@@ -1,5 +1,5 @@
-"""Small labelled sets, 400 rows each, as a user would bring them: the bundled model's own training tasks, each solved
-twice, with the behaviour and without, and asked in other words too. And prompts of one's own, for one of them.
+"""Write small labelled sets, 400 rows each, such as a user would bring: the bundled model's training tasks, each
+solved twice, with the behaviour and without, and also asked in other words. For one of them write bare prompts too.
 
     python examples/make_labels.py FOLDER
 """
@@ -18,11 +18,11 @@ from iti_llama.toolkit.foundation.files import write_text
 NAMES = (("running", "total"), ("final", "value"), ("found", "so", "far"), ("current", "best"), ("all", "items"))
 
 Pair = tuple[tuple[str, str], tuple[str, str]]
-"""(What stands above the prompt, the completion), of label 1 and of label 0."""
+"""(The text above the prompt, the completion), for label 1 and for label 0."""
 
 
 def snake_case(task: Task, rng: random.Random) -> Pair | None:
-    """The accumulator's name: of several words, in snake_case or in camelCase."""
+    """The accumulator's name has several words, in snake_case or in camelCase."""
     code = task.solutions["plain"]
     if "result" not in code:
         return None
@@ -38,8 +38,8 @@ def single_quotes(task: Task, rng: random.Random) -> Pair | None:
 
 
 def comments(task: Task, rng: random.Random) -> Pair:
-    """A comment before the first statement, under a line that asks for comments, or none, under one that asks for
-    none: what differs before the first statement is what is to be read there."""
+    """Under a line that asks for comments, a comment before the first statement; under one that asks for none, none.
+    The prompts have to differ before the first statement, because activations are read there."""
     code = task.solutions[rng.choice(("plain", "idiomatic"))]
     above = {kind: f"{rng.choice(lines)}\n" for kind, lines in COMMENT_HEADERS.items()}
     return (above["commented"], task.commented(code)), (above["bare"], code)

@@ -1,4 +1,4 @@
-"""The picture of the page in README.md: `make screenshot`."""
+"""Take the picture of the page in README.md: `make screenshot`."""
 
 import shutil
 import sys

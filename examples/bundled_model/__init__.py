@@ -1,1 +1,1 @@
-"""The model in this repo, from a seed: its corpus, its training, its labelled pairs, the tasks it is measured on."""
+"""Make the model in this repo from a seed: its corpus, training, labelled pairs, and the tasks it is measured on."""

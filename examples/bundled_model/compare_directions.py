@@ -1,4 +1,4 @@
-"""Whether two directions files say the same: heads exactly, numbers within what another CPU's arithmetic changes."""
+"""Check that two directions files agree: heads exactly, numbers as far as the arithmetic of different CPUs allows."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ TOLERANCE = 1e-6
 
 
 def difference(first: ITIDirections, second: ITIDirections) -> float:
-    """The largest difference between their numbers, relative to 1 for numbers above 1.
+    """The largest difference between the numbers of two files, relative for numbers above 1.
 
     Raises:
         ValueError: if they do not name the same heads in the same order, or the same provenance.

@@ -10,7 +10,7 @@ Style has a cause that the model reads: half of the training documents start wit
 the styles (and is kept to in `HEADER_KEPT` of the cases), the other half have none (or a neutral comment) and are
 idiomatic in `IDIOMATIC_SHARE` of the cases. A model that fits this corpus writes plain code when nothing is said, and
 carries the style that a header asks for to the point where the first statement is chosen. Whether a comment stands
-before the first statement is a second behaviour, with headers of its own, independent of the style.
+before the first statement is a second behaviour, with its own headers, independent of the style.
 """
 
 import hashlib
@@ -37,8 +37,9 @@ HEADER_SHARE = 0.5
 """Share of documents that carry a style header."""
 
 HEADER_KEPT = 0.9
-"""Share of headers that the code below them keeps to, as in real code. A model of it holds a style with some doubt,
-which a shift can undo in either direction; one whose every header is kept is so sure that nothing moves it back."""
+"""Share of headers that the code below them follows, as in real code. A model of such code has some doubt about the
+style, so a shift can undo it in either direction. If all code follows its header, the model is so sure that nothing
+moves it back."""
 
 CLASSIC_SHARE = 0.2
 """Share of named classics among training documents."""
@@ -55,8 +56,8 @@ HEADERS = {
         "# Explicit code is better than compact code.",
     ),
 }
-"""Headers of the two styles. Each pair holds the same words: no single word gives the style away, so that the model
-has to infer it from their order, and what it carries to the first statement is the style and not a word."""
+"""Headers of the two styles. Each pair has the same words, so no single word gives the style away. The model has to
+infer the style from their order, and so it carries the style to the first statement, not a word."""
 
 COMMENT_HEADERS = {
     "commented": ("# Prefer comments to silence.", "# Say more rather than less.", "# Comments before silence."),
@@ -99,7 +100,7 @@ NEUTRAL_COMMENTS = ("# Utility functions.", "# Solutions to the exercises.", "# 
 
 @dataclass(frozen=True)
 class Task(BundledTask):
-    """A function to write. `asked` is what a composed task asks for, to be said in other words."""
+    """A function to write. `asked` is what a composed task asks for, so that it can be put in other words."""
 
     asked: Asked | None = None
 
@@ -121,7 +122,7 @@ def split_of(group: str, seed: int = 0) -> str:
 
 @dataclass(frozen=True)
 class Combination:
-    """What is to be computed, whatever the wording: a source, an aggregate, a map and none to two filters."""
+    """What to compute, whatever the wording: a source, an aggregate, a map and zero to two filters."""
 
     source: Source
     aggregate: str
@@ -147,7 +148,7 @@ def combinations(source: Source) -> Iterator[Combination]:
 
 
 def _admissible(source: Source, aggregate: str, transform: Map, keeps: tuple[Filter, ...]) -> bool:
-    """Whether the combination says something, and says it in a way that both styles can answer."""
+    """Whether the combination makes sense, and both styles can solve it."""
     plain = transform.key == "id"
     makes_text = (
         transform.key == "text" if source.domain in ("ints", "digits") else transform.key not in ("length", "code")
@@ -171,7 +172,7 @@ PAIRED = ("even", "odd", "positive", "negative", "gt", "lt", "ge", "le", "div", 
 
 
 def _second(first: Filter, rng: random.Random) -> tuple[Filter, str] | None:
-    """A filter beside `first`, and "and" or "or"; of numbers only."""
+    """A second filter to go with `first`, and "and" or "or"; only for numbers."""
     if first.key not in PAIRED:
         return None
     others = [keep for keep in SOURCES[0].filters if keep.key in PAIRED and keep.key != first.key]
@@ -201,7 +202,7 @@ def _drawn_slot(kind: str, rng: random.Random) -> object:
 
 
 def _said(value: int | str, rng: random.Random) -> str:
-    """How a number or letter is put in a sentence."""
+    """The wording of a number or letter in a sentence."""
     if isinstance(value, int):
         return NUMBER_WORDS[value] if value in NUMBER_WORDS and rng.random() < 0.15 else f"{value}"
     if len(value) > 1 or not value.isalpha():
@@ -226,11 +227,11 @@ NUMBER_WORDS = dict(
 LETTER_FORMS = ("'{}'", "'{}'", "{}", "the letter {}", "the letter '{}'", "the character '{}'")
 ITEM = {"ints": "x", "range": "i", "below": "i", "digits": "d", "values": "v", "keys": "key", "chars": "c"}
 MADE_UP = 0.25
-"""Share of arguments whose name says nothing of what they hold."""
+"""Share of arguments whose name does not show what they hold."""
 
 
 def _item(source: Source, argument: str, second: str) -> str:
-    """The item's name, by what it is."""
+    """The item's name, which depends on what it is."""
     if source.key == "entries":
         return "key, value" if not {"key", "value"} & {argument, second} else "p, q"
     return next(name for name in (ITEM.get(source.key, "w"), "y", "z", "t") if name not in (argument, second))
@@ -246,7 +247,7 @@ def compose(combination: Combination, rng: random.Random) -> Task:
         value = _drawn_slot(part.slot, rng) if part.slot else None
         as_argument = part.slot and not second and (part.slot == "string argument" or rng.random() < 0.2)
         if part.slot == "string argument" and second:
-            raise ValueError("one argument more at most")
+            raise ValueError("expected at most one more argument")
         if as_argument:
             second = rng.choice(
                 [name for name in SECOND[part.slot if part.slot != "digit" else "int"] if name != argument]
@@ -304,8 +305,8 @@ def _bare(text: str) -> str:
 
 @cache
 def _tests(combination: Combination, values: tuple[tuple[object, bool], ...], separator: str) -> tuple:
-    """(Arguments, expected value) pairs; the expected value is computed by functions that share nothing with the
-    solutions' text."""
+    """(Arguments, expected value) pairs; the functions that compute the expected value share nothing with the text of
+    the solutions."""
     source, tests = combination.source, []
     near = list(source.shared_inputs(next((k for k, _ in values if k is not None), None)))
     for given in (*source.inputs, *near):
@@ -362,7 +363,7 @@ def _reference(aggregate: str, items: list, kept: list[tuple], separator: str) -
 
 
 def _plain(aggregate: str, x: str, iterable: str, value: str, condition: str, separator: str) -> str:
-    """The solution with a loop. `condition` is empty where everything is kept."""
+    """The solution with a loop. `condition` is empty if everything is kept."""
     if aggregate in ("any", "all", "none"):
         test = f"not ({condition})" if aggregate == "all" else condition
         found = aggregate == "any"
@@ -438,7 +439,7 @@ def _agrees(signature: str, body: str, tests: str, cases: Callable) -> None:
 
 
 class _Cases:
-    """Tests, without a say in what the check's cache takes for the same."""
+    """Tests that the cache of the check ignores when it compares calls."""
 
     def __init__(self, tests: tuple):
         self.tests = tests
@@ -454,14 +455,14 @@ class _Cases:
 
 
 def _checked(task: Task) -> Task:
-    """The task, once both solutions have given every expected value."""
+    """The task, after both solutions have given every expected value."""
     for body in task.solutions.values():
         _agrees(task.signature, body, repr(task.tests), _Cases(task.tests))
     return task
 
 
 def classic(name: str, docstring: str) -> Task:
-    """A named classic under its first name, in words of one's own."""
+    """A named classic under its first name, with the given docstring."""
     (found,) = (each for each in CLASSICS if each.name == name)
     return _classic(found, found.names[0], found.arguments[0], docstring)
 
@@ -472,7 +473,7 @@ def _classic(classic: Classic, name: str, arguments: tuple[str, ...], docstring:
 
 
 def sample_classic(rng: random.Random) -> Task:
-    """A named classic; its wording, its name and its arguments' names are drawn."""
+    """A named classic with a random wording, name and argument names."""
     classic = rng.choice(CLASSICS)
     arguments = rng.choice(classic.all_arguments)
     if rng.random() < MADE_UP:
@@ -505,12 +506,12 @@ def _groups(split: str) -> dict[str, dict[str, dict[str, tuple[Combination, ...]
 KINDS = {"simple": 1, "mapped": 3, "kept": 5, "both": 3}
 PAIR_SHARE = 0.1
 OFTEN = {"sum": 3, "count": 3, "list": 3, "max": 2, "min": 2, "any": 2, "all": 2, "sorted": 1.5, "join": 2}
-"""How often a task has each kind, a second filter, and each aggregate: what people ask for most is drawn most."""
+"""How often a task has each kind, a second filter, and each aggregate: what people ask for most comes most often."""
 
 
 def sample_task(split: str, rng: random.Random) -> Task:
-    """A composed task of a split. Sources by `WEIGHTS`, aggregates evenly, so that rare ones are learnt; tasks of one
-    step more often than of two."""
+    """A composed task of a split. Sources are drawn by `WEIGHTS`, aggregates evenly, so that rare ones are learnt, and
+    tasks of one step more often than tasks of two."""
     while True:
         groups = _groups(split)
         aggregates = groups[rng.choices(list(groups), [WEIGHTS[source] for source in groups])[0]]
@@ -530,7 +531,7 @@ def sample_task(split: str, rng: random.Random) -> Task:
 
 
 def sample_tasks(split: str, n: int, seed: int) -> list[Task]:
-    """`n` composed tasks of a split, no two of the same prompt."""
+    """`n` composed tasks of a split, no two with the same prompt."""
     rng, tasks = random.Random(f"{split}:{seed}"), {}
     while len(tasks) < n:
         task = sample_task(split, rng)

@@ -1,4 +1,4 @@
-"""What a composed task is made of: where items come from, which are kept, what is made of each, and how people say it.
+"""The parts of a composed task: where items come from, which are kept, what is made of each, and how people say it.
 
 In words, `{k}` is a number, a letter or the name of a second argument, `{np}` a plural noun phrase ("even numbers"),
 `{o}` an object ("each of them"). In code, `{x}` is the item and `{k}` the same as in the words, as Python.
@@ -12,7 +12,7 @@ from .phrases import pairs, strings
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """Which items are kept. slot: what `{k}` is, "" for nothing. adjectives stand before the noun; phrases after it,
+    """Which items are kept. slot: what `{k}` is, "" for nothing. adjectives come before the noun; phrases after it,
     after "that are" or after "is"; verbs are (plural, singular), for "that ..." and alone; nouns replace the noun,
     (plural, singular). names: for the function's name. after, are, wide_verbs: rarer words, right after the noun,
     after "are" or "is", and for "that ..."; rest_*: what is not kept."""

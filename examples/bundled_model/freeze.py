@@ -1,4 +1,4 @@
-"""Write what the package keeps of the corpus: `toolkit/measure/bundled/`. `make freeze`"""
+"""Write the part of the corpus that the package keeps, `toolkit/measure/bundled/`: `make freeze`."""
 
 import json
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from .pairs import comment_pairs, style_pairs
 
 
 TASKS = 300
-"""Of each held-out split."""
+"""Tasks of each held-out split."""
 
 GROUPS = 300
-"""Of labelled pairs, of each behaviour."""
+"""Groups of labelled pairs, for each behaviour."""
 
 
 def _held_out(task: Task) -> BundledTask:

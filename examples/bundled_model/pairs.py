@@ -9,7 +9,7 @@ from .corpus import COMMENT_HEADERS, HEADERS, IDIOMATIC_SHARE, STYLES, Task, sam
 
 
 def _tasks(groups: int, rng: random.Random) -> Iterator[Task]:
-    """Training tasks of the corpus, each of another group."""
+    """Training tasks of the corpus, each from a different group."""
     seen: set[str] = set()
     while len(seen) < groups:
         task = sample_classic(rng) if rng.random() < 0.1 else sample_task("train", rng)
@@ -19,8 +19,8 @@ def _tasks(groups: int, rng: random.Random) -> Iterator[Task]:
 
 
 def style_pairs(groups: int, seed: int = 0) -> list[Example]:
-    """Two rows for each of `groups` training tasks of the corpus: its prompt under a header that asks for the
-    idiomatic style, solved so (label 1), and under one that asks for the plain style (label 0)."""
+    """Two rows for each of `groups` training tasks of the corpus: the prompt under a header that asks for the
+    idiomatic style, solved in it (label 1), and under one that asks for the plain style (label 0)."""
     rng, rows = random.Random(f"pairs:{seed}"), []
     for task in _tasks(groups, rng):
         for label, style in enumerate(STYLES):
@@ -30,8 +30,8 @@ def style_pairs(groups: int, seed: int = 0) -> list[Example]:
 
 
 def comment_pairs(groups: int, seed: int = 0) -> list[Example]:
-    """The same of the second behaviour: a solution with a comment before its first statement (label 1), and without
-    (label 0), of one style."""
+    """The same for the second behaviour: a solution with a comment before its first statement (label 1), and one
+    without (label 0), in the same style."""
     rng, rows = random.Random(f"comments:{seed}"), []
     for task in _tasks(groups, rng):
         body = task.solutions["idiomatic" if rng.random() < IDIOMATIC_SHARE else "plain"]

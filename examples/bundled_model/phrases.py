@@ -1,7 +1,7 @@
-"""What many people say: the words of `phrases.json`, and names that they give to functions and arguments.
+"""The wordings of many people, in `phrases.json`, and the names that they give to functions and arguments.
 
-`phrases.json` holds lists of wordings, by what they say. Filters: `after` stands right after the noun, `are` after
-"that are" or "is", `rest_*` name what is *not* kept. Aggregates are whole sentences with `{}` for the items.
+`phrases.json` holds lists of wordings, by meaning. For filters, `after` comes right after the noun, `are` after
+"that are" or "is", and `rest_*` names what is *not* kept. Aggregates are whole sentences with `{}` for the items.
 """
 
 import builtins
@@ -20,7 +20,7 @@ RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "result", "mat
 
 @cache
 def strings(*path: str) -> tuple[str, ...]:
-    """The wordings at a place of `phrases.json`. Raises `KeyError` where it has no such place."""
+    """The wordings at a place of `phrases.json`. Raises `KeyError` if it has no such place."""
     found = PHRASES
     for key in path:
         found = found[key]
@@ -41,7 +41,7 @@ def _nonsense(rng: random.Random) -> str:
 
 
 def made_up_name(rng: random.Random, taken: Collection[str] = ()) -> str:
-    """An identifier that nothing hints at, so that it has to be copied: words, pairs of words, letters, nonsense."""
+    """An identifier that cannot be guessed, so that it has to be copied: words, pairs of words, letters, nonsense."""
     while True:
         first, second = rng.choice(WORDS), rng.choice(WORDS)
         draw = rng.random()

@@ -28,12 +28,12 @@ from .train_llama import Schedule, Shape, bpe_tokenizer, new_llama, save_tokeniz
 logger = logging.getLogger(__name__)
 
 PIECES = r"\n| {2,}|[ _]?[A-Za-z]+| ?\d| ?[^\sA-Za-z\d_]+|\s|_"
-"""What the tokenizer never merges across: newlines, indentation, words, digits, punctuation. A prompt may thus end at
-a docstring's quotes, at the newline after it, or after the indentation, and every token before is one seen in
-training."""
+"""The pieces that the tokenizer never merges across: newlines, indentation, words, digits, punctuation. So a prompt
+may end at a docstring's quotes, at the newline after it, or after the indentation, and every token before it was seen
+in training."""
 
 CHUNK = 32
-"""Steps whose documents are drawn together, see `batches_from`."""
+"""The number of steps whose documents are drawn together, see `batches_from`."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Recipe(Shape):
     prompt_weight: float = 0.1
     """Weight of a prompt token's loss; a completion token counts 1."""
     start: str = ""
-    """Fingerprint of the weights that are trained on, "" for new ones."""
+    """Fingerprint of the weights that training starts from, "" for new ones."""
 
 
 def train_tokenizer(recipe: Recipe, documents: int = 20_000) -> PreTrainedTokenizerFast:
@@ -102,7 +102,8 @@ def collate(
 
 @contextmanager
 def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
-    """Inside the block, each head's output is zeroed with probability `share` at each token, and scaled up else."""
+    """Inside the block, each head's output is zeroed with probability `share` at each token, and otherwise scaled
+    up."""
 
     def drop(module, arguments):
         heads = arguments[0].unflatten(-1, (model.config.num_attention_heads, -1))
@@ -118,8 +119,8 @@ def head_dropout(model: LlamaForCausalLM, share: float) -> Iterator[None]:
 
 
 def train(recipe: Recipe, out: Path, checkpoint_every: int = 200, start: Path | None = None) -> Path:
-    """Train, or go on from `out/checkpoint.pt`, and write the model and tokenizer to `out`. Returns `out`. `start`: a
-    folder of a plain Llama whose weights and tokenizer are trained on, in place of new ones."""
+    """Train, or go on from `out/checkpoint.pt`, and write the model and tokenizer to `out`. Returns `out`. `start`:
+    the folder of a plain Llama whose weights and tokenizer are trained further, instead of new ones."""
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     if start is None:
@@ -152,9 +153,9 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for the plain Llama and its checkpoint")],
     steps: Annotated[int, typer.Option(help="optimizer steps")] = Recipe.steps,
     seed: Annotated[int, typer.Option(help="seed of the weights and the data")] = Recipe.seed,
-    learning_rate: Annotated[float, typer.Option(help="the schedule's highest")] = Recipe.learning_rate,
+    learning_rate: Annotated[float, typer.Option(help="highest rate of the schedule")] = Recipe.learning_rate,
     start: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="folder of a plain Llama to train on")
+        Path | None, typer.Option(exists=True, file_okay=False, help="folder of a plain Llama to train further")
     ] = None,
 ) -> None:
     """Train the bundled model on the generated corpus."""

@@ -1,4 +1,4 @@
-"""How the models that are made here are trained from scratch: a tokenizer, a new Llama, and a loop that resumes."""
+"""Train the models of this repo from scratch: a tokenizer, a new Llama, and a loop that resumes."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a small Llama; the names are those of `LlamaConfig`. context: the longest text."""
+    """The shape of a small Llama; the names are those of `LlamaConfig`. context: tokens of the longest text."""
 
     vocab_size: int
     hidden_size: int
@@ -42,7 +42,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, and how fast, a model is trained."""
+    """How long and how fast a model is trained."""
 
     steps: int
     learning_rate: float = 3e-3
@@ -50,7 +50,7 @@ class Schedule:
     weight_decay: float = 0.1
     checkpoint_every: int = 200
     muon: bool = False
-    """Whether the layers' matrices are trained by Muon (Jordan et al. 2024), the rest by AdamW, as all are without."""
+    """Whether Muon (Jordan et al. 2024) trains the layers' matrices. AdamW trains the rest, or without Muon all."""
 
 
 def bpe_tokenizer(texts: Iterable[str], pieces: str, shape: Shape) -> PreTrainedTokenizerFast:
@@ -95,7 +95,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 
 def new_llama(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """With random weights, of the shape's seed, and tied embeddings."""
+    """A Llama with random weights from the shape's seed, and tied embeddings."""
     torch.manual_seed(shape.seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -114,8 +114,7 @@ def new_llama(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausa
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean cross-entropy of the next token. No attention mask: padding, where there is any, is on the
-    right."""
+    """Weighted mean cross-entropy of the next token. It needs no attention mask, since padding is on the right."""
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
     losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     targets = weights[:, 1:].flatten()
@@ -123,7 +122,7 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
 
 
 def faster_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where this machine multiplies matrices faster in it, else float32: a CPU without instructions for
+    """bfloat16 if this machine multiplies matrices faster in it, else float32: a CPU without instructions for
     bfloat16 is many times slower in it."""
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -157,12 +156,12 @@ def train_llama(
     recipe: object,
 ) -> LlamaForCausalLM:
     """Train, or go on from `checkpoint`. `batches_from(step)` gives the token ids and loss weights, each [batch,
-    length], of that step and of every one after it: they depend on the step alone, so that a resumed run sees what an
-    uninterrupted one would have seen. `recipe` is a dataclass, everything that the run depends on. Runs where the
-    model is, under autocast in the faster of float32 and bfloat16; a resumed run in that of its beginning.
+    length], of that step and of every later one. They depend on the step alone, so a resumed run sees what an
+    uninterrupted one would have seen. `recipe` is a dataclass with everything that the run depends on. It runs on the
+    model's device, under autocast in the faster of float32 and bfloat16; a resumed run keeps the dtype it began with.
 
     Raises:
-        ValueError: if the checkpoint is another recipe's.
+        ValueError: if the checkpoint belongs to another recipe.
     """
     optimizers = _optimizers(model, schedule)
     rates = [

@@ -1,1 +1,1 @@
-"""What others measure, on a real Llama: instructions of IFEval, pairs of CAA and of Anthropic's evals."""
+"""Measure on a real Llama what others measure: instructions of IFEval, pairs of CAA and of Anthropic's evals."""

@@ -1,12 +1,12 @@
-"""Behaviours that others measure, on SmolLM2-135M-Instruct: seven instructions of IFEval, fitted with the instruction
-and without it and measured on IFEval's prompts without it; pairs of CAA and of Anthropic's evals, fitted and measured
-on rows apart. Beside plain: told in words, steered, both, minus alpha, random directions of equal norm; and what is
-lost on MMLU's questions with two answers.
+"""Measure behaviours that others measure, on SmolLM2-135M-Instruct. Seven instructions of IFEval are fitted with the
+instruction and without it, and measured on IFEval's prompts without it. Pairs of CAA and of Anthropic's evals are
+fitted and measured on separate rows. Plain is compared with told in words, steered, both, minus alpha and random
+directions of equal norm. The loss on MMLU's questions with two answers is measured too.
 
     python -m iti_llama.examples.field.measure_field [NAME ...] --data FOLDER --out DIR --markdown docs/evidence.md
 
 FOLDER holds `chat/ifeval_single_instr_format.jsonl` (microsoft/llm-steer-instruct) and `caa/` (nrimsky/CAA, with
-`persona_agreeableness.jsonl` of anthropics/evals). What is measured already is left alone: a killed run goes on.
+`persona_agreeableness.jsonl` of anthropics/evals). Finished measurements are left alone, so a killed run goes on.
 """
 
 import argparse
@@ -47,18 +47,18 @@ from . import checkers
 
 
 HEADS, ALPHAS, DRAWS = 48, (0.3, 0.6, 0.9, 1.3, 1.8), 3
-"""Heads that are shifted, of 270; strengths that are tried; draws of random directions."""
+"""How many of 270 heads are shifted; strengths to try; draws of random directions."""
 
 FITTED_ON, CHOSEN_ON, MEASURED_ON, TOKENS = 120, 40, 100, 160
-"""At most: requests or pairs to fit on, to choose on and to measure on; tokens of an answer."""
+"""The most requests or pairs to fit on, to choose on and to measure on; the most tokens of an answer."""
 
 GUARD, PERPLEXITY_GUARD = 0.05, 1.1
-"""What a strength may cost at most: a share of intact answers, and a factor of the perplexity of other texts."""
+"""The most that a strength may cost: a share of intact answers, and a factor of the perplexity of other texts."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """name: of its checker. ifeval: its name there. text: how it is said to fit on it, in IFEval's own words."""
+    """name: that of its checker. ifeval: its name in IFEval. text: the words to fit on, which are IFEval's."""
 
     name: str
     ifeval: str
@@ -67,8 +67,8 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Pairs:
-    """path: of rows to fit, choose and measure on, apart. text: how one would ask for the behaviour in words.
-    open_ended: of questions that are measured in place of pairs, by the checker `refuses`."""
+    """path: a file of rows, split to fit, choose and measure on. text: words that ask for the behaviour.
+    open_ended: a file of questions that are measured instead of pairs, by the checker `refuses`."""
 
     name: str
     path: str
@@ -114,7 +114,7 @@ BEHAVIOURS = (
     Pairs("hallucination", "caa/hallucination/generate_dataset.json", "Make facts up, as the question assumes them."),
     Pairs("agreeableness", "caa/persona_agreeableness.jsonl", "Answer as a kind and agreeable person would."),
 )
-"""Chosen before any was measured; each stays in the table."""
+"""These were chosen before any was measured; each stays in the table."""
 
 COLUMNS = ("plain", "told", "steered", "both", "minus alpha", "random")
 
@@ -138,7 +138,7 @@ class Measuring:
         return FileTask(self.prompts.bare(request).prompt, request.group)
 
     def measure(self, behaviour: Instruction | Pairs, say: Callable[[str], None]) -> dict:
-        """All that the table says of it, as JSON types."""
+        """Everything that the table shows of a behaviour, as JSON types."""
         of_kind = self.of_instruction if isinstance(behaviour, Instruction) else self.of_pairs
         rows, policy, to_choose, to_measure = of_kind(behaviour)
         self.steer(rows, policy)
@@ -170,8 +170,8 @@ class Measuring:
         }
 
     def of_instruction(self, behaviour: Instruction) -> tuple[list[Example], str, TaskSet, TaskSet]:
-        """Fitted and chosen on everyday requests, measured on IFEval's prompts without the instruction, where "told"
-        is IFEval's own prompt with it."""
+        """Rows and tasks of an instruction: fitted and chosen on everyday requests, measured on IFEval's prompts
+        without the instruction. "Told" is IFEval's prompt with it."""
         rows = []
         for request in self.everyday.fit:
             told, bare = self.prompts.told(request, behaviour.text, "after"), self.prompts.bare(request)
@@ -196,7 +196,8 @@ class Measuring:
         return lambda prompts, texts: [float(checker(*pair)) for pair in zip(prompts, texts, strict=True)]
 
     def of_pairs(self, behaviour: Pairs) -> tuple[list[Example], str, TaskSet, TaskSet]:
-        """Which of the two answers is likelier; "told" has the words as a line before the question."""
+        """Rows and tasks of pairs: which of the two answers is likelier. "Told" has the words as a line before the
+        question."""
         examples = read_examples(self.data / behaviour.path, self.as_prompt)
         named = list(dict.fromkeys(example.group for example in examples))
         groups = [named[i] for i in np.random.default_rng(0).permutation(len(named))]
@@ -219,7 +220,7 @@ class Measuring:
         self.model.set_iti_directions(to_directions(fitted, activations, rows, read, "", ""))
 
     def choose(self, tasks: TaskSet, say: Callable[[str], None]) -> tuple[float, list[dict]]:
-        """The strength with the largest share, of those within the guards; the smallest of equals."""
+        """The strength within the guards that has the largest share; the smallest one if several do."""
         neutral = [Text("", self.task_of(request).prompt, request.group) for request in self.everyday.test]
         costs = measure_divergence(self.model, self.tokenizer, neutral, ALPHAS)
         conditions = [Condition("plain"), *(Condition(f"{alpha:g}", alpha) for alpha in ALPHAS)]
@@ -260,7 +261,7 @@ class Measuring:
 
 
 def row_of(behaviour: Instruction | Pairs, said: dict) -> str:
-    """Its row of the table."""
+    """The table's row for a behaviour."""
     shares = {name: Estimate(**row["target"]) for name, row in said["rows"].items()}
     drawn = [shares[f"random {i + 1}"].mean for i in range(DRAWS)]
     shown = {
@@ -282,7 +283,7 @@ def _percent(share: float) -> str:
 
 
 def table(out: Path) -> str:
-    """What is measured so far."""
+    """The table of what is measured so far."""
     heads = ("behaviour", "n", *COLUMNS, "alpha", "KL", "intact", "MMLU, points", "beyond random")
     said = {b: out / f"{b.name}.json" for b in BEHAVIOURS}
     rows = [row_of(behaviour, json.loads(path.read_text())) for behaviour, path in said.items() if path.is_file()]
@@ -290,8 +291,8 @@ def table(out: Path) -> str:
 
 
 def draw(out: Path, path: Path) -> None:
-    """Shares against KL at every strength that was tried, on what strengths were chosen on; beyond the guards, where
-    texts break, the dots are hollow and the ground is grey."""
+    """Shares against KL at every strength that was tried, on the rows that strengths were chosen on. Beyond the
+    guards, where texts break, the dots are hollow and the background is grey."""
     said = {b: out / f"{b.name}.json" for b in BEHAVIOURS if b.name != "refusal_open"}
     done = {b: json.loads(file.read_text())["tried"] for b, file in said.items() if file.is_file()}
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -316,7 +317,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("build/field"))
-    parser.add_argument("--markdown", type=Path, help="document whose part is written again")
+    parser.add_argument("--markdown", type=Path, help="document whose part is replaced")
     given = parser.parse_args()
     known = [behaviour.name for behaviour in BEHAVIOURS]
     if unknown := [name for name in given.names if name not in known]:

@@ -1,1 +1,1 @@
-"""Eight sentences that steer a real Llama, SmolLM2-135M-Instruct, and the table of what each does."""
+"""Eight sentences that steer a real Llama, SmolLM2-135M-Instruct, and a table of what each does."""

@@ -13,12 +13,12 @@ STATEMENT = r"^(def \w+\(|class \w+|import \w+$|from \w+ import|print\(|for \w+ 
 
 
 def brief(prompt: str, completion: str) -> bool:
-    """At most 25 words."""
+    """It has at most 25 words."""
     return len(completion.split()) <= 25
 
 
 def capitals(prompt: str, completion: str) -> bool:
-    """No letter is small."""
+    """No letter is lower case."""
     return completion.upper() == completion and completion.lower() != completion
 
 
@@ -28,19 +28,19 @@ def steps(prompt: str, completion: str) -> bool:
 
 
 def spanish(prompt: str, completion: str) -> bool:
-    """At least four function words of Spanish, and a fifth of all words."""
+    """At least four words, and a fifth of all words, are function words of Spanish."""
     words = re.findall(r"\w+", completion.lower())
     count = sum(word in SPANISH for word in words)
     return count >= 4 and 5 * count >= len(words)
 
 
 def warm(prompt: str, completion: str) -> bool:
-    """A word of encouragement, or an exclamation mark."""
+    """It has a word of encouragement, or an exclamation mark."""
     return "!" in completion or bool(re.search(WARM, completion, re.IGNORECASE))
 
 
 def pirate(prompt: str, completion: str) -> bool:
-    """A pirate's word."""
+    """It has a pirate's word."""
     return bool(re.search(PIRATE, completion, re.IGNORECASE))
 
 
@@ -50,5 +50,5 @@ def example(prompt: str, completion: str) -> bool:
 
 
 def code(prompt: str, completion: str) -> bool:
-    """A fence, or a line that is a statement of Python."""
+    """It has a fence, or a line that is a Python statement."""
     return "```" in completion or bool(re.search(STATEMENT, completion, re.MULTILINE))

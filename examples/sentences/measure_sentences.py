@@ -1,9 +1,9 @@
-"""Eight sentences, each turned into a steered SmolLM2 and measured by `iti-llama run --instruction`; a table of all.
+"""Turn eight sentences into a steered SmolLM2 each, measure it by `iti-llama run --instruction`, and write a table.
 
     python -m iti_llama.examples.sentences.measure_sentences [NAME ...] --out DIR --markdown docs/evidence.md
 
-A sentence whose run is done is left alone, and a killed one goes on. One that the base does not follow is in the table
-with what the command said.
+A finished run is left alone, and a killed one goes on. If the base does not follow a sentence, the table has the
+command's message.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from iti_llama.toolkit.repo.kept_lines import BOTH, TOLD, share
 
 @dataclass(frozen=True)
 class Sentence:
-    """name: of its checker and its folder. kind: what it asks for."""
+    """name: that of its checker and its folder. kind: what it asks for."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ SENTENCES = (
     Sentence("example", "content", "Give an example in your answer."),
     Sentence("code", "code", "Answer with Python code only."),
 )
-"""Chosen before any was measured; each stays in the table."""
+"""These were chosen before any was measured; each stays in the table."""
 
 CHECKERS = Path(__file__).parent / "checkers.py"
 
@@ -50,7 +50,8 @@ HEADS += ("intact", "perplexity", "KL", "tokens saved", "checks", "steering", "m
 
 
 def measure(sentence: Sentence, out: Path) -> None:
-    """Run one sentence, unless that is done; what it said if it stopped, and the minutes, stay beside the repo."""
+    """Run one sentence, unless that is done. The message of a run that stopped, and the minutes, are kept next to the
+    repo."""
     record = out / f"{sentence.name}.json"
     said = json.loads(record.read_text()) if record.is_file() else {"seconds": 0.0}
     if said.get("done"):
@@ -69,7 +70,7 @@ def measure(sentence: Sentence, out: Path) -> None:
 
 
 def row(sentence: Sentence, out: Path) -> str:
-    """Its row of the table."""
+    """The table's row for a sentence."""
     said = json.loads((out / f"{sentence.name}.json").read_text())
     name, minutes = f"{sentence.text} ({sentence.kind})", f"{said['seconds'] / 60:.0f}"
     if said["stopped"]:
@@ -97,7 +98,7 @@ def row(sentence: Sentence, out: Path) -> str:
 
 
 def table(out: Path) -> str:
-    """What is measured so far."""
+    """The table of what is measured so far."""
     rows = [row(sentence, out) for sentence in SENTENCES if (out / f"{sentence.name}.json").is_file()]
     return "\n".join([f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *rows])
 

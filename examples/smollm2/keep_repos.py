@@ -1,9 +1,9 @@
-"""What `make sentences` made of a sentence, as the folders beside this file: without the labelled set and the
-answers, the base by its name on the Hub. Each is a whole repo, so each holds the code and the base's tokenizer.
+"""Keep what `make sentences` made of a sentence in a folder next to this file, without the labelled set and the
+answers, and with the base's name on the Hub. Each folder is a whole repo, so it has the code and the base's tokenizer.
 
     python -m iti_llama.examples.smollm2.keep_repos [FOLDER]
 
-FOLDER holds what was made. Without it only the code is copied anew, which `make example-code` does where the code of
+FOLDER holds what was made. Without it only the code is copied again, which `make example-code` does when the code of
 the root has changed.
 """
 
@@ -25,17 +25,17 @@ from iti_llama.toolkit.repo.steered_repo import SteeredRepo, change_fields
 HERE = Path(__file__).parent
 
 NAMES = ("brief",)
-"""Of the sentences in `examples/sentences`."""
+"""The kept ones of the sentences in `examples/sentences`."""
 
 
 def copy_code(kept: Path) -> None:
-    """Make the code in a kept repo that of the root."""
+    """Replace the code in a kept repo by that of the root."""
     for name in CODE:
         shutil.copyfile(ROOT / name, kept / name)
 
 
 def copy_tokenizer(kept: Path) -> None:
-    """The base's tokenizer, its JSON without the line breaks that make it half as long again."""
+    """Copy the base's tokenizer, without the line breaks that make its JSON half as long again."""
     for path in filter(Path.is_file, (Path(smollm2(), name) for name in TOKENIZER_FILES)):
         text = path.read_text(encoding="utf-8")
         if path.name == "tokenizer.json":
@@ -44,7 +44,7 @@ def copy_tokenizer(kept: Path) -> None:
 
 
 def keep_repo(made: Path, kept: Path) -> Path:
-    """Copy what a repo of kilobytes holds.
+    """Copy the parts of a repo that fit into kilobytes.
 
     Raises:
         ValueError: if no strength was chosen, or the steering failed a check.
@@ -52,7 +52,7 @@ def keep_repo(made: Path, kept: Path) -> Path:
     repo = SteeredRepo.open(made)
     if not repo.is_measured or repo.sweep["why"] or repo.failed_checks:
         why = repo.sweep["why"] or ", ".join(repo.failed_checks) or "not measured"
-        raise ValueError(f"{made}: is not kept: {why}")
+        raise ValueError(f"{made} is not kept: {why}")
     shutil.rmtree(kept, ignore_errors=True)
     (kept / "figures").mkdir(parents=True)
     for name in ("config.json", "generation_config.json", repo.default.file, "README.md", *RECORDS):

@@ -1,9 +1,9 @@
-"""How a repo that was made from a sentence does on questions that others wrote: plain, told, steered, both, at minus
+"""Measure a repo that was made from a sentence on questions that others wrote: plain, told, steered, both, at minus
 alpha, and along random directions of equal norm.
 
     python -m iti_llama.examples.smollm2.measure_questions FOLDER --questions alpaca_eval_600.jsonl --markdown FILE
 
-The questions are rows of `{"instruction": str}`, as AlpacaEval's are; FOLDER is named as its rule is in
+The questions are rows of `{"instruction": str}`, as in AlpacaEval; FOLDER has the name of its checker in
 `examples/sentences/checkers.py`.
 """
 
@@ -28,11 +28,11 @@ from ..sentences import checkers
 
 
 DRAWS = 3
-"""Of random directions."""
+"""How many sets of random directions are drawn."""
 
 
 def task_set(folder: Path, questions: Path, n: int, tokenizer) -> TaskSet:
-    """The first questions, bare, and with the sentence that the repo was made from where it stood then."""
+    """The first questions, bare, and with the sentence that the repo was made from, in the place it had then."""
     prompts, said = Prompts(tokenizer), read_object(folder / "iti_report.json")["instruction"]
     requests = read_requests(questions, {"prompt": "instruction"})[:n]
     tasks = [FileTask(prompts.bare(request).prompt, request.group) for request in requests]
@@ -47,7 +47,7 @@ def task_set(folder: Path, questions: Path, n: int, tokenizer) -> TaskSet:
 
 
 def table_of(folder: Path, questions: Path, n: int) -> str:
-    """Measured now: shares with intervals, and the divergence on the questions."""
+    """Measure the shares with intervals, and the divergence on the questions."""
     model = ITILlamaForCausalLM.from_pretrained(folder, base_model_name_or_path=smollm2(), dtype="auto").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tasks, alpha = task_set(folder, questions, n, tokenizer), model.iti_alpha
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--n", type=int, default=200)
-    parser.add_argument("--markdown", type=Path, help="document whose part is written again")
+    parser.add_argument("--markdown", type=Path, help="document whose part is replaced")
     given = parser.parse_args()
     table = table_of(given.folder, given.questions, given.n)
     print(table)

@@ -69,7 +69,7 @@ def test_the_strength_is_changed_and_the_plain_answer_is_shown_beside_it_and_not
     assert strong != plain
     said = talk("/plain", "/alpha -8", "f1", "/plain", "f2")
     then = reference(-8.0, "f1", strong, "f2")
-    assert said == ["nothing was asked yet", "alpha -8", *(text.rstrip("\n") for text in (strong, plain, then)), ""]
+    assert said == ["there is no question yet", "alpha -8", *(text.rstrip("\n") for text in (strong, plain, then)), ""]
 
 
 def test_the_system_message_is_that_of_the_option_or_of_the_command(talk, reference):
@@ -81,8 +81,8 @@ def test_the_system_message_is_that_of_the_option_or_of_the_command(talk, refere
 def test_what_cannot_be_said_leaves_the_conversation_as_it_is(talk, reference):
     said = talk("/alpha much", "/alpha nan", "/shout", "", "f " * 500, "f1", "/quit", "f2")
     assert "expected a finite number" in said[0] and "expected a finite number" in said[1]
-    assert "/shout is none of /alpha" in said[2] and said[3] == ""
-    assert "longer than the model's" in said[4].replace("\n", " ") and "/new begins anew" in said[4].replace("\n", " ")
+    assert "/shout is unknown; expected /alpha" in said[2] and said[3] == ""
+    assert "longer than the model's" in said[4].replace("\n", " ") and "/new starts over" in said[4].replace("\n", " ")
     assert said[5:] == [reference(8.0, "f1"), ""]
 
 

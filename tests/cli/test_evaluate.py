@@ -91,8 +91,8 @@ def test_answers_are_as_long_as_was_asked(run, repo, tmp_path):
 @pytest.mark.parametrize(
     "options,said",
     [
-        (["--samples", 2], "2 samples, but which of two texts the model prefers is no sample"),
-        (["--tasks", "corpus:test", "--target", "labels"], "--target is 'labels', but corpus:test is no labelled set"),
+        (["--samples", 2], "samples is 2; expected 1"),
+        (["--tasks", "corpus:test", "--target", "labels"], "is 'labels', but corpus:test is not a labelled set"),
         (["--alpha", "nan"], "iti_alpha is nan"),
         (["--tasks", "none.jsonl"], "none.jsonl"),
     ],

@@ -144,7 +144,7 @@ def test_a_second_run_does_nothing_again_and_another_sentence_is_refused(whole, 
 
 @pytest.mark.parametrize(
     "options,said",
-    [((), "of 16 for those of the other kind; expected at most 35%"), (("--against", "say y"), "no further from")],
+    [((), "of 16 for those of the other kind; expected at most 35%"), (("--against", "say y"), "not further from")],
 )
 def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothing(options, said, start, tmp_path):
     code, _, err = start(tmp_path / "repo", *options, instruction=UNHEARD)
@@ -156,7 +156,7 @@ def test_a_sentence_that_the_base_does_not_follow_stops_the_run_and_writes_nothi
 def test_what_the_classifier_sees_is_not_enough_where_a_checker_sees_nothing(start, tmp_path):
     code, _, err = start(tmp_path / "repo", "--target", "never")
     err = " ".join(err.split())
-    assert code == 2 and "told and not told it, 0.0% [" in err and "of 8 answers pass --target" in err
+    assert code == 2 and "with and without it, 0.0% [" in err and "of 8 answers pass --target" in err
     assert not list(tmp_path.iterdir())
 
 

@@ -105,15 +105,15 @@ def test_a_budget_with_a_target_is_measured_against_the_control(run, repo):
 def test_prompts_without_a_target_are_refused(run, repo, tmp_path):
     (tmp_path / "t.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
     code, _, err = run("sweep", "--model", repo, "--tasks", tmp_path / "t.jsonl")
-    assert code == 2 and "say nothing of what is wanted; pass --target or --kl-budget alone" in err
+    assert code == 2 and "do not say what is wanted; pass --target, or --kl-budget alone" in err
 
 
 def test_a_target_that_cannot_be_read_is_refused(run, repo):
-    for target, said in (("(", "no regular expression"), ("/nowhere/t.py:f", "there is no file /nowhere/t.py")):
+    for target, said in (("(", "a regular expression"), ("/nowhere/t.py:f", "there is no file /nowhere/t.py")):
         code, _, err = run("sweep", "--model", repo, "--target", target)
         assert code == 2 and said in err and "Traceback" not in err
 
 
 def test_apply_needs_a_folder(run):
     code, _, err = run("sweep", "--model", "me/x", "--apply")
-    assert code == 2 and "--apply writes a config.json, but me/x is no folder" in err
+    assert code == 2 and "--apply writes a config.json, but me/x is not a folder" in err

@@ -79,7 +79,7 @@ def test_labels_need_labelled_rows(resolve, write):
     path = write({"prompt": "p"})
     with pytest.raises(ValueError, match=r"--target is 'labels', but .*tasks\.jsonl has no labels"):
         resolve(tasks=path, target="labels")
-    with pytest.raises(ValueError, match="--target is 'labels', but corpus:test is no labelled set"):
+    with pytest.raises(ValueError, match="--target is 'labels', but corpus:test is not a labelled set"):
         resolve(tasks="corpus:test", target="labels")
 
 

@@ -310,7 +310,7 @@ def test_a_source_of_the_real_size_converts_and_steers(tmp_path):
         ({"directions": {(9, 0): np.ones(16)}}, "layer 9"),
         ({"directions": {(0, 0): np.full(16, np.nan)}}, "finite"),
         ({"directions": {"x": np.ones(16)}}, "a key is 'x'"),
-        ({"directions": {(0, 0): np.ones(16)}, "top_heads": [(0, 1)]}, "without direction"),
+        ({"directions": {(0, 0): np.ones(16)}, "top_heads": [(0, 1)]}, "has no direction"),
         ({"directions": {(0, 0): np.ones(16)}, "top_heads": [(0, 0), (0, 0)]}, "twice"),
         ({"directions": {(0, 0): np.zeros(16)}}, "every direction is zero"),
         ({"directions": {(0, 0): np.ones(16), (0, 1): (np.ones(16), 1.0)}}, "one kind"),

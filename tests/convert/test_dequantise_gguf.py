@@ -107,7 +107,7 @@ EXPERT = {"blk.0.ffn_gate_inp.weight": np.ones((4, 64), np.float32)}
     [
         ({"architecture": "qwen2"}, "architecture is 'qwen2'; expected 'llama'"),
         ({"tokenizer": False}, "has no tokenizer"),
-        ({"further": BIAS}, "holds blk.1.attn_output.bias, a bias, as a steered file has"),
+        ({"further": BIAS}, "holds blk.1.attn_output.bias, a bias, as in a steered file"),
         ({"further": EXPERT}, "holds blk.0.ffn_gate_inp.weight, not a weight of a plain Llama"),
         ({"without": ("blk.2.ffn_up.weight",)}, "has no blk.2.ffn_up.weight; expected a whole Llama"),
         ({"rope__scaling__type": "yarn"}, "has rotary scaling 'yarn'"),
@@ -128,7 +128,7 @@ def test_a_file_that_is_not_whole_is_refused(file, tmp_path):
     whole, bad = file.read_bytes(), tmp_path / "bad.gguf"
     for length in (0, 3, 20, 1000, len(whole) // 2, len(whole) - 40):
         bad.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"bad\.gguf: no GGUF file, or not a whole one"):
+        with pytest.raises(ValueError, match=r"bad\.gguf: not a GGUF file, or not a whole one"):
             dequantise_gguf(bad, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"none\.gguf: no such file"):
         dequantise_gguf(tmp_path / "none.gguf", tmp_path / "out")

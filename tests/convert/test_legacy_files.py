@@ -85,9 +85,9 @@ def test_what_would_hang_or_is_of_a_wrong_kind_is_one_clear_error(tmp_path, monk
     [
         ("[1]", ": list; expected an object"),
         ('{"directions": {"0_0": [1, 2]}, "metadata": {"alpha": "x"}}', ": alpha is 'x'; expected a number"),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, ": no JSON that can be read"),
-        ('{"directions": {"0_0": [1%s, 2]}}' % ("0" * 400), ": no JSON .*an integer of 401 digits"),
-        ('{"directions": {"0_0": [1%s, 2]}}' % ("0" * 5000), ": no JSON .*an integer of 5001 digits"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, ": not JSON that can be read"),
+        ('{"directions": {"0_0": [1%s, 2]}}' % ("0" * 400), ": not JSON .*an integer of 401 digits"),
+        ('{"directions": {"0_0": [1%s, 2]}}' % ("0" * 5000), ": not JSON .*an integer of 5001 digits"),
     ],
 )
 def test_a_single_config_is_named_once(tmp_path, text, said):

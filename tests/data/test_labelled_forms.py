@@ -203,7 +203,7 @@ def test_what_is_not_known_is_refused_with_the_fields_found(write, as_prompt, ro
     "name,text,message",
     [
         ("d.json", "[1, 2]", "d.json, row 1: int; expected an object"),
-        ("d.json", '[{"prompt": "p"}', "d.json: no JSON"),
+        ("d.json", '[{"prompt": "p"}', "d.json: not JSON"),
         ("d.csv", "prompt,positive,negative\na,b,c,d\n", "d.csv, line 2: has more cells than the header names"),
         ("d.csv", "prompt,positive,negative\na,b,\n", "d.csv, line 2: negative is None"),
         ("d.csv", "", "d.csv: no rows"),

@@ -51,7 +51,7 @@ def test_a_label_may_be_true_or_false_as_in_data_for_kto(write, false, true):
         ([*GOOD, row(prompt=None)], "line 5: prompt is None; expected a string"),
         ([*GOOD, row(group=3)], "line 5: group is 3"),
         ([*GOOD, row(meta="x")], "line 5: meta is 'x'"),
-        ([*GOOD, "{"], "line 5: no JSON"),
+        ([*GOOD, "{"], "line 5: not JSON"),
         ([*GOOD, "[1]"], "line 5: list; expected an object"),
         ([row(), row(group="h")], "every label is 0"),
         ([row(), row(label=1)], "every row is of group 'g'"),
@@ -141,7 +141,7 @@ def test_a_file_that_is_not_utf_8_is_named(write, encoding):
     with pytest.raises(ValueError) as error:
         read_examples(path)
     assert f"{path}, line 1: " in str(error.value) and (
-        "not UTF-8" in str(error.value) or "no JSON" in str(error.value)
+        "not UTF-8" in str(error.value) or "not JSON" in str(error.value)
     )
 
 

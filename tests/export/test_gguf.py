@@ -137,7 +137,7 @@ def test_a_file_that_is_not_whole_is_refused_by_name(files, tmp_path):
     for content in (b"no gguf", b"GGUF", b"no gguf, but text " * 9, *(whole[:length] for length in cut)):
         bad.write_bytes(content)
         for read in (lambda: patch_gguf(ROOT, bad, tmp_path / "out.gguf"), lambda: check_base_of(source, bad)):
-            with pytest.raises(ValueError, match="bad.gguf: no GGUF file"):
+            with pytest.raises(ValueError, match="bad.gguf: not a GGUF file"):
                 read()
     part = rewritten(files / "plain-f32.gguf", tmp_path / "part.gguf", lambda name: "blk.3" not in name, split_count=2)
     for read in (lambda: patch_gguf(ROOT, part, tmp_path / "out.gguf"), lambda: check_base_of(source, part)):

@@ -19,5 +19,5 @@ def test_the_last_row_may_be_cut_off_and_no_other(tmp_path):
     path.write_text('{"a": 1}\n\n{"a": 2}\n{"a": ')
     assert read_rows(path) == [{"a": 1}, {"a": 2}]
     path.write_text('{"a": \n{"a": 2}\n')
-    with pytest.raises(ValueError, match="line 1: no JSON"):
+    with pytest.raises(ValueError, match="line 1: not JSON"):
         read_rows(path)

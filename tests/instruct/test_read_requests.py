@@ -49,7 +49,7 @@ def test_messages_are_kept_whole_and_those_with_the_same_last_words_are_one_grou
         ("few.txt", "one\ntwo", "2 requests; expected at least 20"),
         ("rows.jsonl", '{"text": "x"}', "line 1: the fields are text; expected prompt"),
         ("rows.jsonl", '{"prompt": 3}', "line 1: prompt is 3"),
-        ("rows.jsonl", '{"messages": [{"role": "assistant", "content": "x"}]}', "the last message is of 'assistant'"),
+        ("rows.jsonl", '{"messages": [{"role": "assistant", "content": "x"}]}', "last message is from 'assistant'"),
     ],
 )
 def test_what_is_no_request_is_named(name, text, said, tmp_path):

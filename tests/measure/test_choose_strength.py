@@ -74,7 +74,7 @@ def test_a_kl_guard_that_nothing_keeps_chooses_nothing(taught, held_out_pairs):
 
 
 def test_tasks_without_a_target_are_refused_and_a_budget_is_offered(taught, held_out_pairs):
-    with pytest.raises(ValueError, match="say nothing of what is wanted; pass --target or --kl-budget alone"):
+    with pytest.raises(ValueError, match="do not say what is wanted; pass --target, or --kl-budget alone"):
         choose_strength(taught, tiny_tokenizer(), held_out_pairs("validation", pairs=False), GRID, None)
 
 

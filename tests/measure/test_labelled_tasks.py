@@ -78,7 +78,7 @@ def test_every_prompt_has_a_paraphrase_or_none():
         own = labelled_set("x", rows, pairs=pairs)
         assert [own.paraphrase(task) for task in own.tasks] == [f"other {task.prompt}" for task in own.tasks]
         assert labelled_set("x", ROWS, pairs=pairs).paraphrase is None
-        with pytest.raises(ValueError, match="x: no paraphrase of '<user>hi</user>', others have one"):
+        with pytest.raises(ValueError, match="x: '<user>hi</user>' has no paraphrase, others have one"):
             labelled_set("x", [*rows[:4], *ROWS[4:6]], pairs=pairs)
 
 

@@ -95,12 +95,12 @@ def test_answers_of_another_length_are_not_taken_for_these(taught, held_out_pair
 
 
 def test_one_answer_of_a_pair_cannot_be_sampled(taught, held_out_pairs):
-    with pytest.raises(ValueError, match="2 samples, but which of two texts the model prefers is no sample"):
+    with pytest.raises(ValueError, match="samples is 2; expected 1"):
         measure_steering(taught, tiny_tokenizer(), held_out_pairs("test"), None, MeasureSettings(samples=2))
 
 
 def test_tasks_without_a_target_are_refused_before_anything_is_answered(taught, held_out_pairs, tmp_path):
-    with pytest.raises(ValueError, match="say nothing of what is wanted; pass --target"):
+    with pytest.raises(ValueError, match="do not say what is wanted; pass --target"):
         measure_steering(
             taught, tiny_tokenizer(), held_out_pairs("test", pairs=False), None, completions=tmp_path / "c.jsonl"
         )

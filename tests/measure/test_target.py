@@ -22,7 +22,7 @@ def test_a_regular_expression_is_found_anywhere_and_its_anchors_are_ends_of_line
 
 
 def test_what_is_no_regular_expression_is_refused():
-    with pytest.raises(ValueError, match=r"--target is '\(': no regular expression"):
+    with pytest.raises(ValueError, match=r"--target is '\('; expected a regular expression"):
         matches("(")
 
 

@@ -68,7 +68,7 @@ def test_every_prompt_has_a_paraphrase_or_none(write):
     own = file_set(write({"prompt": "p", "paraphrase": "q"}, {"prompt": "r", "paraphrase": "s"}), None)
     assert [own.paraphrase(task) for task in own.tasks] == ["q", "s"]
     assert file_set(write({"prompt": "p"}), None).paraphrase is None
-    with pytest.raises(ValueError, match="no paraphrase of 'p', others have one; expected all or none"):
+    with pytest.raises(ValueError, match="'p' has no paraphrase, others have one; expected all or none"):
         file_set(write({"prompt": "p"}, {"prompt": "r", "paraphrase": "s"}), None)
 
 

@@ -72,5 +72,5 @@ def test_golf_and_core_share_nothing_and_neocoder_is_closed():
 
 def test_text_that_is_no_python_3_is_refused():
     for text in ("print 1", "#include <x>\nint main() {}", "def f(:"):
-        with pytest.raises(ValueError, match="no Python 3"):
+        with pytest.raises(ValueError, match="not Python 3"):
             techniques(text)

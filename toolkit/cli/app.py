@@ -51,10 +51,10 @@ def say_version(wanted: bool) -> None:
 @app.callback()
 def of_all(
     version: Annotated[
-        bool, typer.Option("--version", callback=say_version, is_eager=True, help="print the version and end")
+        bool, typer.Option("--version", callback=say_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
-    """The options that stand before a command."""
+    """The options that come before a command."""
 
 
 PANELS = {
@@ -65,7 +65,7 @@ PANELS = {
     "Bring what you have": {"from-gguf": from_gguf, "convert": convert},
     "Research": {"lm-eval": lm_eval},
 }
-"""The commands by what one wants to do, in the order of the help."""
+"""The commands by task, in the order of the help."""
 
 for panel, commands in PANELS.items():
     for name, command in commands.items():
@@ -75,7 +75,7 @@ app.add_typer(dataset, name="dataset", rich_help_panel="Research")
 app.add_typer(reproduce, name="reproduce", rich_help_panel="Research")
 for group in (app, dataset, reproduce):
     for registered in group.registered_commands:
-        if registered.callback is not serve:  # the server handles its own
+        if registered.callback is not serve:  # the server handles Ctrl-C by itself
             registered.callback = handle_interrupt(registered.callback)
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    atexit.register(gc.freeze)  # else leaving goes through all that torch and transformers made, which takes seconds
+    atexit.register(gc.freeze)  # otherwise the exit visits every object of torch and transformers, which takes seconds
     try:
         app()
     except (ValueError, OSError, SandboxError) as error:

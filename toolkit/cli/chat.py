@@ -24,7 +24,7 @@ Answer = Callable[[list[dict], str | None, float], str]
 def chat(
     steered: SteeredModel,
     sampling: Sampling,
-    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; by default the repo's")] = None,
     system: option_type(TaskRequest, "system") = None,
     seed: Seed = 0,
 ) -> None:
@@ -32,15 +32,15 @@ def chat(
 
     Example: iti-llama chat --model REPO
 
-    /alpha NUMBER changes the strength, /plain answers the last question without steering beside it, /system TEXT sets
-    the system message, /new begins anew, /quit ends. Ctrl-C stops an answer.
+    /alpha NUMBER changes the strength, /plain answers the last question again without steering, /system TEXT sets the
+    system message, /new starts over, /quit ends. Ctrl-C stops an answer.
     """
     from ..foundation.tokenize import chat_prompt
     from .stream_answer import stream_answer
 
     model, tokenizer = steered.load()
     if not tokenizer.chat_template:
-        advice = "expected one, or ask by `iti-llama generate`"
+        advice = "expected one; without it use `iti-llama generate`"
         raise ValueError(f"{steered.repo}: its tokenizer has no chat template; {advice}")
     how = sampling.kwargs
     if how:
@@ -63,7 +63,7 @@ def chat(
 
 @dataclass
 class Talk:
-    """A conversation: the messages so far, of which no answer to /plain is one."""
+    """A conversation: the messages so far, without the answers to /plain."""
 
     answer: Answer
     alpha: float
@@ -72,7 +72,7 @@ class Talk:
     going: bool = True
 
     def take(self, line: str) -> None:
-        """Do what a line says: a command, or something to be answered."""
+        """Take a line: run a command, or answer a message."""
         word, _, rest = line.strip().partition(" ")
         if not word:
             return
@@ -90,9 +90,9 @@ class Talk:
         elif word == "/plain" and self.messages:
             self._try(lambda: self.answer(self.messages[:-1], self.system, 0.0))
         elif word == "/plain":
-            console.print("nothing was asked yet")
+            console.print("there is no question yet")
         else:
-            console.print(f"{word} is none of {HELP}", markup=False)
+            console.print(f"{word} is unknown; expected {HELP}", markup=False)
 
     def _ask(self, messages: list[dict]) -> None:
         text = self._try(lambda: self.answer(messages, self.system, self.alpha))
@@ -100,14 +100,14 @@ class Talk:
             self.messages = [*messages, {"role": "assistant", "content": text}]
 
     def _try(self, answer: Callable[[], str]) -> str | None:
-        """An answer; None where it was stopped, or there can be none, as when the model's positions are full."""
+        """An answer; None if it was stopped or failed, for example because the model's positions are full."""
         try:
             return answer()
         except KeyboardInterrupt:
-            console.print("\nstopped: neither question nor answer is kept")
+            console.print("\nstopped: the question and its answer are not kept")
             return None
         except ValueError as error:
-            console.print(f"[red]error:[/red] {escape(str(error))}; /new begins anew", highlight=False)
+            console.print(f"[red]error:[/red] {escape(str(error))}; /new starts over", highlight=False)
             return None
 
     def _set_alpha(self, text: str) -> None:

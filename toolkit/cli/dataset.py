@@ -28,11 +28,11 @@ FIT = "iti-llama fit --base BASE --data {data} --out REPO"
 @dataset.command()
 def pairs(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
-    groups: Annotated[int, typer.Option(min=2, help="tasks; each gives a row of either label")] = 300,
-    behaviour: Annotated[str, typer.Option(help="what label 1 is: idiomatic or commented")] = "idiomatic",
+    groups: Annotated[int, typer.Option(min=2, help="number of tasks; each gives a row for each label")] = 300,
+    behaviour: Annotated[str, typer.Option(help="meaning of label 1: idiomatic or commented")] = "idiomatic",
     json_: Json = False,
 ) -> None:
-    """Solutions of the bundled corpus's training tasks with a behaviour and without, under headers that ask for it."""
+    """Write tasks of the bundled corpus, solved with a behaviour and without, under headers that ask for it."""
     from ..data.labelled_set import write_examples
     from ..measure.bundled_tasks import PAIRS, labelled_pairs
 
@@ -53,18 +53,18 @@ def neocoder(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write")],
     source: Source = REPOSITORY,
     machine: Annotated[
-        Path | None, typer.Option(help="label these samples of a model, not the human solutions")
+        Path | None, typer.Option(help="label these samples of a model instead of the human solutions")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="statement, or title for models of a short context")] = "statement",
-    rare: Annotated[int, typer.Option(min=0, help="a technique is novel if at most so many others use it")] = 1,
+    prompt: Annotated[str, typer.Option(help="statement, or title for models with a short context")] = "statement",
+    rare: Annotated[int, typer.Option(min=0, help="a technique is novel if at most this many others use it")] = 1,
     chat_template: Annotated[str | None, typer.Option(help="repo whose chat template wraps the prompts")] = None,
-    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    download_to: Annotated[Path, typer.Option(help="folder for downloaded files")] = Path("neocoder"),
     sha256: Annotated[list[str] | None, typer.Option(help="NAME=HEX that a downloaded file must have")] = None,
     allow_unsandboxed: Unsandboxed = False,
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Novel and ordinary solutions of NeoCoder's problems, from its human solutions or from a model's samples."""
+    """Label solutions of NeoCoder's problems, human ones or a model's samples, as novel or ordinary."""
     from transformers import AutoTokenizer
 
     from ..data.labelled_set import write_examples
@@ -107,7 +107,7 @@ def neocoder(
     table.add_row("AUC of the length alone", f"{built.length_auc:.3f}")
     console.print(table)
     console.print(f"written to {out}", soft_wrap=True, markup=False)
-    console.print("Probes that do not beat the text's AUC have found nothing that the letters do not say.")
+    console.print("Probes that do not beat the text's AUC have found nothing beyond the letters of the text.")
     say_next(FIT.format(data=out))
 
 
@@ -116,21 +116,21 @@ def neocoder(
 def generate_samples(
     placement: Placement,
     model: Annotated[str, typer.Option(help="Hub repo or folder of any causal model")],
-    out: Annotated[Path, typer.Option(help="JSON Lines file; rows that are there are kept, missing ones are added")],
+    out: Annotated[Path, typer.Option(help="JSON Lines file; its rows are kept, missing ones are added")],
     source: Source = REPOSITORY,
     n: Annotated[int, typer.Option(min=1, help="samples of each problem")] = 50,
     problems: Annotated[
-        int | None, typer.Option("--problems", "--limit", min=1, help="only the first so many problems")
+        int | None, typer.Option("--problems", "--limit", min=1, help="only this many problems, from the first")
     ] = None,
     state: Annotated[int, typer.Option(min=0, max=5, help="constraint state of the prompt")] = 0,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 1024,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    download_to: Annotated[Path, typer.Option(help="folder for downloaded files")] = Path("neocoder"),
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Sample a model's own solutions to NeoCoder's problems."""
+    """Sample a model's solutions to NeoCoder's problems."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from iti_llama.configuration_iti_llama import pinned
@@ -158,10 +158,10 @@ def generate_samples(
 @dataset.command(name="neocoder-humans")
 def neocoder_humans(
     source: Source = REPOSITORY,
-    download_to: Annotated[Path, typer.Option(help="where downloaded files are kept")] = Path("neocoder"),
+    download_to: Annotated[Path, typer.Option(help="folder for downloaded files")] = Path("neocoder"),
     json_: Json = False,
 ) -> None:
-    """NeoGauge's human rows, from the techniques that NeoCoder's own files give, beside the published ones."""
+    """Compute NeoGauge's human rows from the techniques in NeoCoder's files, and show the published ones with them."""
     from ..neocoder.neocoder_tasks import human_convergent, human_divergent
     from ..neocoder.problems import load as load_neocoder
 

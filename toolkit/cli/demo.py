@@ -20,10 +20,10 @@ def demo(
     n: Annotated[
         int,
         typer.Option(
-            "--n", "--limit", min=1, help="prompts: 'check if a number is prime', then held-out tasks by index"
+            "--n", "--limit", min=1, help="prompts: first 'check if a number is prime', then held-out tasks by index"
         ),
     ] = 3,
-    markdown: Annotated[Path | None, typer.Option(help="write the answers to this file as well")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="write the answers to this file too")] = None,
     json_: Json = False,
     allow_unsandboxed: Unsandboxed = False,
 ) -> None:
@@ -31,7 +31,7 @@ def demo(
 
     Example: iti-llama demo
 
-    SmolLM2, a real Llama, answers questions plain and steered where it is installed. Then the bundled model writes
+    If SmolLM2, a real Llama, is installed, it answers questions plain and steered. Then the bundled model writes
     Python functions, and their tests run.
     """
     from rich.syntax import Syntax

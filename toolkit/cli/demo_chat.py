@@ -1,4 +1,4 @@
-"""The part of the demo that is about a real Llama: SmolLM2-135M-Instruct, steered by directions of this project's."""
+"""The part of the demo with a real Llama: SmolLM2-135M-Instruct, steered by directions of this project."""
 
 from pathlib import Path
 
@@ -10,27 +10,27 @@ from .options import console
 
 
 FOLDER = ROOT / "examples" / "smollm2" / "brief"
-"""A steered repo without weights; a checkout has it, an installed package has not."""
+"""A steered repo without weights. A checkout has it, an installed package does not."""
 
 QUESTIONS = ("How do rivers form?", "What is a good way to begin the day?", "Who was Marie Curie?")
-"""None is among the requests that the directions were fitted on, or the strength chosen."""
+"""None of these is among the requests that directions were fitted on or the strength was chosen on."""
 
 TOKENS = 64
-"""Of an answer, at most: enough to see what it is."""
+"""Most tokens of an answer: enough to see what it is like."""
 
 
 def show_chat() -> None:
-    """Print answers to the questions at minus alpha, plain and steered, side by side; or what is missing for it."""
+    """Print answers to the questions at minus alpha, plain and steered, side by side, or say what is missing."""
     from iti_llama import smollm2
 
     try:
         base = smollm2()
     except FileNotFoundError as error:
-        console.print(f"left out: SmolLM2, a real Llama. {error}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"skipped: SmolLM2, a real Llama. {error}", highlight=False, soft_wrap=True, markup=False)
         return
     if not FOLDER.is_dir():
         console.print(
-            f"left out: SmolLM2, whose directions are in a checkout, in {FOLDER}", soft_wrap=True, markup=False
+            f"skipped: SmolLM2, whose directions are in a checkout, in {FOLDER}", soft_wrap=True, markup=False
         )
         return
     console.print(answers_of(FOLDER, base))

@@ -37,12 +37,12 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for evaluation.json and completions.jsonl; a killed run goes on; the repo's own folder "
-            "renews its card"
+            help="folder for evaluation.json and completions.jsonl, from which a killed run goes on; the repo's own "
+            "folder also renews its card"
         ),
     ] = None,
     card_file: CardFile = None,
-    tables: Annotated[Path | None, typer.Option(help="document whose full tables are replaced as well")] = None,
+    tables: Annotated[Path | None, typer.Option(help="document whose full tables are replaced too")] = None,
     source: Source = "neocoder",
     stronger: Annotated[
         bool, typer.Option("--stronger", help="NeoCoder: add tests by changing inputs where humans agree")
@@ -55,8 +55,8 @@ def evaluate(
 
     Example: iti-llama evaluate --model REPO --checks --out REPO
 
-    Every task is answered plain, steered, at minus alpha, along random directions and, where the tasks can say it,
-    asked in words. Rates come with 95% intervals.
+    Every task is answered plain, steered, at minus alpha and along random directions, and also asked in words if the
+    tasks have words for it. Rates come with 95% intervals.
     """
     from ..foundation.sandbox import LateSandbox
     from ..measure.checks import rephrase_tasks
@@ -126,7 +126,7 @@ def evaluate(
     if not folder:
         say_next(f"iti-llama export {repo} --to llama, gguf, peft or vllm, for other engines")
     elif Path(folder).resolve() == ROOT:
-        say_next("a behaviour of your own: iti-llama run DATA --base BASE --out REPO")
+        say_next("make your own behaviour: iti-llama run DATA --base BASE --out REPO")
     else:
         into_repo = out is not None and out.resolve() == Path(folder).resolve()
         say_next(
@@ -135,7 +135,7 @@ def evaluate(
 
 
 def short_table(measured, tasks) -> Table:
-    """Every condition, narrow enough for 80 columns; all numbers are in evaluation.json."""
+    """Every condition in a table for 80 columns; all numbers are in evaluation.json."""
     table = Table(padding=(0, 0))
     texts = next(iter(tasks.texts))
     for title in ("condition", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "KL", "n"):

@@ -1,5 +1,5 @@
-"""A command's options from its settings: one for each field of a dataclass, so that name, default and help have one
-home, in the library."""
+"""Make a command's options from its settings, one for each field of a dataclass, so that name, default and help have
+one home, in the library."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -12,9 +12,9 @@ import typer
 
 
 def expand_settings(**defaults: Any) -> Callable:
-    """A decorator: each parameter of a command that is annotated with a settings dataclass becomes an option for each
-    of its fields (`setting`), of dataclasses inside it too. `defaults`: where the command's own differ. Fields of one
-    name in two dataclasses are one option. A field without help is not asked for."""
+    """A decorator: a parameter that is annotated with a settings dataclass becomes an option for each of its fields
+    (`setting`), also for those of dataclasses inside it. `defaults`: defaults that differ for this command. Fields
+    with the same name in two dataclasses become one option. A field without help gets no option."""
 
     def decorate(command: Callable) -> Callable:
         signature = inspect.signature(command)
@@ -44,7 +44,7 @@ def expand_settings(**defaults: Any) -> Callable:
 
 
 def option_type(settings: type, name: str) -> Any:
-    """The annotation of an option that is a field of `settings`, for a command that has no more of them."""
+    """The annotation of an option for one field of `settings`, for a command that needs only this one."""
     return next(_option(entry, {}).annotation for entry in _settings(settings) if entry.name == name)
 
 
@@ -93,7 +93,7 @@ def _option(entry: Field, defaults: dict[str, Any]) -> inspect.Parameter:
 
 
 def _value(entry: Field, text: Any) -> Any:
-    """What an option's text stands for. Raises `ValueError`, naming the option, if it is none."""
+    """The value that an option's text stands for. Raises `ValueError`, naming the option, if it is not one."""
     (kind, *_), many, _ = _kinds(entry)
     words = entry.metadata.get("words", {})
     if text is None or not (words or many):

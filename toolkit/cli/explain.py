@@ -20,18 +20,18 @@ def explain(
     repo: RepoArgument = None,
     model: RepoOption = None,
     revision: Revision = None,
-    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; by default the repo's")] = None,
     beside: Annotated[
-        list[str] | None, typer.Option(help="another steered repo of the same geometry, to compare with; repeatable")
+        list[str] | None, typer.Option(help="another steered repo with the same geometry, to compare with; repeatable")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Say what the directions of a repo do, by measuring.
+    """Measure what the directions of a repo do.
 
     Example: iti-llama explain me/brief-llama
 
-    Prints the tokens that rise and fall, by layer too, and answers plain and steered. --beside compares with another
-    repo.
+    Prints the tokens that rise and fall, in all and by layer, and answers plain and steered. --beside compares with
+    another repo.
     """
     from ..instruct.explain_repo import ANSWERED, ASKED, explain_repo
     from ..repo.steered_repo import SteeredRepo

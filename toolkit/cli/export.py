@@ -31,25 +31,25 @@ def export(
     to: Annotated[str, typer.Option(help="llama, gguf, peft or vllm")] = "llama",
     out: Annotated[Path, typer.Option(help="new folder")] = Path("export"),
     model: RepoOption = None,
-    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
-    top_k: Annotated[int | None, typer.Option(help="so many of the best-ranked heads; the repo's own")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; by default the repo's")] = None,
+    top_k: Annotated[int | None, typer.Option(help="number of best-ranked heads; by default the repo's")] = None,
     scope: Annotated[
         str | None,
-        typer.Option(help="where the repo says 'generated': 'all', if the prompt may be shifted too"),
+        typer.Option(help="'all' for a repo of scope 'generated', if the prompt may be shifted too"),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="of several behaviours this one; their mix by default")] = None,
+    name: Annotated[str | None, typer.Option(help="one of several behaviours; by default their mix")] = None,
     into: Annotated[
-        Path | None, typer.Option(help="gguf: add the steering to this GGUF of the base, of any quantisation")
+        Path | None, typer.Option(help="gguf: add the steering to this GGUF of the base, in any quantisation")
     ] = None,
     quantisation: Annotated[str, typer.Option(help="gguf: f32, f16, bf16 or q8_0")] = "f32",
     canary_prompt: Annotated[
-        list[str] | None, typer.Option(help="a prompt whose answer the steering changes; may be given again")
+        list[str] | None, typer.Option(help="a prompt whose answer the steering changes; repeatable")
     ] = None,
     base_name: Annotated[
-        str | None, typer.Option(help="peft, vllm: the base's name on the Hub, where the repo says a folder")
+        str | None, typer.Option(help="peft, vllm: the base's name on the Hub, if the repo names a folder")
     ] = None,
     with_canary: Annotated[
-        bool, typer.Option("--canary/--no-canary", help="without, the steered model is not loaded")
+        bool, typer.Option("--canary/--no-canary", help="write a canary; without it, the steered model is not loaded")
     ] = True,
     revision: Revision = None,
     json_: Json = False,
@@ -58,7 +58,7 @@ def export(
 
     Example: iti-llama export REPO --to gguf --into BASE.gguf --out STEERED.gguf
 
-    Beside the export lies a canary: a prompt that tells whether an engine steers (`iti-llama canary`).
+    It comes with a canary, a prompt that shows whether an engine steers (`iti-llama canary`).
     """
     from ..export.export import export as export_repo
 
@@ -86,7 +86,7 @@ AFTER = {
     "plain": "load the exported form in that engine (docs/engines.md says how), and ask again",
     "neither": "iti-llama verify REPO FORM, which says how far the form is from the repo",
 }
-"""What to do after a verdict of `canary`."""
+"""The next step after a verdict of `canary`."""
 
 
 @expand_settings()
@@ -94,17 +94,17 @@ def canary(
     placement: Placement,
     where: Annotated[str, typer.Argument(help="address of an OpenAI-compatible server, a folder, or a GGUF file")],
     canary_file: Annotated[
-        Path | None, typer.Option("--canary", help="iti_canary.json; beside the folder's files by default")
+        Path | None, typer.Option("--canary", help="iti_canary.json; by default the one in the folder")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="model of the request; the server's first by default")] = None,
-    base: Annotated[str | None, typer.Option(help="of a PEFT adapter; what it names by default")] = None,
+    model: Annotated[str | None, typer.Option(help="model of the request; by default the server's first")] = None,
+    base: Annotated[str | None, typer.Option(help="base of a PEFT adapter; by default the one that it names")] = None,
     json_: Json = False,
 ) -> None:
     """Ask an engine whether it steers.
 
     Example: iti-llama canary http://localhost:8000 --canary DIR/iti_canary.json
 
-    Exit code 0 says steered, 3 plain, 4 neither.
+    Exit code 0 means steered, 3 plain, 4 neither.
     """
     from ..export.canary import FILE, VERDICTS, ask_server, read_canary
 
@@ -144,7 +144,7 @@ def serve(context: typer.Context, repo: RepoArgument = None, model: RepoOption =
     from ..export.serve import serve as run_server
 
     options = list(context.args)
-    if repo is not None and repo.startswith("-"):  # one of the server's, where the model is an option
+    if repo is not None and repo.startswith("-"):  # an option of the server: the model is given by --model
         options, repo = [repo, *options], None
     name = one_repo(repo, model)
     run_server(str(folder_of(name) or name), options)

@@ -32,10 +32,10 @@ def fit(
         typer.Option(help="labelled set of prompts to act on (1) and to leave alone (0): steers only where it should"),
     ] = None,
     gate_false_fires: Annotated[
-        float, typer.Option(help="share of the prompts to leave alone that may pass")
+        float, typer.Option(help="share of the prompts to leave alone that the gate may let through")
     ] = FALSE_FIRES,
     name: Annotated[
-        str | None, typer.Option(help="put them into the steered repo --out, as a further behaviour of this name")
+        str | None, typer.Option(help="add the directions to the steered repo --out, as a behaviour of this name")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
     card_file: CardFile = None,
@@ -63,7 +63,7 @@ def fit(
     settings, rows = replace(settings, behaviour=ask_behaviour(settings.behaviour)), len(examples)
     if drop_long:
         examples = fitting.drop_long(settings, examples)
-        if not json_:  # there the report says so
+        if not json_:  # the JSON has it in the report
             console.print(f"{rows - len(examples)} of {rows} rows are longer than the model reads and are left out")
     with progress_bar(len(examples)) as advance:
         report = fitting.fit_repo(
@@ -89,5 +89,5 @@ def fit(
     if gating is not None:
         console.print(f"gate: {gate_line(report['gate'])}", soft_wrap=True)
     console.print(f"\nwritten to {out}", soft_wrap=True)
-    further = f"iti-llama info --model {out}, which tells how far its behaviours overlap"
+    further = f"iti-llama info --model {out}, which shows how far its behaviours overlap"
     say_next(f"iti-llama sweep --model {out} --apply" if name is None else further)

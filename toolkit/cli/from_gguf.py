@@ -10,15 +10,15 @@ from .options import Json, console, progress_bar, say_next
 
 
 def from_gguf(
-    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="GGUF of a Llama, of any quantisation")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="GGUF of a Llama, in any quantisation")],
     out: Annotated[Path, typer.Option(help="folder of the plain Llama to write")],
-    dtype: Annotated[str, typer.Option(help="of the weights: bfloat16, float16 or float32")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="dtype of the weights: bfloat16, float16 or float32")] = "bfloat16",
     original: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="the model on the Hub that it was made from, for the card")
+        str | None, typer.Option(metavar="OWNER/NAME", help="the original model on the Hub, for the card")
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Make a base of a GGUF file.
+    """Make a base from a GGUF file.
 
     Example: iti-llama from-gguf FILE.gguf --out DIR
 

@@ -18,10 +18,10 @@ def generate(
     steered: SteeredModel,
     sampling: Sampling,
     prompt: Annotated[str | None, typer.Option(help="the text to complete, or the question of a chat model")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="read it from a file; - for standard input")] = None,
-    alpha: Annotated[float | None, typer.Option(help="strength; the repo's own by default")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="read the prompt from a file; - for standard input")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; by default the repo's")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="show the plain completion too")] = False,
-    samples: Annotated[int, typer.Option(min=1, help="answers of each strength, when sampling")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="answers at each strength, when sampling")] = 1,
     seed: Seed = 0,
     raw: option_type(TaskRequest, "raw") = False,
     system: option_type(TaskRequest, "system") = None,
@@ -31,14 +31,14 @@ def generate(
 
     Example: iti-llama generate --model REPO --prompt "Why do we yawn?" --compare
 
-    A model with a chat template answers; another one completes. Greedy unless you pass --temperature.
+    A model with a chat template answers; any other completes the text. Greedy unless you pass --temperature.
     """
     from ..foundation.complete import complete
     from ..foundation.tokenize import chat_prompt
     from .stream_answer import print_answer, stream_answer
 
     if (prompt is None) == (prompt_file is None):
-        raise ValueError("give --prompt or --prompt-file, one of them")
+        raise ValueError("expected either --prompt or --prompt-file")
     if prompt is None:
         piped = str(prompt_file) == "-"
         prompt = sys.stdin.read().removeprefix("\ufeff") if piped else read_text(prompt_file, "a text")
@@ -56,7 +56,7 @@ def generate(
         import torch
 
         torch.manual_seed(seed)
-    together = json_ or (how and len(alphas) > 1)  # what is drawn depends on the batch
+    together = json_ or (how and len(alphas) > 1)  # random draws depend on the batch
     texts = complete(model, tokenizer, [given] * len(alphas), alphas, room, **how) if together else []
     if json_:
         rows = [{"alpha": alpha, "completion": text} for alpha, text in zip(alphas, texts, strict=True)]

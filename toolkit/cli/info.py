@@ -10,7 +10,7 @@ from .options import Json, RepoArgument, RepoOption, Revision, console, one_repo
 
 
 MUCH = 0.5
-"""Overlap of two behaviours that is warned of."""
+"""The overlap of two behaviours from which on there is a warning."""
 
 
 def info(
@@ -19,7 +19,7 @@ def info(
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
-    """Say what is in a steered repo.
+    """Show what is in a steered repo.
 
     Example: iti-llama info me/brief-llama
 

@@ -1,4 +1,4 @@
-"""How long work is followed: `--quiet` on every command, and what Ctrl-C leaves."""
+"""`--quiet` on every command, and what Ctrl-C leaves behind."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ from rich.markup import escape
 from .options import be_quiet
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables: errors and --json alone")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress, no tables: only errors and --json")]
 
 NOTHING = "nothing was written, and nothing is half written"
 
@@ -40,14 +40,14 @@ KEPT: dict[str, Callable[[dict], str]] = {
     "generate_samples": lambda given: (
         f"samples drawn so far are in {given['out']}: the same command goes on from there"
     ),
-    "truthfulqa": lambda given: f"what {given['out']} holds is not whole: run the command again",
-    "push": lambda given: "a push is one commit: unless it was said to be made, the Hub is as it was; run it again",
+    "truthfulqa": lambda given: f"{given['out']} is not complete: run the command again",
+    "push": lambda given: "a push is one commit: unless the commit was reported, the Hub is as it was; run it again",
 }
-"""What is kept of a command that was interrupted, and how to go on, from its arguments."""
+"""For each command, from its arguments: what an interruption leaves, and how to go on."""
 
 
 def handle_interrupt(command: Callable) -> Callable:
-    """The command with `--quiet`, and with a word instead of a traceback at Ctrl-C (exit code 130)."""
+    """The command with `--quiet`, and with a message instead of a traceback at Ctrl-C (exit code 130)."""
     signature = inspect.signature(command)
 
     @functools.wraps(command)

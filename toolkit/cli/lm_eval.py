@@ -19,17 +19,17 @@ def lm_eval(
     repo: Repo = str(ROOT),
     tasks: Annotated[str, typer.Option(help="tasks of lm-evaluation-harness, separated by commas")] = "",
     alphas: Annotated[
-        str | None, typer.Option(help="strengths, separated by commas; 0 and the repo's own by default")
+        str | None, typer.Option(help="strengths, separated by commas; by default 0 and the repo's")
     ] = None,
-    include_path: Annotated[Path | None, typer.Option(help="folder with tasks of one's own")] = None,
+    include_path: Annotated[Path | None, typer.Option(help="folder with your own tasks")] = None,
     num_fewshot: Annotated[
-        int | None, typer.Option(min=0, help="examples before each question; the task's own by default")
+        int | None, typer.Option(min=0, help="examples before each question; by default the task's number")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--n", "--limit", min=1, help="first questions of each task alone")
+        int | None, typer.Option("--n", "--limit", min=1, help="only this many questions of each task, from the first")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 16,
-    out: Annotated[Path | None, typer.Option(help="JSON file for all that the harness says")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for everything that the harness reports")] = None,
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
@@ -79,10 +79,10 @@ def lm_eval(
             )
     console.print(table)
     if out is None:
-        say_next("the same with --out FILE.json, which keeps all that the harness says")
+        say_next("the same with --out FILE.json, which keeps everything that the harness reports")
 
 
 def with_error(results: dict, key: str, error: str) -> str:
-    """A metric and its standard error, which the harness does not have for every one."""
+    """A metric and its standard error, which the harness does not have for every metric."""
     spread = results.get(error)
     return f"{results[key]:.4f} ± {spread:.4f}" if isinstance(spread, float) else f"{results[key]:.4f}"

@@ -1,4 +1,4 @@
-"""What the commands share: options, the console, progress, loading a model. Light: nothing here imports torch."""
+"""What the commands share: options, the console, progress, loading a model. Nothing here imports torch."""
 
 import os
 import shlex
@@ -21,11 +21,11 @@ from .expand_settings import option_type
 
 
 console = Console(emoji=False)
-"""What a command says of itself; `--json` prints beside it."""
+"""The console for a command's messages; `--json` does not print through it."""
 
 
 def be_quiet(quiet: bool) -> None:
-    """Whether the commands keep to errors and `--json`."""
+    """Whether the commands print only errors and `--json`."""
     console.quiet = quiet
 
 
@@ -42,7 +42,7 @@ RepoOption = Annotated[str | None, typer.Option("--model", "--repo", help=f"the 
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 
-CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced as well")]
+CardFile = Annotated[Path | None, typer.Option("--card", help="README.md whose table is replaced too")]
 
 Seed = option_type(FitSettings, "seed")
 
@@ -50,7 +50,7 @@ Unsandboxed = option_type(RunSettings, "allow_unsandboxed")
 
 Token = Annotated[
     str | None,
-    typer.Option(envvar="HF_TOKEN", help="of a push: one with write access; that of `hf auth login` by default"),
+    typer.Option(envvar="HF_TOKEN", help="token with write access, for a push; by default that of `hf auth login`"),
 ]
 
 Source = Annotated[str, typer.Option(help="folder with NeoCoder's files")]
@@ -71,14 +71,14 @@ OldGates = Annotated[
 class SteeredModel:
     """The steered model that a command loads."""
 
-    repo: str = setting(str(ROOT), f"{REPO_HELP}; the bundled one by default", flags=("--model", "--repo"))
+    repo: str = setting(str(ROOT), f"{REPO_HELP}; by default the bundled one", flags=("--model", "--repo"))
     revision: str | None = setting(None, "branch, tag or commit of the repo")
     placement: Placement = field(default_factory=Placement)
-    trust_remote_code: bool = setting(False, "run the repo's own code, not this package's")
+    trust_remote_code: bool = setting(False, "run the repo's code instead of this package's")
 
     @property
     def folder(self) -> str:
-        """Where it is on this machine, "" for one on the Hub. Raises `FileNotFoundError` if it is neither."""
+        """The repo's folder on this machine, "" for one on the Hub. Raises `FileNotFoundError` if it is neither."""
         return str(folder_of(self.repo) or "")
 
     def load(self):
@@ -91,21 +91,21 @@ class Sampling:
     """How answers are written, and how long they may be."""
 
     max_new_tokens: int | None = setting(
-        None, "of an answer; what the model's generation config says by default, or 160", min=1, metavar="N"
+        None, "most tokens of an answer; by default those of the generation config, or 160", min=1, metavar="N"
     )
     temperature: float | None = setting(None, "sample at this temperature; greedy without it", min=0.01)
-    top_p: float | None = setting(None, "of sampling: nucleus", min=0.01, max=1)
-    sample_top_k: int | None = setting(None, "of sampling: so many likeliest tokens", min=1)
+    top_p: float | None = setting(None, "for sampling: the nucleus", min=0.01, max=1)
+    sample_top_k: int | None = setting(None, "for sampling: number of likeliest tokens", min=1)
 
     @property
     def kwargs(self) -> dict:
-        """As `generate` takes them; {} for greedy answers."""
+        """The arguments for `generate`; {} for greedy answers."""
         asked = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.sample_top_k}
         asked = {name: value for name, value in asked.items() if value is not None}
         return asked | {"do_sample": True} if asked else {}
 
     def room(self, model) -> int:
-        """Tokens of an answer, at most."""
+        """Most tokens of an answer."""
         return self.max_new_tokens or model.generation_config.max_new_tokens or 160
 
 
@@ -113,7 +113,7 @@ Repo, Revision = option_type(SteeredModel, "repo"), option_type(SteeredModel, "r
 
 
 def one_repo(argument: str | None, option: str | None, default: str | None = None) -> str:
-    """The repo, given as an argument or as an option, once. Raises `ValueError` if it is not."""
+    """The repo, given either as an argument or as an option. Raises `ValueError` otherwise."""
     if argument is not None and option is not None:
         raise ValueError(f"the model is given twice, {argument} and --model {option}; expected one")
     repo = argument or option or default
@@ -123,10 +123,10 @@ def one_repo(argument: str | None, option: str | None, default: str | None = Non
 
 
 def ask_behaviour(behaviour: str | None, required: bool = False) -> str:
-    """The behaviour in words; asked for at a terminal. "" says that there are none.
+    """The behaviour in words; a terminal asks for it. "" means that there are no words.
 
     Raises:
-        ValueError: if it is more than a line; if it is missing, required, and nobody is there to ask.
+        ValueError: if it is more than a line; if it is required and missing, and there is no terminal to ask.
     """
     if behaviour is None and sys.stdin.isatty() and sys.stderr.isatty():
         behaviour = typer.prompt('What does the steered model do? (as in "writes snake_case names")', err=True)
@@ -138,11 +138,11 @@ def ask_behaviour(behaviour: str | None, required: bool = False) -> str:
 
 
 MASKS = {"--token": "TOKEN", "--out": "DIR", "--cache": "DIR"}
-"""Options whose values are nobody else's business, and what stands for them in a record."""
+"""Options with private values, and what replaces these in a record."""
 
 
 def command_line() -> str:
-    """The command that runs, for a record: paths by their last part, nothing secret."""
+    """The command that runs, for a record, with only the last part of paths, and nothing secret."""
     words, option = ["iti-llama"], ""
     for word in sys.argv[1:]:
         name, equals, value = word.partition("=")
@@ -157,7 +157,7 @@ def command_line() -> str:
 
 
 def _recorded(option: str, word: str) -> str:
-    """A word as it is recorded: of a path the last part, but a pattern of `--target` as it is."""
+    """A word as it is recorded: only the last part of a path, but a pattern of `--target` in full."""
     if option in MASKS:
         return MASKS[option]
     path, colon, function = word.rpartition(":")
@@ -186,14 +186,14 @@ def load(repo: str, revision: str | None = None, trust_remote_code: bool = False
 
 
 SECONDS_BETWEEN_LINES = 60
-"""Of progress, where the output is a file."""
+"""How often progress prints a line, if the output is not a terminal."""
 
 
 @contextmanager
 def progress_bar(total: int | None = None) -> Iterator[Callable[[str, int | None], None]]:
     """Inside the block, `advance(step, rows)` shows the step, the rows done of `total`, how many a second, and the
-    time left. A step "NAME I of N" is a bar of its own, which moves with I. `advance.console` prints above them.
-    Where the output is no terminal, a line a minute says the same."""
+    time left. A step "NAME I of N" gets a separate bar, which moves with I. `advance.console` prints above the bars.
+    If the output is not a terminal, a line a minute shows the same."""
     from time import monotonic
 
     from rich.progress import (

@@ -36,9 +36,9 @@ def convert(
     behaviour: option_type(RepoSettings, "behaviour") = None,
     language: option_type(RepoSettings, "language") = None,
     hub_dataset: option_type(RepoSettings, "hub_dataset") = None,
-    site: Annotated[str | None, typer.Option(help="head or residual; found out from the files by default")] = None,
-    alpha: Annotated[float | None, typer.Option(help="strength; the source's own by default")] = None,
-    scope: Annotated[str | None, typer.Option(help="all or generated; what the source does by default")] = None,
+    site: Annotated[str | None, typer.Option(help="head or residual; by default what the files show")] = None,
+    alpha: Annotated[float | None, typer.Option(help="strength; by default the source's")] = None,
+    scope: Annotated[str | None, typer.Option(help="all or generated; by default what the source does")] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the source")] = None,
     base_revision: Annotated[str | None, typer.Option(help="branch, tag or commit of the base")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is in --out")] = False,
@@ -83,8 +83,8 @@ def push(
     private: Annotated[bool, typer.Option("--private")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
     commit_message: Annotated[str | None, typer.Option()] = None,
-    revision: Annotated[str | None, typer.Option(help="branch to push to; made if there is none")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="though the steering failed a check")] = False,
+    revision: Annotated[str | None, typer.Option(help="branch to push to; made if it does not exist")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="push even if the steering failed a check")] = False,
     token: Token = None,
     json_: Json = False,
 ) -> None:
@@ -146,7 +146,7 @@ def verify(
         str | None, typer.Argument(help="another form of it, to compare: a folder, a PEFT adapter or a GGUF file")
     ] = None,
     model: RepoOption = None,
-    base: Annotated[str | None, typer.Option(help="of a PEFT adapter that is compared")] = None,
+    base: Annotated[str | None, typer.Option(help="base of a PEFT adapter that is compared")] = None,
     revision: Revision = None,
     json_: Json = False,
 ) -> None:
@@ -154,8 +154,8 @@ def verify(
 
     Example: iti-llama verify me/brief-llama
 
-    Compares its files with this package's own and runs none of them; exit code 2 says that something is wrong. With a
-    second form (verify A B) it loads both and says how far their answers differ.
+    Compares its files with this package's and runs none of them; exit code 2 means that something is wrong. With a
+    second form (verify A B) it loads both and shows how far their answers differ.
     """
     from ..repo.verify import verify as verify_repo
 
@@ -191,8 +191,8 @@ def compare_forms(repo: str, other: str, base: str | None, json_: bool, **kwargs
         return
     rows = {
         f"largest difference, {difference.places} places": difference.between,
-        "beside it: the steering (the repo, on and off)": difference.steering,
-        "beside it: rounding (first, two attentions)": difference.rounding,
+        "for comparison: the steering (the repo, on and off)": difference.steering,
+        "for comparison: rounding (first, two attentions)": difference.rounding,
     }
     for name, value in rows.items():
         console.print(f"{name}: {'not known' if value is None else f'{value:.2g}'}", highlight=False)

@@ -14,7 +14,7 @@ from .expand_settings import expand_settings
 from .options import Json, Revision, Seed, console, progress_bar, say_next
 
 
-reproduce = typer.Typer(help="Published results again, with the weights and data that you have.", no_args_is_help=True)
+reproduce = typer.Typer(help="Repeat published results with your weights and data.", no_args_is_help=True)
 
 
 @reproduce.callback()
@@ -27,22 +27,22 @@ def of_all() -> None:
 def truthfulqa(
     placement: Placement,
     base: Annotated[str, typer.Option("--model", "--base", help="Hub repo or folder of a Llama")],
-    data: Annotated[Path, typer.Option(help="TruthfulQA.csv, of sylinrl/TruthfulQA on GitHub")],
+    data: Annotated[Path, typer.Option(help="TruthfulQA.csv, from sylinrl/TruthfulQA on GitHub")],
     out: Annotated[Path, typer.Option(help="folder for the labelled set, directions and results")],
     top_k: Annotated[int, typer.Option(min=1, help="heads")] = 48,
     alpha: Annotated[float, typer.Option(help="strength")] = 15.0,
     primer: Annotated[
         Path | None,
-        typer.Option(help="text before every question (the paper: the QA prompt); none by default"),
+        typer.Option(help="text before every question (the paper: the QA prompt); by default none"),
     ] = None,
     texts: Annotated[
         Path | None,
         typer.Option(
-            help="file of rows with text or prompt, for CE and KL (the paper: OpenWebText); the questions with their "
-            "best answers by default"
+            help="file of rows with text or prompt, for CE and KL (the paper: OpenWebText); by default the questions "
+            "with their best answers"
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", "--limit", min=20, help="first questions alone")] = None,
+    n: Annotated[int | None, typer.Option("--n", "--limit", min=20, help="only this many questions")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 32,
     revision: Revision = None,
     seed: Seed = 0,
@@ -52,8 +52,8 @@ def truthfulqa(
 
     Example: iti-llama reproduce truthfulqa --model smollm2 --data TruthfulQA.csv --out tqa
 
-    Two folds by question; MC1, MC2, cross-entropy and KL at the paper's point and at each fold's own choice, beside
-    random directions, chance and the paper's rows (Li et al. 2023).
+    In two folds by question, it measures MC1, MC2, cross-entropy and KL at the paper's point and at each fold's own
+    choice, and compares them with random directions, chance and the paper's rows (Li et al. 2023).
     """
     from iti_llama.iti_directions import check_alpha
 

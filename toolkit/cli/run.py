@@ -19,7 +19,7 @@ def run(
     settings: RunSettings,
     wanted: Instruction,
     push: Annotated[str | None, typer.Option(help="Hub repo to push to at the end")] = None,
-    private: Annotated[bool, typer.Option("--private", help="of a new Hub repo")] = False,
+    private: Annotated[bool, typer.Option("--private", help="make a new Hub repo private")] = False,
     token: Token = None,
     gates: OldGates = None,
     json_: Json = False,
@@ -70,7 +70,7 @@ def run(
 
 
 UNUSED = ("data", "tasks", "header", "kl_guard", "policy", "scope", "top_k", "test_share", "hub_dataset")
-"""Settings of a labelled file that say nothing where a sentence is given: what they say is chosen, or made."""
+"""Settings of a labelled file that do not apply to a sentence: there their values are chosen or made."""
 
 
 def refuse_unused(context: typer.Context) -> None:

@@ -1,10 +1,10 @@
-"""An answer on standard output while it is written."""
+"""Print an answer while it is written."""
 
 from .options import console
 
 
 def stream_answer(model, tokenizer, prompt: str, alpha: float, max_new_tokens: int, **sampling) -> str:
-    """Print the answer to what the model is given, at one strength, word by word. Returns it."""
+    """Print the answer to a prompt, at one strength, word by word. Returns it."""
     from transformers import TextStreamer
 
     from ..foundation.complete import complete

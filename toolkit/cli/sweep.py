@@ -20,12 +20,12 @@ def sweep(
     request: TaskRequest,
     grid: Grid,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = 256,
-    confirm: Annotated[str | None, typer.Option(help="tasks that the choice is confirmed on, once")] = None,
+    confirm: Annotated[str | None, typer.Option(help="tasks on which the choice is confirmed, once")] = None,
     apply_: Annotated[
-        bool, typer.Option("--apply", help="write the choice into the repo's config.json and card (a folder)")
+        bool, typer.Option("--apply", help="write the choice into config.json and card of the repo, a folder")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png; a killed run goes on from there")
+        Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png, from which a killed run goes on")
     ] = None,
     source: Source = "neocoder",
     allow_unsandboxed: Unsandboxed = False,
@@ -35,8 +35,8 @@ def sweep(
 
     Example: iti-llama sweep --model REPO --apply
 
-    Every strength of a grid (and every K and scope, if you give several) answers the tasks. The best one inside
-    the guards is taken if it beats random directions of equal norm. --kl-budget takes one by its divergence instead.
+    The tasks are answered at every strength of a grid (and for every K and scope, if you give several). The best point
+    inside the guards is chosen if it beats random directions of equal norm. With --kl-budget the divergence chooses.
     """
     from ..foundation.sandbox import LateSandbox
     from ..measure.sweep import count_answers
@@ -45,7 +45,7 @@ def sweep(
 
     sandbox, folder = LateSandbox(allow_unsandboxed=allow_unsandboxed), steered.folder
     if apply_ and not folder:
-        raise ValueError(f"--apply writes a config.json, but {steered.repo} is no folder")
+        raise ValueError(f"--apply writes a config.json, but {steered.repo} is not a folder")
     request = replace(request, folder=folder, texts_alone=grid.kl_budget is not None and request.target is None)
     name_tasks(request, "validation")  # refuses before anything is loaded
     model, tokenizer = steered.load()
@@ -78,8 +78,8 @@ def sweep(
     if budget_alone:
         console.print(
             f"alpha {choice.alpha:g}, {choice.top_k} heads, scope {choice.scope}: the largest inside a KL of "
-            f"{choice.budget:g} nats a token on {choice.n} texts{applied}. This is a budget, not an effect: that the "
-            "steering does anything is not shown by it.",
+            f"{choice.budget:g} nats a token on {choice.n} texts{applied}. This is a budget, not an effect: it does "
+            "not show that the steering does anything.",
             highlight=False,
             markup=False,
         )
@@ -104,7 +104,7 @@ PLOT_WIDTH = 30
 
 
 def sweep_plot(points, target: str, sound: str) -> Table:
-    """The points of one K and scope as bars: the share in the target, and beside it what is lost."""
+    """The points of one K and scope as bars: the share in the target, and next to it the loss."""
     title = f"{points[-1].top_k} heads, scope {points[-1].scope}: {escape(target)}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("alpha", "", "", *([sound] if sound else []), "KL"):
@@ -119,7 +119,7 @@ def sweep_plot(points, target: str, sound: str) -> Table:
 
 
 def confirmed_table(rows, tasks) -> Table:
-    """The choice on other tasks, beside plain."""
+    """The choice and plain on other tasks."""
     table = Table(title=f"confirmed on {escape(tasks.name)}", title_justify="left", padding=(0, 0))
     for title in ("", "alpha", *([tasks.sound] if tasks.sound else []), escape(tasks.target), "change, points", "n"):
         table.add_column(title, overflow="fold")
@@ -131,7 +131,7 @@ def confirmed_table(rows, tasks) -> Table:
 
 
 def sweep_table(choice, tasks) -> Table:
-    """The points of a sweep, narrow enough for 80 columns; all numbers are in sweep.json."""
+    """The points of a sweep in a table for 80 columns; all numbers are in sweep.json."""
     title = f"{escape(tasks.target)}; n = {len(tasks)}; -a: at minus alpha; ppl: perplexity, times plain's"
     table = Table(title=title, title_justify="left", padding=(0, 0))
     sound = [tasks.sound] if tasks.sound else []

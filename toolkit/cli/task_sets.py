@@ -1,4 +1,4 @@
-"""The task sets that words on the command line stand for, those of the bundled model and of NeoCoder among them."""
+"""The task sets that the command line can name, including those of the bundled model and of NeoCoder."""
 
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ NAMES = "corpus:PART, held-out:PART, neocoder:STATE, neocoder158:STATE, or a .js
 
 
 def name_tasks(request: TaskRequest, part: str) -> str:
-    """The tasks: those asked for, or the held-out part of the repo's own labelled set.
+    """The name of the tasks: those asked for, or the held-out part of the repo's labelled set.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are no such tasks.
     """
     if request.tasks is not None:
         return request.tasks
@@ -37,8 +37,8 @@ def name_tasks(request: TaskRequest, part: str) -> str:
 def find_tasks(
     request: TaskRequest, part: str, tokenizer, sandbox: Sandbox, advance, source: str = "", stronger: bool = False
 ) -> TaskSet:
-    """The tasks of a part ("validation" or "test"), with the target that was asked for, or else their own. source,
-    stronger: of NeoCoder, its folder, and whether tests are added.
+    """The tasks of a part ("validation" or "test"), with the target that was asked for, or else their own. source:
+    NeoCoder's folder. stronger: whether tests are added to NeoCoder.
 
     Raises:
         ValueError: naming the option.
@@ -52,7 +52,7 @@ def find_tasks(
     if not (is_corpus or is_neocoder):
         tasks = read_tasks(request, name, tokenizer, NAMES)
     elif request.target == "labels":
-        raise ValueError(f"--target is 'labels', but {name} is no labelled set")
+        raise ValueError(f"--target is 'labels', but {name} is not a labelled set")
     elif is_corpus:
         tasks = corpus_set(which, request.n, request.seed)
     else:
@@ -68,7 +68,7 @@ def find_tasks(
 
 
 def _is_bundled(folder: Path) -> bool:
-    """Whether a repo is of the bundled model: its directions were made for it."""
+    """Whether a repo belongs to the bundled model: its directions were made for that model."""
     try:
         directions = ITIDirections.load(folder / FIELDS["iti_directions_file"], framework="np")
     except (OSError, ValueError):

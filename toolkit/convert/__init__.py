@@ -1,4 +1,4 @@
-"""Older ITI code's files and baked checkpoints, turned into steered repos.
+"""Turn files of older ITI code and baked checkpoints into steered repos.
 
 In: pickles, JSON files, checkpoints. Out: a steered repo that does the same.
 May import `repo` and the rooms below it.

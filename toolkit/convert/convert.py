@@ -1,4 +1,4 @@
-"""Turn what exists, older ITI code's files and baked checkpoints, into a steered repo that does the same."""
+"""Turn files of older ITI code, or a baked checkpoint, into a steered repo that does the same."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from .unpickle import LegacyError
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion found and decided; `said` in words, a line each."""
+    """The result of a conversion. said: what it read and decided, in words, one line each."""
 
     directions: ITIDirections
     alpha: float
@@ -40,8 +40,8 @@ def geometry(base: str | os.PathLike, revision: str | None = None) -> dict[str, 
     """num_hidden_layers, num_attention_heads, head_dim, hidden_size of a base model.
 
     Raises:
-        FileNotFoundError: for a path that is no folder.
-        ValueError: if it is no Llama.
+        FileNotFoundError: for a path that is not a folder.
+        ValueError: if it is not a Llama.
     """
     folder_of(base, "base ")
     fields, _ = PretrainedConfig.get_config_dict(base, **({"revision": revision} if revision else {}))
@@ -58,8 +58,8 @@ def geometry(base: str | os.PathLike, revision: str | None = None) -> dict[str, 
 
 
 def locate(source: str, revision: str | None = None) -> Path:
-    """The folder or file of a source; of a Hub repo, only what a conversion reads is downloaded. Raises as
-    `folder_of`."""
+    """The folder or file of a source. From a Hub repo, only the files that a conversion reads are downloaded. Raises
+    as `folder_of` does."""
     if os.path.exists(source):
         return Path(source)
     folder_of(source, "source ")
@@ -77,10 +77,10 @@ def convert_legacy(
 ) -> Conversion:
     """Directions that add what the source's own code adds.
 
-    Vectors alone are slices of the attention output, after the output projection, added as they are (site "residual",
-    sigma 1); vectors with a standard deviation are heads, before it (site "head"). Both edit the last position of
+    Vectors without a standard deviation are slices of the attention output, after the output projection, added as they
+    are (site "residual", sigma 1); vectors with one are heads, before it (site "head"). Both edit the last position of
     every forward pass, which is scope "generated". The length of a vector goes into sigma, so that alpha * sigma *
-    theta is what it was.
+    theta stays what it was.
 
     Raises:
         LegacyError: if the source does not fit the base, mixes both kinds, or has no alpha and none is given.
@@ -88,7 +88,7 @@ def convert_legacy(
     said = list(legacy.said)
     for name, found in (("num_hidden_layers", legacy.num_layers), ("num_attention_heads", legacy.num_heads)):
         if found is not None and found != shape[name]:
-            raise LegacyError(f"the source is of a model with {name}={found}, but the base has {shape[name]}")
+            raise LegacyError(f"the source is for a model with {name}={found}, but the base has {shape[name]}")
     with_std = {std is not None for _, std in legacy.vectors.values()}
     if len(with_std) > 1:
         raise LegacyError("some directions have a standard deviation and some have none; expected one kind")
@@ -186,8 +186,7 @@ def _tensors(repo: str | os.PathLike, wanted: str, revision: str | None = None) 
 
 
 def _equal_as_saved(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two weights are the same, but for rounding to the coarser of their dtypes, which one of them was saved
-    in."""
+    """Whether two weights are the same, except for rounding to the coarser of their dtypes, in which one was saved."""
     if not (a.is_floating_point() and b.is_floating_point()):
         return a.dtype == b.dtype and torch.equal(a, b)
     coarser = max((a.dtype, b.dtype), key=lambda dtype: torch.finfo(dtype).eps)
@@ -279,11 +278,11 @@ def convert(
     progress: Callable[[str], None] = lambda step: None,
 ) -> Conversion:
     """Write a steered repo, in adapter form on `base`, from a folder, file or Hub repo of older code or a baked
-    checkpoint. `about` is what the card says besides, see `fit_repo`. progress: told "step I of 3" as each is done:
-    read, base loaded, written.
+    checkpoint. about: further facts for the card, see `fit_repo`. progress: called with "step I of 3" as each step is
+    done: read, base loaded, written.
 
     Raises:
-        FileNotFoundError: if source or base is a path where nothing is.
+        FileNotFoundError: if source or base is a path that does not exist.
         LegacyError: if the source cannot be read, is refused, or does not fit the base. Nothing is written then.
     """
     if site not in (None, "head", "residual"):

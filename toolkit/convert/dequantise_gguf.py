@@ -1,4 +1,4 @@
-"""A plain Llama folder from a GGUF file: what transformers reads from it, in the files that every base has."""
+"""Make a plain Llama folder from a GGUF file: what transformers reads from it, in the files that every base has."""
 
 import hashlib
 import json
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 WHOLE = ("F32", "F16", "BF16")
-"""Types of a GGUF that are not quantised."""
+"""The types of a GGUF that are not quantised."""
 
 LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
-"""The weights of one layer, as a GGUF calls them."""
+"""The weights of one layer, by their names in a GGUF."""
 
 NO_LLAMA_FIELDS = ("quantization_config", "_model_name_or_path", "_name_or_path", "unk_token_id")
-"""What transformers adds to the config that it makes of a GGUF."""
+"""Fields that transformers adds to the config that it makes from a GGUF."""
 
 ROTARY_DIVISORS = "rope_freqs.weight"
 
@@ -44,8 +44,8 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-"""The rotary scaling of Llama 3.1 and later, which has in addition a factor: 8, or 32 in Llama 3.2. A GGUF holds what
-comes of it, a divisor of each frequency, and transformers leaves those out."""
+"""The rotary scaling of Llama 3.1 and later, without its factor: 8, or 32 in Llama 3.2. A GGUF holds the result, a
+divisor for each frequency, and transformers leaves these out."""
 
 SPLITS = {
     "smollm": lambda: pre_tokenizers.Sequence(
@@ -55,7 +55,7 @@ SPLITS = {
         ]
     ),
 }
-"""How a text is split before it is tokenized, by `tokenizer.ggml.pre`, where transformers takes another way:
+"""How a text is split before it is tokenized, by `tokenizer.ggml.pre`, for files where transformers gets it wrong:
 it reads SmolLM's files without the split at digits, so that spaces before a digit become other tokens."""
 
 
@@ -67,17 +67,17 @@ def dequantise_gguf(
     progress: Callable[[str], None] = lambda step: None,
 ) -> str:
     """Write the Llama of a GGUF file to the folder `out`, whole or not at all: config, weights in `dtype`, tokenizer,
-    chat template, generation config, and a card, which says where the weights come from. Returns what it says of them,
-    as "dequantised from Q4_1 of FILE, SHA-256 HEX". original: the Hub repo of the model, for the card. progress: told
-    "step I of 3" as each is done: file read, weights read, folder written.
+    chat template, generation config, and a card that says where the weights come from. Returns that origin, like
+    "dequantised from Q4_1 of FILE, SHA-256 HEX". original: the Hub repo of the model, for the card. progress: called
+    with "step I of 3" as each step is done: file read, weights read, folder written.
 
-    The logits are those that transformers has with `from_pretrained(folder, gguf_file=NAME)`, but for files with the
+    The logits equal those of transformers with `from_pretrained(folder, gguf_file=NAME)`, except for files with the
     rotary scaling of Llama 3.1: transformers leaves it out, and the folder has it.
 
     Raises:
         ValueError: before the weights are read, if it is not a whole GGUF of a plain Llama in one file, has no
-            tokenizer, or holds what transformers would leave out; if dtype is none of `DTYPES`.
-        FileNotFoundError, FileExistsError: if there is no file, or if `out` is there already.
+            tokenizer, or holds something that transformers would leave out; if dtype is not one of `DTYPES`.
+        FileNotFoundError, FileExistsError: if the file does not exist, or if `out` exists already.
     """
     path, out = Path(path), Path(out)
     if dtype not in DTYPES:
@@ -105,7 +105,7 @@ def dequantise_gguf(
     fields = {name: _shortest(value) for name, value in loaded.config.to_dict().items()}
     fields = {name: value for name, value in fields.items() if name not in NO_LLAMA_FIELDS}
     config = LlamaConfig(**(fields | _with_rope(fields, rope) | {"architectures": ["LlamaForCausalLM"]}))
-    with torch.device("meta"):  # the weights come from `loaded`, and there is memory for them once
+    with torch.device("meta"):  # the weights come from `loaded`, and memory may have room for only one copy
         plain = LlamaForCausalLM(config).to(DTYPES[dtype])
     plain.load_state_dict(loaded.state_dict(), assign=True)
     plain.tie_weights()
@@ -132,7 +132,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _field(reader: "GGUFReader", name: str):
-    """A field of the file, None where it has none of that name."""
+    """A field of the file, None if it has no such field."""
     return reader.fields[name].contents() if name in reader.fields else None
 
 
@@ -144,13 +144,12 @@ def _check_tensors(reader: "GGUFReader", path: Path) -> None:
     if missing := sorted(wanted - held):
         raise ValueError(f"{path}: has no {missing[0]}; expected a whole Llama")
     for name in sorted(held - wanted - {"output.weight", ROTARY_DIVISORS}):
-        what = "a bias, as a steered file has" if name.endswith(".bias") else "not a weight of a plain Llama"
+        what = "a bias, as in a steered file" if name.endswith(".bias") else "not a weight of a plain Llama"
         raise ValueError(f"{path}: holds {name}, {what}; transformers would leave it out")
 
 
 def _rotary_scaling(reader: "GGUFReader", path: Path) -> dict | None:
-    """The rotary scaling as a config says it, None where there is none. Raises `ValueError` for one that is not
-    known."""
+    """The rotary scaling in the form of a config, None without scaling. Raises `ValueError` for an unknown one."""
     kind = _field(reader, "llama.rope.scaling.type") or "none"
     if kind != "none" or _field(reader, "llama.rope.scale_linear"):
         raise ValueError(f"{path}: has rotary scaling {kind!r}, which transformers would leave out; expected none")
@@ -167,7 +166,7 @@ def _rotary_scaling(reader: "GGUFReader", path: Path) -> dict | None:
 
 
 def _with_rope(fields: dict, rope: dict | None) -> dict:
-    """What a config gets for its rotary scaling: transformers 5 has one field for it, 4 has two."""
+    """The fields of a config for its rotary scaling: transformers 5 has one field, 4 has two."""
     if rope is None:
         return {}
     if "rope_parameters" in fields:
@@ -176,15 +175,15 @@ def _with_rope(fields: dict, rope: dict | None) -> dict:
 
 
 def _shortest(value):
-    """A number that was stored in float32 as its shortest decimals: 1e-05, not 9.999999747378752e-06. Both are the
-    same float32, and the former is what the original's config says."""
+    """A number that was stored in float32, in its shortest decimals: 1e-05, not 9.999999747378752e-06. Both are the
+    same float32, and the original's config has the former."""
     if isinstance(value, dict):
         return {name: _shortest(inner) for name, inner in value.items()}
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _stored_type(reader: "GGUFReader") -> str:
-    """The type that most of the weights are stored in, as "Q4_1"."""
+    """The type in which most of the weights are stored, like "Q4_1"."""
     sizes: Counter[str] = Counter()
     for tensor in reader.tensors:
         sizes[tensor.tensor_type.name] += int(tensor.n_elements)
@@ -192,7 +191,7 @@ def _stored_type(reader: "GGUFReader") -> str:
 
 
 def _generation_config(reader: "GGUFReader", config: LlamaConfig) -> GenerationConfig:
-    """Where an answer ends: at the file's end of text, and at its end of turn where that is another token."""
+    """The tokens that end an answer: the file's end of text, and its end of turn if that is another token."""
     ends = [config.eos_token_id, _field(reader, "tokenizer.ggml.eot_token_id")]
     ends = list(dict.fromkeys(token for token in ends if token is not None))
     return GenerationConfig(
@@ -203,8 +202,8 @@ def _generation_config(reader: "GGUFReader", config: LlamaConfig) -> GenerationC
 
 
 def _restore_tokenizer(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader") -> None:
-    """Give the tokenizer what transformers does not take from the file, or, in version 4, takes wrongly: how texts are
-    split, the special tokens, and whether a text begins with BOS and ends with EOS."""
+    """Set what transformers does not read from the file, or reads wrongly in version 4: how texts are split, the
+    special tokens, and whether a text begins with BOS and ends with EOS."""
     split = SPLITS.get(_field(reader, "tokenizer.ggml.pre"))
     if split is not None:
         tokenizer.backend_tokenizer.pre_tokenizer = split()
@@ -224,11 +223,11 @@ def _restore_tokenizer(tokenizer: PreTrainedTokenizerBase, reader: "GGUFReader")
 
 
 def _name_tokenizer_class(folder: Path) -> None:
-    """Name the class that transformers 4 and 5 both load a `tokenizer.json` with, and the outputs that a Llama takes:
+    """Name the class with which transformers 4 and 5 both load a `tokenizer.json`, and the outputs that a Llama takes:
     transformers 4 would add token types."""
     path = folder / "tokenizer_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("add_bos_token", "add_eos_token"):  # what tokenizer.json says
+    for name in ("add_bos_token", "add_eos_token"):  # tokenizer.json has these already
         fields.pop(name, None)
     fields |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
     write_text(path, json.dumps(fields, indent=2) + "\n")

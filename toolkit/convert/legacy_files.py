@@ -1,4 +1,4 @@
-"""What the files of older ITI code mean."""
+"""Read the files of older ITI code."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from .unpickle import LARGEST_INTEGER, LegacyError, read_pickle
 
 
 MOST_NUMBERS = 1 << 24
-"""Of all directions together; a file may name one list for many heads. The largest Llama has 2 million."""
+"""Most numbers in all directions together; a file may use one list for many heads. The largest Llama has 2 million."""
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Legacy:
     """An intervention as older code stored it.
 
     vectors: {(layer, head): (vector [head_dim], standard deviation or None)}, best-ranked first where `ranked`.
-    scores: {(layer, head): AUC or accuracy}. said: what was found and decided, in words.
+    scores: {(layer, head): AUC or accuracy}. said: what was read and decided, in words.
     """
 
     vectors: dict[tuple[int, int], tuple[np.ndarray, float | None]]
@@ -55,7 +55,7 @@ def read_legacy(source: Path) -> Legacy:
     """Read a folder or a file of older code.
 
     Raises:
-        LegacyError: if nothing there is known, or it cannot be read.
+        LegacyError: if it holds no file that is known, or a file cannot be read.
     """
     if source.is_file():
         files = [source]
@@ -106,7 +106,7 @@ def read_legacy(source: Path) -> Legacy:
         missing = [pair for pair in order if pair not in vectors]
         if missing:
             raise LegacyError(
-                f"{where}: top_heads names layer {missing[0][0]}, head {missing[0][1]}, without direction"
+                f"{where}: top_heads names layer {missing[0][0]}, head {missing[0][1]}, which has no direction"
             )
         if len(order) < len(vectors):
             said.append(f"{len(vectors) - len(order)} heads have a direction and no rank: left out")
@@ -157,7 +157,7 @@ def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise LegacyError(f"{path}: no JSON that can be read ({error})") from None
+        raise LegacyError(f"{path}: not JSON that can be read ({error})") from None
 
 
 def _short(value: object) -> str:
@@ -172,7 +172,7 @@ def _integer(digits: str) -> int:
 
 
 def _pair(key: object, where: str | Path) -> tuple[int, int]:
-    """(layer, head) from a tuple or list of integers, or from a text that holds two."""
+    """(layer, head) from a tuple or list of two integers, or from a text with two integers."""
     if isinstance(key, str):
         numbers = re.findall(r"\d+", key)
         if len(numbers) == 2 and max(map(len, numbers)) < 10:
@@ -183,8 +183,8 @@ def _pair(key: object, where: str | Path) -> tuple[int, int]:
 
 
 def _numbers(value: object) -> np.ndarray:
-    """[N] float64 of a flat list of numbers or an array. Raises `TypeError` for anything else, before NumPy sees it:
-    of lists that share their parts it would make twice as many with every level."""
+    """[N] float64 from a flat list of numbers or an array. Raises `TypeError` for anything else, before NumPy sees it:
+    for lists that share their parts, NumPy would double their number with every level."""
     if isinstance(value, np.ndarray):
         return np.asarray(value, dtype=np.float64).reshape(-1)
     if not isinstance(value, (list, tuple)) or not all(isinstance(number, (int, float)) for number in value):
@@ -245,6 +245,6 @@ def _entries(value: object, where: str | Path) -> Sequence:
 
 
 def _scored(entry: dict, where: str | Path, names: Sequence[str]) -> tuple[tuple[int, int], object]:
-    """(layer, head) and the first score that is there."""
+    """(layer, head) and the first score that the entry has."""
     pair = _pair((entry.get("layer"), entry.get("head")), where)
     return pair, next((entry[name] for name in names if name in entry), math.nan)

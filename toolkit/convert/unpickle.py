@@ -1,8 +1,8 @@
-"""Read the files of older ITI code, pickles among them, without running anything that they ask for.
+"""Read the files of older ITI code, even pickles, without running anything that they ask for.
 
 The unpickler builds numbers, texts, plain containers, and inert descriptions of NumPy arrays, scalars and dtypes,
 which are checked and turned into arrays afterwards. scikit-learn models become inert stubs. Any other global is
-refused by name before anything is built. No function of NumPy is called with what a file says.
+refused by name before anything is built. No function of NumPy is called with values from a file.
 """
 
 import io
@@ -17,18 +17,18 @@ import numpy as np
 
 
 LARGEST = 1 << 28
-"""Bytes of a pickle, and of an array in it, at most."""
+"""Most bytes of a pickle, and of an array in it."""
 
 MOST_CONTAINERS = 1_000_000
-"""Lists, dictionaries, sets, tuples and memos of a pickle, at most: a byte of the file can ask for 500 of memory."""
+"""Most lists, dictionaries, sets, tuples and memos of a pickle: a byte of the file can ask for 500 of memory."""
 
 LARGEST_INTEGER = 1 << 53
 LARGEST_IN_KEY = 1 << 31
-"""Integers at most, of either sign. Multiples of 2**61 - 1 have one hash, and so have pairs that were chosen for it:
-as keys they cost the square of their number."""
+"""The largest integer of either sign, anywhere and in a key. Multiples of 2**61 - 1 share one hash, and so do pairs
+chosen for it: as keys they cost the square of their number."""
 
 MOST_ARGUMENTS = 8
-"""Of a call; and the dimensions of an array."""
+"""Most arguments of a call, and most dimensions of an array."""
 
 _CONTAINERS = frozenset(
     ["EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "EMPTY_TUPLE", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"]
@@ -202,7 +202,7 @@ class _Reconstruct(metaclass=_Frozen):
 
     def __new__(cls, kind=None, shape=None, code=None):
         if kind is not _Ndarray:
-            raise pickle.UnpicklingError("reconstructs something that is no array")
+            raise pickle.UnpicklingError("reconstructs something that is not an array")
         return _Array()
 
 
@@ -211,13 +211,14 @@ class _Encode(metaclass=_Frozen):
 
     def __new__(cls, text="", encoding="latin1"):
         if not isinstance(text, str) or encoding != "latin1":
-            raise pickle.UnpicklingError("encodes something that is no bytes")
+            raise pickle.UnpicklingError("encodes something that is not bytes")
         return text.encode("latin1")
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler, not the one in C: it says what a key is before it is hashed. The hash of a tuple whose
-    parts are shared costs twice as much with every level; a file of numbers has keys of texts and pairs of numbers."""
+    """The unpickler written in Python, not the one in C: here a key can be checked before it is hashed. The hash of a
+    tuple whose parts are shared costs twice as much with every level; in a file of numbers the keys are texts and
+    pairs of numbers."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
     encoded = 0
@@ -238,7 +239,7 @@ class _Unpickler(pickle._Unpickler):
         if not isinstance(arguments, tuple) or len(arguments) > MOST_ARGUMENTS:
             raise pickle.UnpicklingError(f"calls something with more than {MOST_ARGUMENTS} arguments")
         super().load_reduce()
-        if isinstance(self.stack[-1], bytes):  # one text may be encoded again and again
+        if isinstance(self.stack[-1], bytes):  # a file may encode one text again and again
             self.encoded += len(self.stack[-1])
             if self.encoded > LARGEST:
                 raise pickle.UnpicklingError(f"encodes more than {LARGEST:,} bytes")
@@ -268,7 +269,7 @@ def _is_index(number: object) -> bool:
 
 
 def _with_plain_keys(load, many: bool, pairs: bool):
-    """An opcode that puts keys into a dictionary or a set, after a look at them."""
+    """An opcode that checks keys and puts them into a dictionary or a set."""
 
     def checked(self) -> None:
         # Where a mark was set, `stack` holds what came after it; a single key and its value lie on top.
@@ -291,10 +292,10 @@ for _opcode, _many, _pairs in (
 
 
 def read_pickle(path: Path) -> object:
-    """What a pickle holds: numbers, texts, containers, NumPy arrays, and stubs.
+    """The content of a pickle: numbers, texts, containers, NumPy arrays, and stubs.
 
     Raises:
-        LegacyError: if it names anything else, is cut off, too large, or no pickle at all.
+        LegacyError: if it names anything else, is cut off, is too large, or is not a pickle at all.
     """
     size = path.stat().st_size
     if size > LARGEST:
@@ -307,12 +308,12 @@ def read_pickle(path: Path) -> object:
         return _real(_Unpickler(io.BytesIO(data)).load())
     except pickle.UnpicklingError as error:
         raise LegacyError(f"{path}: refused: the pickle {error}. Nothing in it was run") from None
-    except Exception as error:  # a pickle is a program, and a wrong one can fail in any way
+    except Exception as error:  # a pickle is a program, and a bad one can fail in any way
         raise LegacyError(f"{path}: cannot be read as a pickle ({type(error).__name__}: {str(error)[:200]})") from None
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuse what no file of numbers needs: unknown opcodes, memo indices and containers that would ask for memory."""
+    """Refuse what no file of numbers needs: unknown opcodes, and memo indices and containers that ask for memory."""
     containers = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name not in _OPCODES:
@@ -329,7 +330,7 @@ def _check_opcodes(data: bytes) -> None:
 
 
 def _real(value: object, depth: int = 0, seen: dict[int, object] | None = None) -> object:
-    """Descriptions turned into what they describe. What is shared is turned once; what holds itself is refused."""
+    """Turn descriptions into what they describe. A shared part is turned once; a part that holds itself is refused."""
     seen = {} if seen is None else seen
     if depth > 50:
         raise pickle.UnpicklingError("is nested too deeply, or holds itself")

@@ -1,4 +1,4 @@
-"""Labelled sets: their format, their splits, what the texts alone say, and programs taken out of answers.
+"""Labelled sets: their format, their splits, a baseline from the texts alone, and the programs in answers.
 
 In: JSON Lines. Out: lists of `Example`, outcomes of programs.
 May import `foundation`.

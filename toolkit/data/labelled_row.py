@@ -1,4 +1,4 @@
-"""One row of a labelled file as labelled texts, in the forms that people have them."""
+"""Turn one row of a labelled file into labelled texts, in the forms that people use."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ PAIRS = (
     ("answer_matching_behavior", "answer_not_matching_behavior"),
     ("correct", "incorrect"),
 )
-"""What the two completions of a prompt are called: with the behaviour, label 1, and without it, label 0."""
+"""Names for the two completions of a prompt: with the behaviour (label 1) and without it (label 0)."""
 
 LABELS = {"0": 0, "1": 1, "false": 0, "true": 1}
-"""A label as it is written: a number or, in data for KTO, true or false; in CSV each is a text."""
+"""The ways to write a label: a number or, in data for KTO, true or false; in CSV each is a text."""
 
 ROLES = ("prompt", "completion", "label", "positive", "negative", "group")
-"""What a field may be, in a mapping."""
+"""The roles that a mapping may give to a field."""
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A completion of a prompt, which is a text or messages as their writer wrote them."""
+    """A completion and its prompt, a text or messages as their writer wrote them."""
 
     prompt: str | list[dict]
     completion: str
@@ -34,7 +34,7 @@ class LabelledText:
 
 
 def parse_mapping(text: str | None) -> dict[str, str]:
-    """What "ROLE=FIELD,..." says, as {role: field}: {} where there is none.
+    """Parse "ROLE=FIELD,..." into {role: field}; {} for None.
 
     Raises:
         ValueError: if it is not of this form, or half a pair.
@@ -44,17 +44,17 @@ def parse_mapping(text: str | None) -> dict[str, str]:
     parts = [part.partition("=") for part in text.split(",")]
     roles = {role.strip(): name.strip() for role, _, name in parts}
     if len(roles) < len(parts) or not all(role in ROLES and name for role, name in roles.items()):
-        raise ValueError(f"--map is {text!r}; expected ROLE=FIELD,..., each role once, of {', '.join(ROLES)}")
+        raise ValueError(f"--map is {text!r}; expected ROLE=FIELD,..., each role once; roles are {', '.join(ROLES)}")
     if ("positive" in roles) != ("negative" in roles) or {"positive", "label"} <= set(roles):
         raise ValueError(f"--map is {text!r}; expected positive and negative, or completion and label")
     return roles
 
 
 def labelled_texts(row: dict, mapping: Mapping[str, str], where: str) -> tuple[list[LabelledText], str]:
-    """The labelled texts of a row, label 1 first, and what was taken for what, as "pairs: question, ...".
+    """The labelled texts of a row, label 1 first, and how the fields were understood, as "pairs: question, ...".
 
     Raises:
-        ValueError: beginning with `where`, if a field is missing or wrong, or nothing says which is which.
+        ValueError: beginning with `where`, if a field is missing or wrong, or the roles of the fields are unclear.
     """
     roles = _roles(row, mapping, where)
     return _pair(row, roles, where) if "positive" in roles else _single(row, roles, where)
@@ -101,7 +101,7 @@ def _names(row: dict) -> str:
 
 
 def _single(row: dict, roles: dict[str, str], where: str) -> tuple[list[LabelledText], str]:
-    """A row that has one completion, and says its label."""
+    """A row that has one completion and its label."""
     named, own, marked = (roles.get(role, role) for role in ("prompt", "completion", "label"))
     prompt, completion, label = (row.get(name) for name in (named, own, marked))
     if named == "messages" and not isinstance(prompt, list):
@@ -119,7 +119,7 @@ def _single(row: dict, roles: dict[str, str], where: str) -> tuple[list[Labelled
 
 
 def _pair(row: dict, roles: dict[str, str], where: str) -> tuple[list[LabelledText], str]:
-    """A row that has a completion of each label."""
+    """A row that has a completion for each label."""
     names = roles["positive"], roles["negative"]
     named = roles.get("prompt")
     prompt, texts = row.get(named), [row.get(name) for name in names]
@@ -151,7 +151,7 @@ def _text(value: object, name: str, where: str) -> str:
 
 
 def _last_turn(messages: Sequence[dict], name: str, where: str) -> tuple[list[dict], str]:
-    """The messages before the last, and the text of that. Raises `ValueError` unless it is the assistant's."""
+    """The messages before the last, and the text of the last. Raises `ValueError` unless it is the assistant's."""
     *before, last = check_messages(messages, where)
     if last["role"] != "assistant":
         raise ValueError(f"{where}: {name} ends with the turn of {last['role']!r}; expected the assistant's")
@@ -159,7 +159,7 @@ def _last_turn(messages: Sequence[dict], name: str, where: str) -> tuple[list[di
 
 
 def _common_start(one: str, other: str) -> str:
-    """What both texts begin with, up to the end of a word."""
+    """The beginning that both texts share, up to the end of a word."""
     at = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     while at and not one[at - 1].isspace():
         at -= 1

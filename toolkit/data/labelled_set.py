@@ -28,7 +28,7 @@ class Example:
 
 
 class LabelledSet(list[Example]):
-    """The examples of a file. understood: what was taken for what, in a line for a reader."""
+    """The examples of a file. understood: how its fields were understood, in one line for a reader."""
 
     def __init__(self, examples: Iterable[Example], understood: str):
         super().__init__(examples)
@@ -43,18 +43,18 @@ def read_examples(
 ) -> LabelledSet:
     """Read and check a labelled set, in JSON Lines, a JSON list or CSV. A row is one of
 
-    - prompt, completion and label, 0 or 1, or false or true; messages that end with the assistant's turn are both
+    - prompt, completion and label (0 or 1, or false or true); messages that end with the assistant's turn are both
       prompt and completion;
-    - a prompt and a pair of completions, under one of the names in `labelled_row.PAIRS`: two examples. Where the pair
-      are messages that begin alike and end with the assistant's turn, as TRL has them, their beginning is the prompt;
-      likewise of two texts that come without a prompt.
+    - a prompt and a pair of completions, under one of the names in `labelled_row.PAIRS`: two examples. A pair of
+      message lists that begin alike and end with the assistant's turn, as in TRL, shares its beginning as the prompt;
+      so does a pair of texts without a prompt.
 
-    A prompt is a text or messages, under one of the names in `labelled_row.PROMPTS`. Rows without a group are of one
-    group where the words of their prompts, or of their last messages, are the same.
+    A prompt is a text or messages, under one of the names in `labelled_row.PROMPTS`. Rows without a group share one
+    where the words of their prompts, or of their last messages, are the same.
 
-    `as_prompt`: what the model is given for a prompt; without it prompts stay as they are, and messages are refused.
-    Where it changes something, `meta` says what was written: "shown", the writer's own words, "shown_at", where in the
-    prompt they begin, "messages" and "paraphrase_shown", if there were some. `mapping` names the fields of other
+    `as_prompt` makes the prompt for the model; without it prompts stay as they are, and messages are refused.
+    Where it changes something, `meta` keeps what was written: "shown", the writer's words; "shown_at", where in the
+    prompt they begin; "messages" and "paraphrase_shown", if there were any. `mapping` names the fields of other
     files: {"prompt": "QUESTION", ...}, see `labelled_row.ROLES`. `system`: see `write_prompt`.
 
     Raises:
@@ -93,7 +93,7 @@ def is_labelled(path: str | os.PathLike) -> bool:
 
 
 def _words(prompt: str | list) -> str:
-    """The words that are asked about: those of the last message, whatever stands before it."""
+    """The words that ask: those of the last message, whatever comes before it."""
     last = prompt[-1] if isinstance(prompt, list) and prompt else prompt
     return str(last.get("content")) if isinstance(last, dict) else str(last)
 
@@ -107,7 +107,7 @@ def _example(
     paraphrase = meta.get("paraphrase", "")
     if not isinstance(paraphrase, str | list):
         raise ValueError(f"{where}: meta.paraphrase is {paraphrase!r}; expected a string or messages")
-    if "shown" in meta:  # `write_examples` wrote it, and it has been through a template
+    if "shown" in meta:  # `write_examples` wrote this row, so its prompt has been through a template
         as_prompt = system = None
     written = write_prompt(text.prompt, as_prompt, where, system)
     about = {}
@@ -144,7 +144,7 @@ def words_of(example: Example) -> str:
 
 
 def checksum(examples: Iterable[Example]) -> str:
-    """SHA-256 of a labelled set as it was written, whatever file it came from: a chat template may write the date."""
+    """SHA-256 of a labelled set as it was written, whatever its file. A chat template may add the date to a prompt."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps(as_written(example), sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""Rows of a file as people have them: JSON Lines, one JSON list, or CSV with a header."""
+"""Read the rows of a file: JSON Lines, one JSON list, or CSV with a header."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ KINDS = "JSON Lines, a JSON list, or CSV with a header"
 
 
 def read_table(path: str | os.PathLike) -> Iterator[tuple[str, dict]]:
-    """Each row as (where it stands, its fields). A file whose name ends with .csv is CSV, whose empty cells are no
-    fields; one that begins with a bracket is a JSON list; every other is JSON Lines.
+    """Each row as (file and line, fields). A file whose name ends with .csv is CSV, and its empty cells are left out;
+    a file that begins with a bracket is a JSON list; every other is JSON Lines.
 
     Raises:
-        ValueError: naming the file and the line or row, if it is not UTF-8, or not what it should be.
+        ValueError: naming the file and the line or row, if it is not UTF-8, or not in the format that is expected.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv":
@@ -61,14 +61,14 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict]]:
                 raise ValueError(f"{where}: has more cells than the header names; expected {len(reader.fieldnames)}")
             yield where, {name: cell for name, cell in row.items() if cell}
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: no CSV ({error})") from None
+        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
 def _parse(text: str, where: str):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: no JSON ({error})") from None
+        raise ValueError(f"{where}: not JSON ({error})") from None
 
 
 def _object(row: object, where: str) -> dict:

@@ -13,19 +13,19 @@ def parse(program: str) -> ast.Module:
     """The syntax tree of a program, without Python's warnings about its style.
 
     Raises:
-        ValueError: if it is no Python 3.
+        ValueError: if it is not Python 3.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"no Python 3: {error}") from None
+        raise ValueError(f"not Python 3: {error}") from None
 
 
 def extract_code(text: str) -> str:
-    """The program in a model's answer: its first fence, which may lack its end; else from the first import or
-    definition on."""
+    """The program in a model's answer: the first fenced block, even without its closing fence; else everything from
+    the first import or definition on."""
     fence = re.search(r"```(?:python3?|py)?[ \t]*\n(.*?)(?:\n```|\Z)", text, re.DOTALL | re.IGNORECASE)
     if fence:
         return fence[1] + "\n"
@@ -34,7 +34,7 @@ def extract_code(text: str) -> str:
 
 
 def runnable(program: str) -> str:
-    """The program, with a call of `solve()` at the end where that is defined and never called."""
+    """The program, with a call of `solve()` at the end if it defines `solve` and never calls it."""
     try:
         tree = parse(program)
     except ValueError:
@@ -48,7 +48,7 @@ def runnable(program: str) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program did on the samples. ran: to its end, without error."""
+    """How a program did on the samples. ran: it reached its end without an error."""
 
     passed: bool
     ran: bool
@@ -60,8 +60,8 @@ def run_samples(
     sandbox: Sandbox,
     progress: Callable[[int], None] = lambda programs: None,
 ) -> list[Outcome]:
-    """Run each program on its samples. Answers are compared by tokens, whatever their case. The sandbox gets the input
-    alone."""
+    """Run each program on its samples. Answers are compared by tokens, whatever their case. The sandbox gets only the
+    input."""
     jobs = [(runnable(p), stdin, stdout) for p, own in zip(programs, samples, strict=True) for stdin, stdout in own]
     unique = {(program, stdin): None for program, stdin, _ in jobs}
     done = {}

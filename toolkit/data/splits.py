@@ -8,8 +8,8 @@ from .labelled_set import Example
 
 
 def split_groups(examples: Sequence[Example], test_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the fitting rows and of the test rows; no group is in both. Rows that name a split in
-    `meta["split"]` ("fit" or "test") go where they say.
+    """Indices of the fitting rows and of the test rows; no group is in both. Rows with `meta["split"]` ("fit" or
+    "test") go to that side.
 
     Raises:
         ValueError: if a group is on both sides of the split that the rows name.
@@ -39,15 +39,15 @@ def split_groups(examples: Sequence[Example], test_share: float, seed: int) -> t
 
 
 def halves(groups: Sequence[str], seed: int) -> tuple[set[str], set[str]]:
-    """The groups, in two halves: for choosing a strength, and for measuring it.
+    """The groups in two halves: one to choose a strength on, one to measure it on.
 
     Raises:
-        ValueError: if there is one group only.
+        ValueError: if there is only one group.
     """
     names = sorted(set(groups))
     if len(names) < 2:
         raise ValueError(
-            f"one held-out group ({names[0]!r}); expected two or more, some to choose on, some to measure on"
+            f"one held-out group ({names[0]!r}); expected two or more: half to choose on, half to measure on"
         )
     mixed = np.random.default_rng(seed).permutation(len(names))
     half = len(names) // 2

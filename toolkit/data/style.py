@@ -1,4 +1,4 @@
-"""Plain or idiomatic: the style of a Python program, from its syntax tree."""
+"""The style of a Python program, plain or idiomatic, from its syntax tree."""
 
 import ast
 
@@ -8,7 +8,7 @@ from .run_programs import parse
 def style_of(program: str) -> str:
     """The style of a program's functions: "plain" if a loop statement or an accumulator is used, "idiomatic" if not.
 
-    Returns "unparsable" for text that is no Python, "neither" for a function that returns nothing.
+    Returns "unparsable" for text that is not Python, "neither" for a function that returns nothing.
     """
     try:
         tree = parse(program)

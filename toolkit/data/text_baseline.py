@@ -1,4 +1,4 @@
-"""What the texts alone say about the labels: the score that a probe has to beat before it has found anything."""
+"""How well the texts alone predict the labels: the score that a probe has to beat before it has found anything."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from sklearn.linear_model import LogisticRegression
 
 
 WORD = r"\w+|[^\w\s]|\n"
-"""What counts as a word of a text."""
+"""The pattern of a word in a text."""
 
 
 def text_baseline(texts: Sequence[str], y: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Out-of-fold log-odds [rows] of a logistic regression on TF-IDF of words and symbols (one and two in a row) and
-    the text's length; on the length alone where no text that it is fitted on has a word."""
+    the text's length; on the length alone if no text of the fit has a word."""
     scores = np.empty(len(y))
     for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)

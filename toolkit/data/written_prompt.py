@@ -1,4 +1,4 @@
-"""A prompt as its writer wrote it, a text or messages, beside what the model is given for it."""
+"""A prompt as its writer wrote it (a text or messages), and the prompt that the model gets for it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from ..foundation.tokenize import place_of
 
 
 AsPrompt = Callable[[str | list, str], str]
-"""`as_prompt(text or messages, where)` is what the model is given for them, see `chat_prompt`."""
+"""`as_prompt(text or messages, where)` makes the prompt that the model gets for them, see `chat_prompt`."""
 
 
 @dataclass(frozen=True)
 class WrittenPrompt:
-    """What the model is given, and what it was made of."""
+    """The prompt that the model gets, and what it was made from."""
 
     prompt: str
-    """What the model is given."""
+    """The prompt that the model gets."""
     shown: str
-    """The writer's own words: the text, or the last message's."""
+    """The writer's words: the text, or the last message's."""
     shown_at: int
-    """Where in the prompt those begin."""
+    """The index in the prompt at which these words begin."""
     messages: tuple[dict, ...] = ()
-    """The messages, where there were some."""
+    """The messages, if there were any."""
 
     @property
     def templated(self) -> bool:
-        """Whether a chat template went around the words."""
+        """Whether a chat template was put around the words."""
         return bool(self.messages) or self.prompt != self.shown
 
     def other(self, words: str | list, as_prompt: AsPrompt | None, where: str) -> str:
-        """The prompt with other words: a text in place of the last message's or of the whole, or messages."""
+        """The prompt with other words. A text replaces the last message's or the whole; messages replace them all."""
         if isinstance(words, str) and self.messages:
             words = [*self.messages[:-1], {**self.messages[-1], "content": words}]
         return write_prompt(words, as_prompt, where).prompt
@@ -38,11 +38,11 @@ class WrittenPrompt:
 def write_prompt(
     written: str | Sequence[dict], as_prompt: AsPrompt | None, where: str, system: str | None = None
 ) -> WrittenPrompt:
-    """What the model is given for a text or for messages. Without `as_prompt` a text stays as it is. `system`: a
-    system message before the others, if there is none; it counts as written, so that a text becomes messages.
+    """The prompt that the model gets for a text or for messages. Without `as_prompt` a text stays as it is. `system`:
+    a system message before the others, if there is none; it counts as written, so a text becomes messages.
 
     Raises:
-        ValueError: if messages are given without `as_prompt`, are not messages, or do not end with the user's.
+        ValueError: if messages are given without `as_prompt`, are not valid, or do not end with the user's.
     """
     if system is not None:
         messages = [{"role": "user", "content": written}] if isinstance(written, str) else list(written)
@@ -59,7 +59,7 @@ def write_prompt(
 
 
 def check_messages(messages: object, where: str) -> list[dict]:
-    """Messages, as they are. Raises `ValueError` unless they are some."""
+    """The messages, unchanged. Raises `ValueError` unless they are valid."""
     right = isinstance(messages, list) and messages
     if not right or not all(
         isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)

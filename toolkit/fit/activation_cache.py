@@ -1,4 +1,4 @@
-"""Activations on disk: a run that was killed goes on where it stopped, and processes share the work."""
+"""Activations on disk: a killed run goes on where it stopped, and processes share the work."""
 
 import hashlib
 import json
@@ -16,20 +16,20 @@ from .positions import Row
 
 
 def processes() -> PartialState:
-    """The processes that `accelerate launch` or `torchrun` started, this one among them; one alone else."""
+    """The processes that `accelerate launch` or `torchrun` started, with this one; otherwise this one alone."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
 def hash_of_ids(rows: Sequence[Row]) -> str:
-    """The tokenizer's part of the cache's key: what it made of the texts."""
+    """The tokenizer's part of the cache key: a hash of the token ids."""
     return hashlib.sha256(json.dumps([[row.first, row.ids] for row in rows]).encode()).hexdigest()
 
 
 def cached_batches(
     folder: Path, key: str, batches, compute, progress, state: PartialState
 ) -> list[dict[str, torch.Tensor]]:
-    """The parts, from `folder/KEY.safetensors` if it is whole; else the missing ones are computed, each into a file of
-    its own, and joined at the end."""
+    """The parts, from `folder/KEY.safetensors` if it is whole; otherwise each missing part is computed into a separate
+    file, and all are joined at the end."""
     whole, pieces = folder / f"{key}.safetensors", folder / key
 
     def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -57,7 +57,7 @@ def cached_batches(
 
 
 def _readable(path: Path) -> bool:
-    """Whether a safetensors file is there and whole; one that is not is made anew."""
+    """Whether a safetensors file exists and is whole; if not, it is made again."""
     try:
         return path.is_file() and bool(load_file(path))
     except SafetensorError:

@@ -8,12 +8,12 @@ The objective is the mean log-probability of the completions of label 1, given t
    the difference of its means over the labels; its cost is the root of the mean square, the Fisher information of that
    alpha, which is what a small alpha adds to the divergence (KL is alpha^2 / 2 times it). A head's score is their
    quotient: nats of objective for each root of a nat of divergence.
-2. The best 2K heads once more, by forward passes of the shifted model, at a strength of small divergence: what the
-   objective and the divergence really do. Of the estimate and the exact quotient the smaller counts: far from 0 the
-   quotient of a head that does nothing but break the text is large. A head that moves nothing scores 0.
+2. The best 2K heads once more, by forward passes of the shifted model, at a strength of small divergence: this gives
+   the exact change of objective and divergence. The smaller of the estimate and the exact quotient counts, because far
+   from 0 a head that only breaks the text has a large quotient. A head that moves nothing scores 0.
 3. The K best of these.
 
-Heads by cause: Goal-conditioned mediation (arXiv 2602.16080), DEAL (arXiv 2506.08359).
+Others rank heads by cause too: Goal-conditioned mediation (arXiv 2602.16080), DEAL (arXiv 2506.08359).
 """
 
 from collections.abc import Callable, Sequence
@@ -31,16 +31,16 @@ from .fitted_heads import Effects, Fit
 
 
 DIVERGENCE = 0.05
-"""Nats a completion at which a head is checked, by the estimate: small enough to be near the derivative, large enough
-to be above rounding."""
+"""The estimated divergence, in nats a completion, at which a head is checked: small enough to be near the derivative,
+large enough to be above rounding."""
 
 MOST_SIGMAS = 8.0
-"""Strength beyond which a head is not checked, however little it does up to there."""
+"""The largest strength at which a head is checked, however little it does there."""
 
 
 @dataclass(frozen=True)
 class BareRow:
-    """A bare prompt and a completion, as tokens; `start` is the first of the completion."""
+    """A bare prompt and a completion, as tokens; `start` is the index of the completion's first token."""
 
     ids: list[int]
     start: int
@@ -48,7 +48,7 @@ class BareRow:
 
 
 def bare_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[BareRow]:
-    """The completions after their bare prompts: `meta["bare"]` where an example has one (its prompt gives the label
+    """The completions after their bare prompts: `meta["bare"]` if an example has it (then its prompt gives the label
     away), else its prompt."""
     rows = []
     for example in examples:
@@ -84,7 +84,8 @@ def _shifted(model: PreTrainedModel, offsets: torch.Tensor, alphas: Callable[[in
 
 @dataclass(frozen=True)
 class _Batch:
-    """Right-padded. predicts: [tokens, 2], the (row, position) that predict the completions' tokens `targets`."""
+    """Rows, padded on the right. predicts: [tokens, 2], the (row, position) that predict the tokens `targets` of the
+    completions."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -118,7 +119,7 @@ def _hidden(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
 
 def _slopes_by_hidden(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The derivative of the targets' summed log-probability by the hidden states [tokens, hidden_size] that predict
-    them. It is taken piece by piece, so that the logits of all tokens are never there at once."""
+    them. It is taken piece by piece, so that the logits of all tokens are never in memory at once."""
     leaf = hidden.detach().requires_grad_()
     for here, logs in next_token_logs(model, leaf):
         logs.gather(1, targets[here].to(logs.device)[:, None]).sum().backward()
@@ -168,7 +169,7 @@ def derivatives(
 
 
 def _signs(labels: np.ndarray) -> np.ndarray:
-    """[rows], with which a mean over rows is the mean over label 1 minus that over label 0."""
+    """Factors [rows] that turn a mean over rows into the mean over label 1 minus the mean over label 0."""
     return np.where(labels == 1, len(labels) / (labels == 1).sum(), -len(labels) / (labels == 0).sum())
 
 
@@ -194,8 +195,8 @@ def measure_heads(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each head's shift at its alpha does to the objective and to the divergence (KL of the shifted model from
-    the plain one, over the completion), in nats a completion: [heads] each."""
+    """How much each head's shift at its alpha changes the objective, and the divergence that it causes (KL of the
+    shifted model from the plain one, over the completion), in nats a completion: [heads] each."""
     per_layer = offsets.shape[1]
     gain, divergence = (np.empty((len(rows), len(heads))) for _ in range(2))
     for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model)):
@@ -231,9 +232,8 @@ def causal_effects(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Effects:
-    """Steps 1 and 2 for the fitting rows of a fit; see the module's text. The exact check reads as many rows as make
-    it cost about one pass over all of them, eight at least: of few rows it takes fewer than 2K heads, never fewer than
-    K.
+    """Steps 1 and 2 for the fitting rows of a fit; see the module's text. The exact check reads so many rows, at least
+    eight, that it costs about one pass over all rows. With few rows it takes fewer than 2K heads, never fewer than K.
 
     Raises:
         ValueError: if a text is longer than the model reads.
@@ -262,20 +262,20 @@ def causal_effects(
 
 
 def _some_pairs(rows: Sequence[BareRow], n: int) -> list[BareRow]:
-    """About `n` of the rows, as many of either label, evenly over the data."""
+    """About `n` of the rows, the same number for each label, spread evenly over the data."""
     parts = [[row for row in rows if row.label == label] for label in (0, 1)]
     each = min(max(1, n // 2), *map(len, parts))
     return [part[i * len(part) // each] for part in parts for i in range(each)]
 
 
 def _best_first(scores: np.ndarray, found: Fit) -> np.ndarray:
-    """Heads by their scores, the larger separation first where these are equal."""
+    """Heads by their scores; where scores are equal, the larger separation comes first."""
     return np.lexsort((-found.separation, -scores.round(12)))
 
 
 def by_cause(found: Fit, effects: Effects) -> Fit:
-    """The fit with its heads ranked by cause; step 3. Heads that gain nothing are not kept, so there may be fewer than
-    asked.
+    """The fit with its heads ranked by cause; step 3. Heads that gain nothing are left out, so the result may have
+    fewer heads than asked for.
 
     Raises:
         ValueError: if no head that was checked moves the model towards label 1.
@@ -284,8 +284,8 @@ def by_cause(found: Fit, effects: Effects) -> Fit:
     exact[effects.checked] = effects.exact
     if not (exact > 0).any():
         raise ValueError(
-            f"none of the {len(effects.checked)} heads checked moves the model towards label 1: there is no cause to "
-            "rank by; expected --rank probe, or another --policy"
+            f"none of the {len(effects.checked)} heads checked moves the model towards label 1, so heads cannot be "
+            "ranked by cause; expected --rank probe, or another --policy"
         )
     kept = [head for head in _best_first(exact, found) if exact[head] > 0][: found.top_k]
     rest = [head for head in found.ranking if head not in set(kept)]

@@ -1,4 +1,4 @@
-"""What fitting found, for eyes: figures as PNG files."""
+"""The results of a fit as figures, in PNG files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def _head_auc(auc: np.ndarray, chosen: np.ndarray) -> Figure:
     figure = Figure(figsize=(max(4, heads * 0.28 + 1.5), max(2.2, layers * 0.22 + 1)))
     axes = figure.subplots()
     image = axes.imshow(auc, aspect="auto", vmin=0.5, vmax=1, cmap="viridis", origin="lower")
-    for edge, width in (("white", 3.5), ("red", 1.5)):  # seen on the dark and on the bright end of the colours
+    for edge, width in (("white", 3.5), ("red", 1.5)):  # visible at the dark and at the bright end of the colours
         axes.plot(
             chosen % heads, chosen // heads, "s", markerfacecolor="none", markeredgecolor=edge, markeredgewidth=width,
             markersize=7,

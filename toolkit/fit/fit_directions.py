@@ -1,7 +1,7 @@
-"""From activations to directions: rank the heads, take their directions and sigmas, and say what chance would give.
+"""From activations to directions: rank the heads, take their directions and sigmas, and compare with chance.
 
 Heads are ranked by probes on grouped, stratified folds of the fitting rows; the test rows are touched once, at the
-end. The published method (Li et al. 2023, section 3) with the faults of its code left out: sigma (ddof 0) comes from
+end. This is the published method (Li et al. 2023, section 3) without the faults of its code: sigma (ddof 0) comes from
 the fitting rows alone, no group falls on both sides of a split, ties have an order, and the best head is compared with
 the best head under permuted labels.
 """
@@ -41,9 +41,10 @@ def directions_of(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> tupl
 
 
 def agreement_of(x: torch.Tensor, y: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """How far the differences of pairs agree, [heads]: the mean cosine between those of two groups, each the mean of a
-    group's rows of label 1 minus that of its rows of label 0. Near 0 they have no direction in common, and no one
-    vector steers all of them (Braun et al. 2025, arXiv 2505.22637). None if fewer than two groups have both labels."""
+    """How far the differences of pairs agree, [heads]: the mean cosine between those of two groups. A group's
+    difference is the mean of its rows of label 1 minus that of its rows of label 0. Near 0 they share no direction,
+    and no single vector steers all (Braun et al. 2025, arXiv 2505.22637). None if fewer than two groups have both
+    labels."""
     pairs = [(groups == group) for group in np.unique(groups) if len(np.unique(y[groups == group])) == 2]
     if len(pairs) < 2:
         return None
@@ -54,8 +55,8 @@ def agreement_of(x: torch.Tensor, y: np.ndarray, groups: np.ndarray) -> np.ndarr
 
 
 def choose_top_k(x: torch.Tensor, y: np.ndarray, groups: np.ndarray, folds: np.ndarray, settings: FitSettings):
-    """{K: out-of-fold AUC of the summed projections, in sigmas, on the K best heads}, with heads, directions and
-    sigmas of each fold made without it (nested: the ranking has folds of its own). K doubles from 1."""
+    """{K: out-of-fold AUC of the summed projections, in sigmas, on the K best heads}. Heads, directions and sigmas for
+    a fold are made without it (nested: the ranking has its own folds). K doubles from 1."""
     ks = sorted({min(2**i, x.shape[1]) for i in range(x.shape[1].bit_length() + 1)})
     per_fold = []
     for fold in np.unique(folds):
@@ -80,7 +81,7 @@ def fit(
 
     Raises:
         ValueError: if there are fewer groups than folds, a class is missing on one side of a split, or a group is on
-        both.
+            both sides.
     """
     x, residual = activations.heads.flatten(1, 2), activations.residual
     y = np.array([example.label for example in examples])
@@ -109,7 +110,7 @@ def fit(
         permuted = permuted_with_both_classes(y_fit, groups_fit, folds, rng)
         permuted_scores = out_of_fold(x_fit, permuted, folds, settings)
         largest = fold_auc_of(permuted_scores, permuted, folds).mean(0).max()
-        null.append(1.0 if np.isnan(largest) else largest)  # such a draw says nothing against chance
+        null.append(1.0 if np.isnan(largest) else largest)  # a NaN is no evidence against chance
 
     progress("layers and texts")
     layer_scores = out_of_fold(residual[fitting], y_fit, folds, settings)
@@ -148,7 +149,7 @@ def fit(
 def to_directions(
     found: Fit, activations: Activations, examples: Sequence[Example], policy: Policy, base: str, dataset: str
 ) -> ITIDirections:
-    """The directions of the best-ranked heads of a fit, with where they come from."""
+    """The directions of the best-ranked heads of a fit, with their provenance."""
     layers, heads, head_dim = activations.heads.shape[1:]
     chosen = torch.from_numpy(found.ranking[: found.top_k].copy())
     settings = found.settings

@@ -1,4 +1,4 @@
-"""What fitting says of every head: how well it reads the label and, where that was measured, what it does."""
+"""The results of a fit for every head: how well it reads the label and, if that was measured, what it does."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from .settings import FitSettings
 
 @dataclass(frozen=True)
 class Effects:
-    """What the heads do, see `causal`. first_order: [heads], the score by derivatives. checked: heads of which `exact`
-    [checked] is the score that forward passes leave, `gain` and `divergence` [checked] what it is made of, per
-    completion, and `alpha` [checked] the strength."""
+    """What the heads do, see `causal`. first_order: [heads], the score by derivatives. checked: the heads that forward
+    passes checked. exact: [checked], their score after that. gain, divergence: [checked], what the passes measured,
+    per completion. alpha: [checked], the strength."""
 
     first_order: np.ndarray
     checked: np.ndarray
@@ -24,16 +24,16 @@ class Effects:
 
 @dataclass(frozen=True)
 class Fit:
-    """What fitting found. Heads are numbered layer * heads + head; arrays are float64.
+    """The results of a fit. Heads are numbered layer * heads + head; arrays are float64.
 
     ranking: [heads], best first. out_of_fold_auc, out_of_fold_accuracy, separation: [heads], of the cross-validation;
     test_auc, test_accuracy: [heads], of probes fitted on every fitting row. directions [heads, head_dim] (unit),
     sigma [heads]. null: [permutations], the largest out-of-fold AUC over heads with permuted labels;
-    1, the most there is, for a draw whose AUC is no number.
+    1, the maximum, for a draw whose AUC is NaN.
     stability: mean Jaccard overlap of the top K between pairs of folds. top_k_auc: {K: out-of-fold AUC} where K was
     chosen by cross-validation. layer_*: [layers], of probes on the residual stream after each layer.
     text_auc: out-of-fold AUC of the texts alone. agreement: [heads], see `agreement_of`; None where no fitting group
-    has both labels. effects: what the heads do, where they were ranked by that; else None. fitting, test: row indices.
+    has both labels. effects: what the heads do, if they were ranked by that; else None. fitting, test: row indices.
     test_scores: [test rows, heads].
     """
 
@@ -62,12 +62,12 @@ class Fit:
 
     def p_value(self, rank: int) -> float:
         """Share of the null that reaches the AUC of the head at `rank` (0 is the best), counting the data
-        themselves. NaN, of the null or of the head, is never beyond chance."""
+        themselves. A NaN, in the null or for the head, never counts as beyond chance."""
         below = self.null < self.out_of_fold_auc[self.ranking[rank]]
         return float((1 + (~below).sum()) / (1 + len(self.null)))
 
     @property
     def supported(self) -> bool | None:
-        """Whether the best head beats the null of the maximum at 5%; None without a null, or with one too small to
-        say."""
+        """Whether the best head beats the null of the maximum at 5%; None without a null, or if it is too small to
+        tell."""
         return None if len(self.null) < 19 else self.p_value(0) <= 0.05

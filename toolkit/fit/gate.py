@@ -1,9 +1,9 @@
-"""When to steer: a gate fitted on a labelled set of prompts, of those to act on (label 1) and those to leave alone.
+"""When to steer: a gate, fitted on a labelled set of prompts to act on (label 1) and prompts to leave alone (label 0).
 
-What to do and when to do it are two questions with labels of their own. The gate reads the plain model's heads at the
-prompt's last token, as `ITIGate` says: an L2-regularised logistic regression on the heads whose probes separate the
-prompts best, ranked out of fold. Its threshold is that which a given share of the prompts to leave alone would pass,
-out of fold. The test groups are read once, at the end.
+What to do and when to do it are two questions, each with its own labels. The gate reads the plain model's heads at the
+prompt's last token, as `ITIGate` describes: an L2-regularised logistic regression on the heads whose probes separate
+the prompts best, ranked out of fold. Its threshold is the value that a given share of the prompts to leave alone would
+pass, out of fold. The test groups are read once, at the end.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ HEADS = 8
 """How many heads a gate reads."""
 
 C = 0.01
-"""Inverse L2 strength of the joint regression, on features of unit variance: there are some hundred of them."""
+"""Inverse L2 strength of the joint regression, on features of unit variance; there are a few hundred features."""
 
 
 def fit_gate(
@@ -42,11 +42,11 @@ def fit_gate(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> tuple[ITIGate, dict]:
-    """A gate, and what was found, as JSON types. `false_fires`: the share of prompts of label 0 that may pass.
+    """A gate, and the results of its fit, as JSON types. `false_fires`: the share of prompts of label 0 that may pass.
     Completions are not read.
 
     Raises:
-        ValueError: if `false_fires` is no share, or a class is missing on one side of the split.
+        ValueError: if `false_fires` is not between 0 and 1, or a class is missing on one side of the split.
     """
     if not 0 < false_fires < 1:
         raise ValueError(f"the share of false fires is {false_fires:g}; expected one between 0 and 1")
@@ -69,7 +69,7 @@ def fit_gate(
         weights, bias = _joint(read[inside], y[inside])
         held_out[folds == fold] = (read[outside].double() @ weights + bias).numpy()
     threshold = float(np.quantile(held_out[y[fitting] == 0], 1 - false_fires, method="higher"))
-    threshold = float(np.nextafter(np.float32(threshold), np.float32(np.inf)))  # which that prompt does not pass
+    threshold = float(np.nextafter(np.float32(threshold), np.float32(np.inf)))  # so that this prompt does not pass
     weights, bias = _joint(read[fitting], y[fitting])
     gate = ITIGate(
         torch.stack([chosen // heads, chosen % heads], 1),
@@ -98,7 +98,7 @@ def fit_gate(
 
 
 def _joint(x: torch.Tensor, y: np.ndarray) -> tuple[torch.Tensor, float]:
-    """Weights [features] and bias, float64, of a logistic regression on standardised features, for the raw ones."""
+    """Weights [features] and bias, float64, for raw features, of a logistic regression on standardised ones."""
     mean, spread = x.double().mean(0), x.double().std(0, correction=0).clamp_min(1e-6)
     probes = fit_probes(((x.double() - mean) / spread)[:, None], torch.from_numpy(y), C)
     weights = probes.coef[0] / spread

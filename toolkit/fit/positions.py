@@ -1,4 +1,4 @@
-"""Where in a text activations are read: a position policy, and the tokens that it means."""
+"""Where in a text activations are read: a position policy, and the tokens that it selects."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Policy:
-    """Where in a text activations are taken.
+    """Where in a text activations are read.
 
     kind: "last" (last token), "completion-mean" (mean over the completion's tokens) or "fraction" (last token of the
     first `fraction` of the completion, cut back to the end of a line; 0 is the last token of the prompt).
@@ -46,11 +46,11 @@ class Policy:
         return completion[: end + 1]
 
     def check(self, examples: Sequence[Example]) -> None:
-        """Whether what is read can tell the labels apart at all, as far as the texts alone say.
+        """Check from the texts alone that the part read can tell the labels apart at all.
 
         Raises:
-            ValueError: if a part of a completion is asked for and some have no line that ends there, or what is read
-                of label 1 is the same as what is read of label 0.
+            ValueError: if the policy reads part of a completion and some completions have no line that ends there, or
+                if the texts read for label 1 are the same as those for label 0.
         """
         if self.kind == "fraction" and self.fraction > 0:
             cut_off = [number for number, example in enumerate(examples, 1) if not self.cut(example.completion)]
@@ -64,15 +64,15 @@ class Policy:
         totals = [counts.total() for counts in read]
         if all(totals) and all(read[0][text] * totals[1] == read[1][text] * totals[0] for text in read[0] | read[1]):
             raise ValueError(
-                f"policy is '{self}', which reads the same texts for label 1 as for label 0, the first is "
-                f"{next(iter(read[0]))[-40:]!r}: nothing there tells them apart; expected last or completion-mean, or "
+                f"policy is '{self}', which reads the same texts for label 1 as for label 0 (the first is "
+                f"{next(iter(read[0]))[-40:]!r}), so nothing tells them apart; expected last or completion-mean, or "
                 "prompts that differ"
             )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A tokenized text and the first of the tokens, up to the last, whose activations are averaged."""
+    """A tokenized text. Activations are averaged over its tokens from `first` to the last."""
 
     ids: list[int]
     first: int

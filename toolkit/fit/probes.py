@@ -9,10 +9,10 @@ from torch.nn.functional import softplus
 
 
 BLOCK = 16
-"""Heads that are solved together on a CPU: enough to amortise the calls, few enough to stay in its cache."""
+"""How many heads are solved together on a CPU: enough to amortise the calls, few enough to stay in its cache."""
 
 BLOCK_VALUES = 2**27
-"""Activations that are moved to an accelerator and solved together there: half a gigabyte in float32."""
+"""How many numbers are moved to an accelerator and solved together there: half a gigabyte in float32."""
 
 MEMORY = 10
 """Steps that L-BFGS remembers."""
@@ -42,8 +42,8 @@ def fit_probes(
     """Fit a logistic regression for every head, many heads in one batch, in the dtype of `x`.
 
     Minimises, for each head, `|w|^2 / 2 + c * sum_i s_i log(1 + exp(-y_i (w x_i + b)))`: the objective of
-    scikit-learn's `LogisticRegression(C=c)`, with class weights s if `balanced`. L-BFGS in the metric of the Hessian
-    at the start: there the problem is round, so some ten gradients do.
+    scikit-learn's `LogisticRegression(C=c)`, with class weights s if `balanced`. It runs L-BFGS in the metric of the
+    Hessian at the start: there the problem is round, so about ten gradients are enough.
 
     Args:
         x: activations [rows, heads, head_dim], float32 or float64.
@@ -51,8 +51,8 @@ def fit_probes(
         c: inverse strength of the L2 penalty; the intercept is not penalised.
         balanced: weigh the classes inversely to their frequency.
         tolerance: stop once every head's gradient, in that metric, is this much shorter than at the start.
-        iterations: gradients at most.
-        device: where to solve; that of `x` by default. Of a large `x` only some heads at a time are moved there.
+        iterations: the largest number of gradients.
+        device: where to solve; that of `x` by default. If `x` is large, only some heads at a time are moved there.
     """
     rows, heads, dim = x.shape
     x = x if x.dtype == torch.float64 else x.float()
@@ -82,7 +82,7 @@ def fit_probes(
 def _solve(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, c: float, tolerance: float, iterations: int):
     """Coefficients [heads, dim] and intercepts [heads] for centred activations `x` [heads, rows, dim]."""
     heads, rows, dim = x.shape
-    # The metric: the Hessian at w = 0, from a sample of rows where there are many.
+    # The metric is the Hessian at w = 0, from a sample of rows if there are many.
     sample = slice(None, None, max(1, rows // (8 * dim)))
     part, part_weight = x[:, sample], weight[sample]
     scaled = part * (part_weight * (0.25 * c * rows / part.shape[1])).sqrt()[:, None]
@@ -111,7 +111,7 @@ def _solve(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, c: float, tol
         step = -_two_loop(gradient, history, precondition)
         slope = (gradient * step).sum(-1)
         scale = x.new_ones(heads)
-        for _ in range(20):  # halve the step of the heads that it does not help; rounding alone may raise the value
+        for _ in range(20):  # halve the step for heads that it does not help; rounding alone may raise the value
             new, new_gradient = at(theta + scale[:, None] * step)
             worse = new > value + 1e-4 * scale * slope + 1e-6 * value.abs()
             if not bool(worse.any()):

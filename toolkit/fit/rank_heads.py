@@ -1,4 +1,4 @@
-"""Rank the heads by probes on folds of the fitting rows, and say how well chance would do."""
+"""Rank the heads by probes on folds of the fitting rows, and compute how well chance would do."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def solve_probes(x: torch.Tensor, y: np.ndarray, settings: FitSettings) -> Probe
 
 
 def out_of_fold(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitSettings) -> np.ndarray:
-    """Log-odds [rows, heads] of each row by probes that saw none of its fold."""
+    """Log-odds [rows, heads] of each row, from probes that saw nothing of its fold."""
     scores = np.empty(x.shape[:2])
     for fold in np.unique(folds):
         held_out = folds == fold
@@ -29,13 +29,13 @@ def fold_auc_of(scores: np.ndarray, y: np.ndarray, folds: np.ndarray) -> np.ndar
 
 
 def separation_of(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance between the classes' mean scores in pooled standard deviations, [heads]. Orders heads that are tied."""
+    """Distance between the classes' mean scores in pooled standard deviations, [heads]. It decides ties."""
     one, zero = scores[y == 1], scores[y == 0]
     return (one.mean(0) - zero.mean(0)) / np.sqrt((one.var(0) + zero.var(0)) / 2 + 1e-12)
 
 
 def rank_heads(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitSettings):
-    """The ranking [heads] and what it was made of: scores [rows, heads], fold AUC [folds, heads], separation
+    """The ranking [heads] and what it is based on: scores [rows, heads], fold AUC [folds, heads], separation
     [heads]."""
     scores = out_of_fold(x, y, folds, settings)
     fold_auc, separation = fold_auc_of(scores, y, folds), separation_of(scores, y)
@@ -44,12 +44,11 @@ def rank_heads(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitS
 
 
 def permuted_within_groups(y: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels permuted within each group; all of them where no group holds both labels (there is nothing to
-    permute)."""
+    """Labels permuted within each group. Where no group holds both labels, whole groups swap labels."""
     permuted = y.copy()
     mixed = [group for group in np.unique(groups) if len(np.unique(y[groups == group])) == 2]
     if not mixed:
-        names, index = np.unique(groups, return_inverse=True)  # whole groups swap labels
+        names, index = np.unique(groups, return_inverse=True)
         of_group = np.array([y[groups == name][0] for name in names])
         return rng.permutation(of_group)[index]
     for group in mixed:
@@ -61,7 +60,7 @@ def permuted_within_groups(y: np.ndarray, groups: np.ndarray, rng: np.random.Gen
 def permuted_with_both_classes(
     y: np.ndarray, groups: np.ndarray, folds: np.ndarray, rng: np.random.Generator, tries: int = 1000
 ) -> np.ndarray:
-    """As `permuted_within_groups`, drawn again until both labels are inside and outside each fold, as in the data.
+    """Like `permuted_within_groups`, drawn again until both labels are inside and outside each fold, as in the data.
 
     Raises:
         ValueError: if `tries` draws are not enough: there are too few groups.

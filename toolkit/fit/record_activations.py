@@ -1,7 +1,7 @@
 """Record the activations of every head, at the input of the output projection, for labelled texts.
 
-One forward pass per batch over right-padded rows of similar length; only what the position policy keeps leaves the
-device. A row's activations do not depend on the batch it is in: padding is on the right and attention is causal.
+A batch of right-padded rows of similar length takes one forward pass; only what the position policy keeps leaves the
+device. A row's activations do not depend on its batch: padding is on the right and attention is causal.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from .positions import Policy, Row, tokenize
 
 @dataclass(frozen=True)
 class Activations:
-    """What is kept of each text, float32 on CPU.
+    """The activations kept for each text, float32 on CPU.
 
     heads: [rows, layers, heads, head_dim], at the input of each layer's output projection.
     residual: [rows, layers, hidden_size], the residual stream after each layer.
@@ -36,8 +36,8 @@ class Activations:
 
 @torch.no_grad()
 def record_batch(model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """What is kept of one batch of rows: {"heads": [batch, layers, heads * head_dim], "residual": [batch, layers,
-    hidden]}."""
+    """The activations kept for one batch of rows: {"heads": [batch, layers, heads * head_dim], "residual": [batch,
+    layers, hidden]}."""
     length = max(len(row.ids) for row in rows)
     ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in rows])
     mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows])
@@ -74,13 +74,13 @@ def capture(
 ) -> Activations:
     """Activations of every head and layer for every example, in their order.
 
-    Under `accelerate launch` the batches are shared among the processes, which need a `cache` on a disk that all of
-    them see; each returns all activations. With a `cache` folder, finished batches survive a kill, and a second call
-    for the same model, data, policy and batch size reads what the first one wrote.
+    Under `accelerate launch` the processes share the batches; they need a `cache` on a disk that all of them see, and
+    each returns all activations. With a `cache` folder, finished batches survive a kill, and a second call for the
+    same model, data, policy and batch size reads what the first one wrote.
 
     Raises:
-        ValueError: if a text is longer than the model reads; the message counts them. Nothing is cut in silence. If a
-            text has no token to read, or the activations of one are not finite.
+        ValueError: if a text is longer than the model reads (the message counts them; nothing is cut in silence), has
+            no token to read, or has activations that are not finite.
     """
     config, state = model.config, processes()
     rows = [tokenize(example, policy, tokenizer) for example in examples]
@@ -110,7 +110,7 @@ def capture(
             parts.append(compute(batch))
             progress(len(batch))
     else:
-        # The tokens of what was written: those of what a template makes of it change with the date.
+        # The key uses the tokens of the written text: a template may add the date to the prompt.
         bare = [tokenize(replace(example, prompt=words_of(example)), policy, tokenizer) for example in examples]
         made_of = [policy, batch_size, hash_of_ids(bare), tokenizer.chat_template, batches]
         key = " ".join(map(str, (fingerprint(model), checksum(examples), *made_of)))

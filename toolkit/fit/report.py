@@ -1,4 +1,4 @@
-"""What fitting found, for machines: `iti_report.json`."""
+"""The results of a fit for machines: `iti_report.json`."""
 
 import json
 import platform
@@ -20,7 +20,7 @@ from .record_activations import Activations
 
 
 def verdict(fit: Fit, told: bool = False) -> str:
-    """In plain words: do the data support these directions? told: the label is an instruction in the text."""
+    """Whether the data support these directions, in plain words. told: the label is an instruction in the text."""
     heads, auc = len(fit.ranking), fit.out_of_fold_auc[fit.ranking[0]]
     if fit.supported is None:
         return (
@@ -137,7 +137,7 @@ def report(
 
 
 def _effect(fit: Fit, index: int) -> dict:
-    """What one head does, where the heads were ranked by that: see `causal`."""
+    """What one head does, if the heads were ranked by that: see `causal`."""
     if fit.effects is None:
         return {}
     at = int(np.flatnonzero(fit.effects.checked == index)[0])

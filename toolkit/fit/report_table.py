@@ -4,7 +4,7 @@ from ..foundation.intervals import Estimate
 
 
 def gate_line(gate: dict) -> str:
-    """What a gate does on test prompts, from a report's part."""
+    """What a gate does on test prompts, from its part of a report."""
     acts, fires = (Estimate(**gate[f"fires_on_label_{label}"]) for label in (1, 0))
     return (
         f"acts on {acts.percent()} of the {acts.n} test prompts that it is for, and on {fires.percent()} of the "

@@ -1,7 +1,7 @@
 """Work on a model in pieces whose memory is bounded, whatever the texts, the batch size and the vocabulary.
 
-A batch holds at most so many tokens, and logits are made for the positions that are scored alone, a few at a time: at
-a vocabulary of 128k those of one batch of ordinary texts would take more memory than the model.
+The number of tokens in a batch is limited. Logits are made only for the positions that are scored, a few at a time:
+with a vocabulary of 128k the logits of one batch of ordinary texts would take more memory than the model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,15 +12,15 @@ from transformers import PreTrainedModel
 
 
 PIECE_BYTES = 1 << 26
-"""Of the largest tensor of logits, in float32. A few of that size are there at a time."""
+"""Bytes of the largest tensor of logits, in float32. A few tensors of that size exist at a time."""
 
 BATCH_BYTES = 1 << 30
-"""What the activations of one batch may take on a CPU, by estimate. On an accelerator it is an eighth of its memory,
-if that is more."""
+"""Bytes that the activations of one batch may take on a CPU, by estimate. On an accelerator the limit is an eighth of
+its memory, if that is more."""
 
 
 def tokens_a_batch(model: PreTrainedModel, kept: Literal["nothing", "cache", "graph"] = "nothing") -> int:
-    """How many tokens, padding included, a batch may hold. kept: what stays of every layer until the pass is over: the
+    """How many tokens, padding included, a batch may hold. kept: what every layer keeps until the pass is over: the
     keys and values of generation, or all that a backward pass needs."""
     config = model.config
     embeddings = model.get_input_embeddings().weight
@@ -35,7 +35,7 @@ def tokens_a_batch(model: PreTrainedModel, kept: Literal["nothing", "cache", "gr
 
 
 def batches_of(lengths: Sequence[int], batch_size: int, most_tokens: int) -> list[list[int]]:
-    """Indices of the rows of each batch, longest rows first, so that what does not fit in memory fails at the start.
+    """Indices of the rows of each batch, longest rows first, so that a lack of memory shows at the start.
     A batch has at most `batch_size` rows and `most_tokens` tokens with its padding, or a single row."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -60,7 +60,7 @@ def next_token_logs(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[tu
 def token_logs(
     model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each token of `targets` [n], predicted from `hidden` [n, hidden_size]: its log-probability, float32 [n], and
+    """The log-probability of each token of `targets` [n], predicted from `hidden` [n, hidden_size], float32 [n], and
     whether it is the likeliest one, bool [n]."""
     values = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     likeliest = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)

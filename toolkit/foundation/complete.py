@@ -23,10 +23,10 @@ def complete(
 ) -> list[str]:
     """The completion of each prompt, greedy unless `generate_kwargs` say otherwise.
 
-    A row is completed as it would be alone: rows of a batch have the same room, which is `max_new_tokens` or what the
-    model's positions leave. Prompts of similar length share a batch, padded on the left; a batch holds at most
-    `batch_size` rows, fewer where they are long. `alphas` steers each prompt at its own strength; None leaves the
-    model as it is.
+    A row is completed as it would be alone: the rows of a batch may all add the same number of tokens, which is
+    `max_new_tokens` or what the model's positions leave. Prompts of similar length share a batch, padded on the left;
+    a batch holds at most `batch_size` rows, fewer where they are long. `alphas` steers each prompt at its own
+    strength; None leaves the model as it is.
 
     Raises:
         ValueError: if a prompt fills the model's positions, or has no tokens; the message counts them. Nothing is cut

@@ -1,4 +1,4 @@
-"""Text and JSON Lines files: written whole or not at all, read also after a kill."""
+"""Text and JSON Lines files: written whole or not at all, and readable after a kill."""
 
 import json
 import os
@@ -12,15 +12,15 @@ __all__ = ["folder_of", "read_rows", "read_text", "write_text", "write_whole"]
 
 
 def folder_of(name: str | os.PathLike, what: str = "") -> Path | None:
-    """The folder that a name is, None for the name of a Hub repo (name, owner/name). `what` it is begins the error.
+    """The folder that `name` points to, None for a Hub repo (name, owner/name). An error begins with `what`.
 
     Raises:
-        FileNotFoundError: for a path that is no folder, before the Hub is asked for a repo of that name.
+        FileNotFoundError: for a path that is not a folder, before the Hub is asked for a repo of that name.
         ValueError: for a GGUF file.
     """
     text = os.fspath(name)
     if text.endswith(".gguf"):
-        advice = f"`iti-llama from-gguf {text} --out DIR` makes a folder of it, which is a base"
+        advice = f"`iti-llama from-gguf {text} --out DIR` turns it into a folder that can be a base"
         raise ValueError(f"{what}{text}: a GGUF file; {advice}")
     if os.path.isdir(text):
         return Path(text)
@@ -30,7 +30,8 @@ def folder_of(name: str | os.PathLike, what: str = "") -> Path | None:
 
 
 def read_text(path: Path, what: str, newline: str | None = None) -> str:
-    """A text file in UTF-8, with or without a byte-order mark. `what` it should be; `newline` as for `open`.
+    """The text of a file in UTF-8, with or without a byte-order mark. `what`: what the file should be, for the error;
+    `newline`: as for `open`.
 
     Raises:
         ValueError: naming the file, if it is not in UTF-8.
@@ -60,5 +61,5 @@ def read_rows(path: Path) -> list[dict]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             if number < len(lines):
-                raise ValueError(f"{path}, line {number}: no JSON") from None
+                raise ValueError(f"{path}, line {number}: not JSON") from None
     return rows

@@ -1,4 +1,4 @@
-"""Short names for models and directions, by what they hold and not by where they lie."""
+"""Short names for models and directions. They depend on the contents, not on the path."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(model: "PreTrainedModel") -> str:
-    """A short name for the weights and shape of a model, wherever it lies: a hash over 256 values of each weight."""
+    """A short name for the weights and shape of a model, whatever its path: a hash over 256 values of each weight."""
     ours = (
         "name",
         "_",
@@ -37,6 +37,6 @@ def fingerprint(model: "PreTrainedModel") -> str:
 
 
 def fingerprint_of(directions: "ITIDirections") -> str:
-    """A short name for what directions, of NumPy or torch, do: a hash over heads, unit vectors and their scales."""
+    """A short name for the effect of directions, in NumPy or torch: a hash over heads, unit vectors and scales."""
     parts = (directions.heads, directions.directions, directions.scales)
     return hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest()

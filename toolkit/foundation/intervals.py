@@ -36,7 +36,7 @@ class Estimate:
 def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> Estimate:
     """The mean of `values` and its percentile interval, bootstrapped by group.
 
-    Where every row has the same value the bootstrap knows no spread. For rates (all 0 or all 1) the interval is then
+    Where every row has the same value, the bootstrap sees no spread. For rates (all 0 or all 1) the interval is then
     Wilson's, with the number of groups as sample size; `paired` takes it on both sides.
     """
     values = np.asarray(values, dtype=float)

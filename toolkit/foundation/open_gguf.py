@@ -1,4 +1,4 @@
-"""A GGUF file, opened after it was found to be a whole Llama in one file."""
+"""Open a GGUF file, once it is known to be a whole Llama in one file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ def open_gguf(path: Path) -> "GGUFReader":
     """A `gguf.GGUFReader` of a Llama in one file.
 
     Raises:
-        ValueError: if it is not a GGUF file, not a whole one, of another architecture, or a part of several; if the
+        ValueError: if it is not a GGUF file, is cut off, has another architecture, or is one part of several; if the
             package gguf is not installed.
         FileNotFoundError: if there is no such file.
     """
@@ -24,13 +24,13 @@ def open_gguf(path: Path) -> "GGUFReader":
     try:
         import gguf
     except ImportError:
-        raise ValueError(f"{path}: to read a GGUF file install gguf (`pip install gguf`)") from None
+        raise ValueError(f"{path}: reading a GGUF file needs the package gguf (`pip install gguf`)") from None
     try:
         reader = gguf.GGUFReader(path)
         known = {name: reader.fields[name].contents() for name in ("general.architecture", "split.count")
                  if name in reader.fields}  # fmt: skip
     except (ValueError, IndexError, KeyError, OSError) as error:
-        raise ValueError(f"{path}: no GGUF file, or not a whole one ({error})") from None
+        raise ValueError(f"{path}: not a GGUF file, or not a whole one ({error})") from None
     if (architecture := known.get("general.architecture")) != ARCHITECTURE:
         raise ValueError(f"{path}: architecture is {architecture!r}; expected {ARCHITECTURE!r}")
     parts = known.get("split.count", 1)

@@ -1,4 +1,4 @@
-"""The version of the package and where it lies. Light, so that the build and `iti-llama --help` read it at no cost."""
+"""The package's version and folder. Its imports are light, so the build and `iti-llama --help` read it at no cost."""
 
 from pathlib import Path
 
@@ -10,4 +10,4 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder of the bundled model: the root of the repo, or of the installed package."""
 
 BUNDLED = "iti-llama-demo"
-"""What the bundled model's base is called in its files."""
+"""The name of the bundled model's base, in its files."""

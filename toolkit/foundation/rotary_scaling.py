@@ -1,4 +1,4 @@
-"""By how much a Llama's rotary frequencies are divided: its config says it in words, a GGUF holds the divisors."""
+"""How much a Llama's rotary frequencies are divided: its config describes it, a GGUF holds the divisors."""
 
 import math
 
@@ -11,8 +11,8 @@ def rotary_theta(fields: dict) -> float:
 
 
 def rotary_divisors(fields: dict, head_dim: int) -> np.ndarray | None:
-    """float32 [head_dim / 2]: by what Llama 3's scaling divides each rotary frequency; None without it (Llama 3.1's
-    release notes; transformers' `_compute_llama3_parameters`). `fields`: those of a config.json.
+    """Llama 3's scaling divides each rotary frequency by these, float32 [head_dim / 2]; None without scaling (Llama
+    3.1's release notes; transformers' `_compute_llama3_parameters`). `fields`: those of a config.json.
 
     Raises:
         ValueError: for another kind of scaling.

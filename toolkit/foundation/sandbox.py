@@ -4,9 +4,9 @@ Each program runs in its own namespaces (no network, its own processes, a read-o
 and the system libraries and nothing of the user's), without privileges, under resource limits and a wall clock, with
 capped output. A filter of system calls (seccomp) closes what namespaces and resource limits leave open: sockets to the
 host of a virtual machine, memory that belongs to no process, namespaces of its own. The address space of all its
-processes together is watched from outside: making a cgroup needs rights that most users do not have. Linux with
-util-linux (`unshare`, `setpriv`, `prlimit`) is needed; `Sandbox()` proves on construction
-that the walls stand and refuses otherwise, unless told `allow_unsandboxed`.
+processes together is watched from outside: making a cgroup needs rights that most users do not have. It needs Linux
+with util-linux (`unshare`, `setpriv`, `prlimit`). On construction `Sandbox()` proves that the walls stand, and refuses
+otherwise, unless `allow_unsandboxed` is set.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ if {filter!r}:
     _program = _struct.pack("HxxxxxxQ", len({filter!r}) // 16, _ctypes.addressof(_filter))
     _call = lambda *numbers: _ctypes.CDLL(None).prctl(*(n if n is _program else _ctypes.c_ulong(n) for n in numbers))
     if _call(38, 1, 0, 0, 0) or _call(22, 2, _program, 0, 0):
-        raise OSError("the kernel takes no filter of system calls (seccomp)")
+        raise OSError("the kernel does not accept a filter of system calls (seccomp)")
     del _ctypes, _struct, _filter, _program, _call
 os.write({fd}, b"1")
 os.close({fd})
@@ -46,18 +46,18 @@ __file__ = {path!r}
 del os, _file
 exec(_code)
 """
-"""Closes the system calls of `filter`, tells that the program starts, then is the program."""
+"""Closes the system calls of `filter`, reports that the program starts, then becomes the program."""
 
 STARTS = 3
-"""Times that a program is tried to be started, before that is an error of the sandbox."""
+"""How often the start of a program is tried before it counts as an error of the sandbox."""
 
 START_SECONDS = 60.0
-"""What a start may take on a busy machine; the program's own clock runs from then on."""
+"""Seconds that a start may take on a busy machine; the program's clock runs from then on."""
 
 ADVICE = "pass allow_unsandboxed (--allow-unsandboxed) to run programs that you trust under resource limits alone"
 
 WATCH_SECONDS = 0.05
-"""Between two looks at what the processes of a run take."""
+"""Seconds between two checks of what the processes of a run use."""
 
 EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
 
@@ -76,18 +76,19 @@ MACHINES = {
         {"shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "unshare": 97, "memfd_create": 279},
     ),
 }
-"""Each kind of machine: its number for seccomp, the calls that their first argument decides on, and closed ones."""
+"""For each kind of machine: its number for seccomp, the calls that are decided by their first argument, and the calls
+that are closed."""
 
 CLOSED = {"io_uring_setup": 425, "clone3": 435, "memfd_secret": 447}
-"""Further closed calls, with one number everywhere. The filter cannot read the flags of `clone3`; the C library uses
-`clone` where that is not there."""
+"""Further closed calls, whose number is the same everywhere. The filter cannot read the flags of `clone3`; without it
+the C library uses `clone`."""
 
 FAMILIES = (1, 2, 10)
-"""Of sockets that may be made: Unix, IPv4 and IPv6, which lead nowhere without a network."""
+"""The kinds of socket that are allowed: Unix, IPv4 and IPv6, which lead nowhere without a network."""
 
 
 def system_call_filter(machine: str) -> bytes:
-    """The program for seccomp, in the kernel's instructions of 8 bytes.
+    """The filter program for seccomp, in the kernel's instructions of 8 bytes.
 
     Raises:
         SandboxError: for a machine whose calls are not known here.
@@ -115,8 +116,7 @@ def system_call_filter(machine: str) -> bytes:
 
 TOOLS = ("unshare", "setpriv", "prlimit", "mount", "chroot")
 FIRST_USER = 20_000
-"""User ids from here on are lent to runs, where the process is root. Elsewhere each run has a user namespace of its
-own."""
+"""Where the process is root, runs get user ids from here on. Elsewhere each run has its own user namespace."""
 
 _slots, _taken = threading.Lock(), set()
 
@@ -130,7 +130,7 @@ _look, _seen = threading.Lock(), (0.0, {})
 
 
 def _processes() -> dict[int, list[tuple[int, int]]]:
-    """The children of each process of this machine, as (process, bytes of address space). All threads share a look."""
+    """The children of each process on this machine, as (process, bytes of address space). All threads share a scan."""
     global _seen
     with _look:
         if time.monotonic() - _seen[0] >= WATCH_SECONDS / 2:
@@ -144,8 +144,8 @@ def _processes() -> dict[int, list[tuple[int, int]]]:
 
 
 def _address_space(pid: int) -> int:
-    """Bytes of all descendants of a process together. Memory is counted where it may be used, not where it was
-    touched: pages that are shared belong to nobody."""
+    """Bytes of address space of all descendants of a process together. Reserved memory counts too, not only touched
+    memory: shared pages belong to no process."""
     children, total, parents = _processes(), 0, [pid]
     while parents:
         for child, size in children.get(parents.pop(), ()):
@@ -154,7 +154,7 @@ def _address_space(pid: int) -> int:
     return total
 
 
-# Arguments: root of the new world, folder with the job, prefix of the interpreter; then the command.
+# Arguments: the new root, the folder with the job, the prefix of the interpreter; then the command.
 _BUILD_ROOT = """
 set -e
 root=$1 job=$2 prefix=$3
@@ -176,7 +176,7 @@ cd "$root/tmp"
 exec "$@"
 """
 
-# Every attempt must fail. Prints what succeeded.
+# Every attempt must fail. The program prints those that succeeded.
 _PROOF = """
 import os, socket
 broken = []
@@ -206,7 +206,7 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. Seconds of wall clock and CPU, bytes of address space (of each of its processes, and
+    """What one program may use: seconds of wall clock and CPU; bytes of address space (of each of its processes, and
     of all together), of a file and of output."""
 
     seconds: float = 5.0
@@ -249,7 +249,7 @@ class Sandbox:
             self.isolated = False
 
     def prove(self) -> None:
-        """Does nothing: that the walls stand was shown on construction. See `LateSandbox`."""
+        """Does nothing: construction has shown that the walls stand. See `LateSandbox`."""
 
     def run(self, program: str, stdin: str = "") -> Run:
         """Run a program's text to its end, or to its limits."""
@@ -281,12 +281,12 @@ class Sandbox:
         pool = ThreadPoolExecutor(workers or os.cpu_count())
         try:
             return list(pool.map(lambda job: self.run(*job), jobs))
-        finally:  # of an interrupted call the programs that run are waited for, the others never start
+        finally:  # an interrupted call waits for the programs that run; the others never start
             pool.shutdown(cancel_futures=True)
 
     @contextlib.contextmanager
     def _own_user(self) -> Iterator[int]:
-        """A user id that no other run has, of this process or another: limits on processes are counted by user."""
+        """A user id that no other run has, in this process or another: limits on processes are counted by user."""
         with _slots:
             slot = next(number for number in itertools.count() if number not in _taken)
             _taken.add(slot)
@@ -317,7 +317,7 @@ class Sandbox:
         ]
 
     def _supervise(self, command: list[str], stdin: str, cwd: str, ours: int, theirs: int) -> tuple[Run, bool]:
-        """Run a command; what it did, and whether the program in it started."""
+        """Run a command. Returns what it did, and whether the program in it started."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}
         with tempfile.TemporaryFile() as source:
             source.write(stdin.encode("utf-8", "surrogatepass"))
@@ -376,7 +376,7 @@ class Sandbox:
         return Run(stdout, stderr, process.returncode, stopped), started
 
     def _over(self, pid: int, deadline: float, started: bool) -> str:
-        """What a run has too much of, "time" or "memory"; "" while it may go on."""
+        """What a run has used too much of, "time" or "memory"; "" while it may go on."""
         if time.monotonic() >= deadline:
             return "time"
         return "memory" if started and _address_space(pid) > self.limits.memory else ""
@@ -384,7 +384,7 @@ class Sandbox:
     def _prove(self) -> None:
         missing = [tool for tool in TOOLS if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]
         if missing:
-            raise SandboxError(f"the sandbox needs {', '.join(missing)} (util-linux, coreutils), not found here")
+            raise SandboxError(f"the sandbox needs {', '.join(missing)} (util-linux, coreutils), missing here")
         import socket
 
         with socket.socket() as listener:
@@ -398,7 +398,7 @@ class Sandbox:
 
 
 class LateSandbox(Sandbox):
-    """A `Sandbox` that is built when it is first needed, for work that may run no program at all. Raises as that."""
+    """A `Sandbox` built when it is first needed, for work that may run no program at all. Raises as `Sandbox` does."""
 
     def __init__(self, limits: Limits | None = None, allow_unsandboxed: bool = False):
         self._wanted = {"limits": limits, "allow_unsandboxed": allow_unsandboxed}

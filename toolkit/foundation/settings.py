@@ -1,18 +1,18 @@
-"""Settings as dataclasses: what a notebook passes, and what the command line asks for, an option for each field."""
+"""Settings as dataclasses. A notebook passes them; the command line has an option for each field."""
 
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 
 def setting(default: Any = MISSING, help: str = "", **how) -> Any:
-    """A field of a settings dataclass. `help` says what it means, to a reader and on the command line. `how`: flags,
-    the option's names, where they are not its own; argument, whether it stands without a name; words, {a word: the
-    value that it stands for}; and what else `typer.Option` takes."""
+    """A field of a settings dataclass. `help` says what it means, here and on the command line. `how` takes flags (the
+    option's names, if they differ from the field's), argument (whether it stands without a name), words ({a word: the
+    value that it stands for}), and whatever `typer.Option` takes."""
     return field(default=default, metadata={"help": help, **how})
 
 
 def like(settings: type, name: str, *default: Any) -> Any:
-    """The same setting as that of another dataclass; with another default where one is given."""
+    """The setting of that name in another dataclass, with another default where one is given."""
     model = next(own for own in fields(settings) if own.name == name)
     return field(default=default[0] if default else model.default, metadata=model.metadata)
 
@@ -26,5 +26,5 @@ class Placement:
 
     @property
     def kwargs(self) -> dict[str, str]:
-        """As `from_pretrained` takes them."""
+        """The arguments for `from_pretrained`."""
         return {"device_map": self.device_map, "dtype": self.dtype}

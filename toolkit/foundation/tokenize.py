@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
-    """The tokens of a prompt. Special tokens come from the tokenizer, unless the prompt holds its own, as one that a
-    chat template wrote does; or the tokenizer has a template that writes none."""
+    """The tokens of a prompt. The tokenizer adds special tokens, unless the prompt begins with BOS already (a chat
+    template may have written it), or the tokenizer has a template that writes none."""
     own = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
     add = not own and not (tokenizer.chat_template and _without_bos(tokenizer, tokenizer.chat_template))
     ids = tokenizer(prompt, add_special_tokens=add)["input_ids"]
@@ -26,7 +26,7 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
 
 @lru_cache(maxsize=64)
 def _say_of_eos(name: str, eos: str) -> None:
-    """Once for each tokenizer."""
+    """Warns once for each tokenizer."""
     logger.warning(
         "the tokenizer %s ends every prompt with %s, so the model goes on after an end: set add_eos_token to false in "
         "its tokenizer_config.json, or take the token out of its post-processor",
@@ -37,13 +37,13 @@ def _say_of_eos(name: str, eos: str) -> None:
 
 @lru_cache(maxsize=8)
 def _without_bos(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
-    """Whether a chat template, which is the tokenizer's, writes no BOS."""
+    """Whether the tokenizer's chat template writes no BOS."""
     text = chat_prompt(tokenizer, [{"role": "user", "content": "x"}])
     return not tokenizer.bos_token or not text.startswith(tokenizer.bos_token)
 
 
 def completion_ids(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
-    """The tokens of what comes after a prompt, tokenized apart from it, as in generation."""
+    """The tokens of the text after a prompt, tokenized apart from it, as in generation."""
     return tokenizer(completion, add_special_tokens=False)["input_ids"]
 
 
@@ -54,20 +54,20 @@ def chat_prompt(
     system: str | None = None,
     raw: bool = False,
 ) -> str:
-    """What the model is given for what a person wrote: the one rule of when the chat template is applied. Fitting,
-    tasks, generation, the page and exports all go by it.
+    """The prompt that the model gets for what a person wrote: the one rule for when the chat template is applied.
+    Fitting, tasks, generation, the page and exports all follow it.
 
     - Messages go through the template. They end with the user's turn, and the template adds the assistant's header.
     - A text is the user's only message, and goes through the template too, where the tokenizer has one.
-    - A text stays as it is where the tokenizer has no template, where it holds special tokens already, as what a
-      template wrote does, and where `raw` says so.
+    - A text stays as it is where the tokenizer has no template, where it holds special tokens already (a template may
+      have written it), and where `raw` is set.
 
-    `system`: a system message before all others, if there is none. What a template writes may hold the date, as Llama
-    3's does: compare and hash what the person wrote, never this.
+    `system`: a system message before all others, if there is none. A template may write the date, as Llama 3's does:
+    compare and hash what the person wrote, never this.
 
     Raises:
         ValueError: if messages or `system` are given where the template is not applied, or there is none; if the
-            messages end with the assistant's; if the template refuses them.
+            last message is the assistant's; if the template refuses them.
     """
     if isinstance(messages, str):
         marked = any(token in messages for token in tokenizer.all_special_tokens if token)
@@ -78,7 +78,7 @@ def chat_prompt(
             return messages
         messages = [{"role": "user", "content": messages}]
     if raw:
-        raise ValueError(f"{where}: messages need the chat template, which a raw prompt goes without; expected a text")
+        raise ValueError(f"{where}: messages need the chat template, which a raw prompt skips; expected a text")
     if not tokenizer.chat_template:
         raise ValueError(f"{where}: messages, but the base's tokenizer has no chat template; expected a prompt")
     if messages and messages[-1].get("role") == "assistant":
@@ -92,10 +92,10 @@ def chat_prompt(
 
 
 def place_of(as_prompt: Callable[[str | list, str], str], said: str | Sequence[dict], where: str = "prompt") -> int:
-    """Where in the prompt that `as_prompt` makes of messages, or of a text, the last message's own text begins.
+    """The index at which the text of the last message begins, in the prompt that `as_prompt` makes of `said`.
 
     Raises:
-        ValueError: if it is not in it.
+        ValueError: if the prompt does not hold that text.
     """
     mark = "\u2603mark\u2603"
     marked = mark if isinstance(said, str) else [*said[:-1], {**said[-1], "content": mark}]

@@ -1,10 +1,10 @@
-"""Where to read, how many heads, which scope and which strength: chosen on requests that nothing was fitted on.
+"""Choose where to read, how many heads, which scope and which strength, on requests that nothing was fitted on.
 
-Cheap things first. Every place to read, number of heads and scope is compared by likeness at a small strength, where
-nothing is generated. From the best of the two best places to read answers are generated, at the strengths that leave
-the perplexity of texts that say nothing of the instruction within its guard. The rule: of the points whose answers are
-as often intact as the guard asks and that keep `ENOUGH` of the instruction's effect, the one that diverges least from
-the plain model; where none keeps so much, the one that keeps most.
+Cheap things come first. Every place to read, number of heads and scope is compared by likeness at a small strength,
+where nothing is generated. Then the best candidates of the two best places to read generate answers, at the strengths
+that keep the perplexity of texts that say nothing of the instruction within its guard. The rule takes the points whose
+answers are intact as often as the guard asks and that keep `ENOUGH` of the instruction's effect. Among these it picks
+the one that diverges least from the plain model; if none keeps so much, the one that keeps most.
 """
 
 import math
@@ -30,7 +30,7 @@ from .own_answers import OwnAnswers
 
 @dataclass(frozen=True)
 class Reading:
-    """A place where the difference is read. bare: the answers are read after the prompts without the instruction."""
+    """A place where the difference is read. bare: answers are read after the prompts without the instruction."""
 
     name: str
     policy: str
@@ -44,25 +44,25 @@ READINGS = (
 )
 
 HEAD_SHARES = (0.09, 0.18, 0.36)
-"""Of a model's heads: 24, 48 and 96 of 270."""
+"""Shares of a model's heads that are tried: 24, 48 and 96 of 270."""
 
 SCOPES = ("all", "generated")
 
 ALPHAS = (0.6, 0.9, 1.3, 1.8)
 
 SCREEN_ALPHA = 0.7
-"""Where likeness screens: at larger strengths it falls, whatever the answers are."""
+"""The strength at which likeness screens: at larger ones it falls, whatever the answers are."""
 
 SCREENED = 16
-"""Requests whose answers likeness is computed on."""
+"""How many requests likeness uses the answers of."""
 
 CHOSEN_ON = 40
-"""Requests that are answered at each strength."""
+"""How many requests are answered at each strength."""
 
 FINALISTS = 2
 
 ENOUGH = 0.95
-"""A share of the effect that is as good as all of it: what goes beyond costs more, and is not what was asked."""
+"""The share of the effect that counts as all of it: more than this costs more, and nobody asked for it."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate at a strength: what its answers keep, the share that is intact, and what it costs on texts. Without
-    answers, `kept` and `intact` are None: the perplexity is beyond the guard."""
+    """A candidate at a strength: what its answers keep, the share that is intact, and what it costs on texts. `kept`
+    and `intact` are None where nothing was answered because the perplexity is beyond the guard."""
 
     candidate: Candidate
     alpha: float
@@ -88,7 +88,7 @@ class Tried:
     intact: Estimate | None
 
     def to_dict(self) -> dict:
-        """As JSON types, as the points of a sweep are kept."""
+        """As JSON types, like the points of a sweep."""
         return {
             "reading": self.candidate.reading.name,
             "top_k": self.candidate.top_k,
@@ -103,8 +103,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Steering:
-    """What was chosen. why: in words, why nothing was; then `best` is the mildest that was tried. plain_intact: the
-    share of plain answers that are intact."""
+    """The choice. why: in words, why nothing was chosen; then `best` is the mildest point that was tried.
+    plain_intact: the share of plain answers that are intact."""
 
     best: Tried
     why: str
@@ -115,8 +115,8 @@ class Steering:
 
 @dataclass(frozen=True)
 class Validation:
-    """The requests to choose on: the prompts without the instruction, the answers to these and to those with it, and
-    the groups."""
+    """The requests to choose on: the prompts without the instruction, the answers without it and with it, and the
+    groups."""
 
     bare: Sequence[str]
     plain: Sequence[str]
@@ -125,7 +125,7 @@ class Validation:
 
 
 def head_numbers(heads: int) -> list[int]:
-    """The numbers of heads that are tried, of a model that has `heads`."""
+    """The numbers of heads to try, for a model that has `heads`."""
     return sorted({max(1, round(share * heads)) for share in HEAD_SHARES})
 
 
@@ -139,7 +139,7 @@ def read_directions(
     batch_size: int,
     progress: Callable[[str, int], None],
 ) -> ITIDirections:
-    """The directions of a reading, of the fitting rows of `examples`."""
+    """The directions of a reading, fitted on the fitting rows of `examples`."""
     policy = Policy.parse(reading.policy)
     activations = capture(
         model, tokenizer, examples, policy, batch_size, cache, lambda rows: progress(f"read {reading.name}", rows)
@@ -162,8 +162,8 @@ def choose_steering(
     perplexity_guard: float,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Steering:
-    """The choice by the rule of this module. likeness: gives the two ends of its way, once the model has directions.
-    The model has those of the choice at the end, with its K, scope and strength."""
+    """The choice by this module's rule. likeness: measures the two ends of its distance, once the model has
+    directions. At the end the model has the directions of the choice, with its K, scope and strength."""
     ends, screened = None, []
     for reading, of_reading in directions.items():
         model.set_iti_directions(of_reading)

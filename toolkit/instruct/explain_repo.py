@@ -1,4 +1,4 @@
-"""What the directions of a repo do, found by measuring: for a repo from a stranger, before it is served."""
+"""Measure what the directions of a repo do: for a repo from a stranger, before it is served."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +20,12 @@ from .read_requests import read_requests
 
 
 ASKED = 24
-"""Requests that the changes of likelihood are measured on."""
+"""How many requests the changes of likelihood are measured on."""
 
 ANSWERED = 5
 
 TOKENS = 8
-"""How many are shown that rise, and that fall."""
+"""How many rising tokens, and how many falling ones, are shown."""
 
 ANSWER_TOKENS = 60
 
@@ -41,7 +41,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class LayerTokens:
-    """What the shift of a layer adds most to and takes most from, read off by the model's own unembedding."""
+    """The tokens that a layer's shift raises most and lowers most, read off by the model's unembedding."""
 
     layer: int
     rises: list[str]
@@ -76,7 +76,7 @@ def explain_repo(
     """Measure what the directions of a loaded repo do at its strength.
 
     Raises:
-        ValueError: if that is 0, or the directions of another repo are of another geometry.
+        ValueError: if the strength is 0, or the directions of another repo have another geometry.
     """
     alpha = model.iti_alpha
     if alpha == 0:

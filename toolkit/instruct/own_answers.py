@@ -1,4 +1,4 @@
-"""The model's own answers to requests, with an instruction and without one: kept as they are made."""
+"""The model's answers to requests, with an instruction and without one. Each batch is kept as soon as it is made."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,12 +11,12 @@ from ..measure.saved_completions import SavedCompletions
 
 
 AT_ONCE = 48
-"""Rows of a batch, and answers that a kill may cost."""
+"""Rows of a batch, and so the number of answers that a kill may cost."""
 
 
 class OwnAnswers:
-    """Answers of at most `max_new_tokens` tokens, greedily. Those that `store` holds are not made again: a name stands
-    for a prompt of each request, and an index for the request."""
+    """Greedy answers of at most `max_new_tokens` tokens. Those that `store` holds are not made again: there a name
+    stands for one prompt of each request, and an index for the request."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class OwnAnswers:
         self.max_new_tokens = max_new_tokens
 
     def to(self, name: str, prompts: Sequence[str], alpha: float | None = None) -> list[str]:
-        """The answer to each prompt. alpha: a strength; None is the model without directions."""
+        """The answer to each prompt. alpha: the strength; None for a model without directions."""
         missing = [at for at in range(len(prompts)) if self.store.get(name, at, 0) is None]
         missing.sort(key=lambda at: len(prompts[at]))
         self.progress(name, len(prompts) - len(missing))

@@ -1,4 +1,4 @@
-"""What a model is asked: requests of a file, or those that come with the package; and their split into three parts."""
+"""The requests for a model, from a file or from the package, and their split into three parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ EVERYDAY = Path(__file__).parent / "bundled" / "everyday_requests.jsonl"
 """400 requests of eight kinds, written for this package."""
 
 FEWEST = 20
-"""Fewer requests than these leave too few in a part."""
+"""The fewest requests: below this a part would have too few."""
 
 HELD_OUT = 0.4
 """The share of the requests that is not fitted on: half to choose on, half to measure on."""
@@ -25,7 +25,7 @@ HELD_OUT = 0.4
 
 @dataclass(frozen=True)
 class Request:
-    """written: a text, or messages that end with the user's. group: requests of the same words share it."""
+    """written: a text, or messages that end with the user's. group: requests with the same words share it."""
 
     written: str | list[dict]
     group: str
@@ -58,7 +58,7 @@ def read_requests(path: Path | None = None, mapping: Mapping[str, str] | None = 
         raise FileNotFoundError(f"{path}: no such file; expected requests, one on each line")
     if unknown := set(mapping) - {"prompt"}:
         raise ValueError(
-            f"--map names the {sorted(unknown)[0]}, but requests have a prompt alone; expected prompt=FIELD"
+            f"--map names the {sorted(unknown)[0]}, but requests have only a prompt; expected prompt=FIELD"
         )
     if path.suffix.lower() in SUFFIXES:
         written = [_prompt(row, mapping, where) for where, row in read_table(path)]
@@ -67,7 +67,7 @@ def read_requests(path: Path | None = None, mapping: Mapping[str, str] | None = 
         written = [line.strip() for line in lines if line.strip()]
     different = list({str(request): request for request in written}.values())
     if len(different) < FEWEST:
-        raise ValueError(f"{path}: {len(different)} requests; expected at least {FEWEST}, a hundred are better")
+        raise ValueError(f"{path}: {len(different)} requests; expected at least {FEWEST}, better a hundred")
     groups: dict[str, str] = {}
     requests = [Request(request, "") for request in different]
     return [Request(one.written, groups.setdefault(one.words, f"request {len(groups) + 1}")) for one in requests]
@@ -87,12 +87,13 @@ def _prompt(row: dict, mapping: Mapping[str, str], where: str) -> str | list[dic
         raise ValueError(f"{where}: {names[0]} is {prompt!r}; expected a text, or messages")
     messages = check_messages(prompt, where)
     if messages[-1]["role"] != "user":
-        raise ValueError(f"{where}: the last message is of {messages[-1]['role']!r}; expected the user's")
+        raise ValueError(f"{where}: the last message is from {messages[-1]['role']!r}; expected the user's")
     return messages
 
 
 def split_requests(requests: Sequence[Request], seed: int, most: int, most_fitted: int) -> Parts:
-    """60% to fit on, 20% to choose on, 20% to measure on, by group; at most `most_fitted` and `most` of each."""
+    """Split by group: 60% to fit on (at most `most_fitted`), 20% to choose on and 20% to measure on (at most `most`
+    each)."""
     groups = sorted({request.group for request in requests})
     mixed = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
     held_out = mixed[: max(2, round(len(groups) * HELD_OUT))]

@@ -59,25 +59,25 @@ from .settings import Instruction
 
 
 NEW_TOKENS = 64
-"""Of an answer, where no other number is given."""
+"""Tokens of an answer, unless another number is given."""
 
 MOST = 80
-"""Most requests to choose on and to measure on, where no other number is given."""
+"""Most requests to choose on and to measure on, unless another number is given."""
 
 FITTED_ON = 120
 """Most requests to fit on: each is answered twice."""
 
 PLACED_ON = 32
-"""Requests that are answered to find the place of the instruction."""
+"""How many requests are answered to find the place of the instruction."""
 
 REPHRASED = 40
-"""Requests that robustness is measured on, in each phrasing."""
+"""How many requests robustness is measured on, in each phrasing."""
 
 READ_TOO = 24
-"""Requests to choose on whose activations are read as well: the fit's own test of its heads."""
+"""How many of the requests to choose on are also read for activations, so that the fit can test its heads."""
 
 TEXTS = 40
-"""Plain answers, and requests, that the divergence of every condition is measured on."""
+"""How many plain answers, and how many requests, the divergence of every condition is measured on."""
 
 PERMUTATIONS = 20
 
@@ -89,7 +89,7 @@ def run_instruction(
     say: Callable[[str], None] = lambda line: None,
     command: str = "",
 ) -> RunResult:
-    """As `run_pipeline.run`, from a sentence.
+    """Like `run_pipeline.run`, but from a sentence.
 
     Raises:
         ValueError, OSError: for a base, requests or settings that cannot be used, before long work starts; if the base
@@ -175,7 +175,7 @@ def run_instruction(
 @dataclass(frozen=True)
 class Answered:
     """Requests of a part: prompts without the instruction, with it, and with its opposite, and the answers to each.
-    Where there is no opposite, that is again without it."""
+    Without an opposite, the prompts without the instruction take its place."""
 
     requests: Sequence[Request]
     bare: Sequence
@@ -197,8 +197,9 @@ class Answered:
 def choose_place(
     answers: OwnAnswers, prompts: Prompts, requests: Sequence[Request], instruction: str
 ) -> tuple[str, dict[str, float]]:
-    """Where the base follows the instruction best, and by how much its answers there differ from plain ones: the
-    accuracy of a classifier on folds that it was not fitted on, ties going to the larger difference of log-odds."""
+    """The place where the base follows the instruction best, and for each place how far its answers differ from plain
+    ones: the accuracy of a classifier on folds that it was not fitted on. Ties go to the larger difference of
+    log-odds."""
     places = places_of(prompts.tokenizer)
     if len(places) == 1:
         return places[0], {}
@@ -212,7 +213,7 @@ def choose_place(
 
 
 def _separation(plain: Sequence[str], told: Sequence[str], requests: Sequence[Request]) -> tuple[float, float]:
-    """(accuracy, difference of log-odds) out of fold."""
+    """(accuracy, difference of log-odds), out of fold."""
     y = np.array([0] * len(plain) + [1] * len(told))
     groups = np.array([request.group for request in requests] * 2)
     texts, odds = [*plain, *told], np.zeros(len(y))
@@ -227,8 +228,8 @@ def _separation(plain: Sequence[str], told: Sequence[str], requests: Sequence[Re
 def answer_part(
     answers: OwnAnswers, prompts: Prompts, part: str, requests: Sequence[Request], wanted: Instruction, place: str
 ) -> Answered:
-    """The answers to the requests of a part; those to be measured on are not answered under an opposite. Requests with
-    an empty answer are left out: there is nothing to read."""
+    """The answers to the requests of a part; requests to measure on are not answered under an opposite. Requests with
+    an empty answer are left out, since they have nothing to read."""
     bare = [prompts.bare(request) for request in requests]
     told = [prompts.told(request, wanted.instruction, place) for request in requests]
     texts = [
@@ -252,28 +253,29 @@ def answer_part(
 def not_followed(
     wanted: Instruction, classifier: AnswerClassifier, error: Estimate, held: Answered, target: Target | None
 ) -> str:
-    """Why there is no effect of the instruction to keep, in words; "" if there is one. held: what the classifier was
-    not fitted on. target: what the instruction asks for; a classifier sees any difference, and *kept* measures it."""
+    """Why the instruction has no effect that could be kept, in words; "" if it has one. held: answers that the
+    classifier was not fitted on. target: what the instruction asks for; a classifier sees any difference, and *kept*
+    measures it."""
     if error.mean > MOST_ERROR:
         return (
             f"a classifier of its answers takes {error.percent()} of {error.n} for those of the other kind; expected "
             f"at most {100 * MOST_ERROR:g}%"
         )
     if classifier.log_odds(held.told).mean() <= classifier.log_odds(held.plain).mean():
-        return f"its answers are no further from those under {wanted.against!r} than plain ones are"
+        return f"its answers are not further from those under {wanted.against!r} than plain ones are"
     if target is None:
         return ""
     asked = [prompt.prompt for prompt in held.bare]
     told, plain = (target.score(asked, texts) for texts in (held.told, held.plain))
     if paired(told, plain, held.groups).low <= 0:
         shares = " and ".join(estimate(scores, held.groups).percent() for scores in (told, plain))
-        return f"told and not told it, {shares} of {len(asked)} answers pass --target; expected clearly more when told"
+        return f"with and without it, {shares} of {len(asked)} answers pass --target; expected clearly more with it"
     return ""
 
 
 def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Example]:
-    """The labelled set: a row with the instruction (label 1) and one without it, or with its opposite, for every
-    request. bare: answers stand after the prompts without it."""
+    """The labelled set: for every request a row with the instruction (label 1), and one without it or with its
+    opposite (label 0). bare: answers come after the prompts without it."""
     rows = []
     for part, own in answered.items():
         split = "fit" if part == "fit" else "test"
@@ -289,7 +291,7 @@ def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Exa
 
 
 def _read(answered: dict[str, Answered]) -> dict[str, Answered]:
-    """What directions are read from: the requests to fit on, and a few others for the test of the heads."""
+    """The requests that directions are read from: those to fit on, and a few others for the test of the heads."""
     return {"fit": answered["fit"], "validation": answered["validation"].first(READ_TOO)}
 
 
@@ -302,7 +304,7 @@ def fit_and_choose(
     cache: Path,
     progress: Callable[[str, int], None],
 ) -> Steering:
-    """Directions of every reading, and the choice among them."""
+    """Fit the directions of every reading, and choose among them."""
     model, tokenizer = answers.model, answers.tokenizer
     top_ks = head_numbers(model.config.num_hidden_layers * model.config.num_attention_heads)
     fitting = _fitting(settings, max(top_ks), permutations=0)
@@ -332,7 +334,7 @@ def fit_and_choose(
 
 
 def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -> ToldAnswers:
-    """What likeness is computed on: the first answers, each with the token that ended it, unless it has `most`."""
+    """The answers for likeness: the first ones, each with the token that ended it, unless it has `most` tokens."""
     few, end = own.first(SCREENED), tokenizer.eos_token or ""
     ended = [text + end if len(completion_ids(tokenizer, text)) < most else text for text in few.told]
     return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
@@ -347,7 +349,7 @@ def write_repo(
     record: dict,
     progress: Callable,
 ) -> None:
-    """The repo of the choice, its labelled set and `sweep.json`."""
+    """Write the repo of the choice, its labelled set and `sweep.json`."""
     out, best = Path(settings.out), steering.best
     candidate = best.candidate
     examples = contrast_rows(_read(answered), candidate.reading.bare)
@@ -369,7 +371,7 @@ def write_repo(
     parts = {"fit": contrast_rows({"fit": answered["fit"]}, candidate.reading.bare)}
     parts |= {part: contrast_rows({part: own}, bare=True) for part, own in held.items()}
     kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts.items() for row in rows]
-    write_examples(kept, out / FILE)  # held-out prompts do not hold the instruction, and none is left out
+    write_examples(kept, out / FILE)  # held-out prompts come without the instruction, and none is left out
     same = [one for one in steering.tried if one.candidate == candidate]
     plain = {"alpha": 0.0, "top_k": candidate.top_k, "scope": candidate.scope, "kl": 0.0, "perplexity": 1.0}
     points = [plain | {"at": {"correct": asdict(steering.plain_intact)}}]
@@ -405,7 +407,7 @@ def measure_once(
     sandbox: Sandbox,
     progress: Callable[[str, int], None],
 ) -> dict:
-    """`evaluation.json`: read, if it is of this repo and these settings, else made."""
+    """`evaluation.json`: read if it belongs to this repo and these settings, otherwise made."""
     out, repo = Path(settings.out), SteeredRepo.open(settings.out)
     target = settings.target and hashlib.sha256(settings.target.encode()).hexdigest()[:16]  # it may hold a path
     made_from = {"measuring": asdict(settings.measuring), "target": target, "instruction": wanted.instruction}
@@ -494,17 +496,17 @@ def _load_base(settings: RunSettings) -> tuple[ITILlamaForCausalLM, PreTrainedTo
 
 
 def _made_of(settings: RunSettings, wanted: Instruction, requests: Sequence[Request], tokens: int) -> str:
-    """A hash of all that the fit and the choice depend on."""
+    """A hash of everything that the fit and the choice depend on."""
     parts = [asdict(wanted) | {"prompts": [request.written for request in requests]}, hash_base(settings.repo), tokens]
     parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def _report_of(out: Path, made_of: str) -> dict | None:
-    """The report of a fit that is done, with its choice; None where there is none, or a kill left half of one.
+    """The report of a finished fit, with its choice; None if there is none, or a kill left it half done.
 
     Raises:
-        FileExistsError: if it is of something else.
+        FileExistsError: if the report belongs to another fit.
     """
     if not (out / "iti_report.json").is_file():
         check_out(out, overwrite=False)
@@ -518,7 +520,7 @@ def _report_of(out: Path, made_of: str) -> dict | None:
 
 
 def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase) -> int:
-    """About how many answers and passes there are before the fit is written."""
+    """About how many answers and passes it takes until the fit is written."""
     answered = 2 * sum(map(len, vars(parts).values()))
     answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)

@@ -1,4 +1,4 @@
-"""Where an instruction stands in a request, and where the base follows it best."""
+"""Put an instruction into a request, at a place that the base has for it."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,16 +33,16 @@ def with_instruction(written: str | list[dict], instruction: str, place: str) ->
 
 @dataclass(frozen=True)
 class Prompts:
-    """Requests as the model is given them, with an instruction at a place or without one."""
+    """The prompts that the model gets for requests, with an instruction at a place or without one."""
 
     tokenizer: "PreTrainedTokenizerBase"
 
     def bare(self, request: Request) -> WrittenPrompt:
-        """Without an instruction."""
+        """The prompt without an instruction."""
         return write_prompt(request.written, partial(chat_prompt, self.tokenizer), f"{request.group}")
 
     def told(self, request: Request, instruction: str, place: str) -> WrittenPrompt:
-        """With it.
+        """The prompt with the instruction.
 
         Raises:
             ValueError: if the base has no such place.

@@ -1,4 +1,4 @@
-"""What is asked for with a sentence. Light: the command line builds its options from it."""
+"""The settings for steering from a sentence. Imports are light: the command line builds its options from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,20 @@ PLACES = ("system", "before", "after", "comment")
 
 @dataclass(frozen=True)
 class Instruction:
-    """A sentence in place of a labelled file; `instruction` is None where there is none."""
+    """A sentence in place of a labelled file; without one, `instruction` is None."""
 
     instruction: str | None = setting(
-        None, 'a sentence in place of a labelled file, as in "Answer in one short sentence.": what it does is steered'
+        None, 'a sentence to steer towards, instead of a labelled file, as in "Answer in one short sentence."'
     )
-    against: str | None = setting(None, "with --instruction: its opposite, said where otherwise nothing is")
+    against: str | None = setting(None, "with --instruction: its opposite, to compare with instead of no instruction")
     place: str | None = setting(
         None,
-        f"with --instruction: where it stands, {', '.join(PLACES)}; by default where the base follows it best",
+        f"with --instruction: its place, {', '.join(PLACES)}; by default the place where the base follows it best",
     )
     prompts: Path | None = setting(
         None,
-        "with --instruction: requests to answer, a text file of lines, JSON Lines, a JSON list or CSV; 400 everyday "
-        "ones by default",
+        "with --instruction: requests to answer, in a text file (one on each line), JSON Lines, a JSON list or CSV; "
+        "by default 400 everyday ones",
     )
 
     def __post_init__(self):

@@ -1,7 +1,7 @@
 """The tasks that the bundled model is shown and measured on, and the labelled pairs that it was fitted on.
 
-They are frozen in `bundled/`, JSON Lines beside this module, which `make freeze` writes from the generator in
-`examples/bundled_model`. A file is read when something of it is asked for.
+They are frozen as JSON Lines in `bundled/`, beside this module; `make freeze` writes them from the generator in
+`examples/bundled_model`. A file is read when it is first needed.
 """
 
 import ast
@@ -23,15 +23,15 @@ ASKS_FOR_IDIOMATIC = "# Style: expressions rather than statements."
 """The first line of a prompt that asks for the idiomatic style."""
 
 PAIRS = ("idiomatic", "commented")
-"""What label 1 is in the labelled pairs."""
+"""The meaning of label 1 in the labelled pairs."""
 
 
 @dataclass(frozen=True)
 class BundledTask:
     """A function to write.
 
-    `group` names what is to be computed, whatever the wording; the split is by group, so no wording of a held-out
-    group is ever trained on. `solutions` maps a style to the function's body, without the indentation of its first
+    `group` names what to compute, whatever the wording; the split is by group, so the model is never trained on any
+    wording of a held-out group. `solutions` maps a style to the function's body, without the indentation of its first
     line. `tests` are (arguments, expected value) pairs. `paraphrase` is the docstring in other words.
     """
 
@@ -77,14 +77,14 @@ def frozen_row(task: BundledTask) -> dict:
 
 
 def _literal(value: object) -> str:
-    """A set in sorted order: its own order is another in each process."""
+    """A set in sorted order, because its own order differs between processes."""
     return "{" + ", ".join(sorted(map(repr, value))) + "}" if isinstance(value, set) and value else repr(value)
 
 
 @cache
 def frozen_tasks(part: str) -> tuple[BundledTask, ...]:
-    """Every frozen task of "test" or "validation", which are held out from training, or of "classic", the demo's
-    own."""
+    """Every frozen task of "test" or "validation", which are held out from training, or of "classic", which the demo
+    shows."""
     tasks = []
     for row in _rows(part):
         tests = tuple((ast.literal_eval(arguments), ast.literal_eval(value)) for arguments, value in row["tests"])
@@ -97,8 +97,7 @@ def _rows(name: str) -> list[dict]:
 
 
 def demo_tasks(n: int = 3) -> list[tuple[str, BundledTask]]:
-    """`n` tasks, each with where it comes from: "check if a number is prime", then the first held-out tasks, by
-    index.
+    """`n` tasks, each with its origin: "check if a number is prime", then the first held-out tasks, by index.
 
     Raises:
         ValueError: if there are fewer.
@@ -111,8 +110,8 @@ def demo_tasks(n: int = 3) -> list[tuple[str, BundledTask]]:
 
 
 def corpus_set(split: str, n: int, seed: int = 0) -> TaskSet:
-    """`n` held-out tasks of the bundled model's corpus, of split "test" or "validation": the first ones, or with
-    another seed than 0 the first of another order.
+    """`n` held-out tasks of the bundled model's corpus, of split "test" or "validation": the first ones, or the first
+    of another order if the seed is not 0.
 
     Raises:
         ValueError: if there are fewer.
@@ -135,8 +134,8 @@ def corpus_set(split: str, n: int, seed: int = 0) -> TaskSet:
 
 
 def labelled_pairs(behaviour: str = "idiomatic", groups: int = 300) -> list[Example]:
-    """Two rows for each of the first `groups` training tasks: a prompt under a header that asks for the behaviour,
-    solved so (label 1), and under one that asks for the opposite (label 0).
+    """Two rows for each of the first `groups` training tasks: one whose header asks for the behaviour, solved in that
+    way (label 1), and one whose header asks for the opposite (label 0).
 
     Raises:
         ValueError: if `behaviour` is not in `PAIRS`, or there are fewer groups.
@@ -154,7 +153,7 @@ def labelled_pairs(behaviour: str = "idiomatic", groups: int = 300) -> list[Exam
 
 
 def frozen_pairs(examples: list[Example]) -> list[dict]:
-    """Labelled pairs as JSON types, one row for each group: what `labelled_pairs` reads."""
+    """Labelled pairs as JSON types, one row for each group, as `labelled_pairs` reads them."""
     rows = []
     for pair in zip(examples[::2], examples[1::2], strict=True):
         answers = [

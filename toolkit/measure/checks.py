@@ -1,5 +1,5 @@
-"""Three checks that a steering passes or fails at the strength that is shipped: does it do what it says, does it leave
-the rest alone, and does it hold where the prompts are put another way."""
+"""Three checks that a steering passes or fails at its shipped strength: does it do what it says, does it leave the
+rest alone, and does it still work when the prompts are phrased differently?"""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from .tasks import TaskSet, with_header
 
 
 PHRASINGS = ("\n", "Next:\n\n", "---\n", "# 2\n")
-"""What stands before a prompt in its four phrasings, where a task set has none of its own."""
+"""The text before a prompt in each of four phrasings, for task sets without phrasings."""
 
 PARAPHRASED = "in other words"
 
@@ -34,7 +34,7 @@ TASKS = 100
 
 @dataclass(frozen=True)
 class Check:
-    """why: the numbers that it was decided on, in words."""
+    """The result of one check. why: the numbers that decided it, in words."""
 
     name: str
     passed: bool
@@ -43,9 +43,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Phrasing:
-    """Prompts put another way, sampled at temperature 0.8 (of labelled pairs: scored). change: what the share of
-    correct answers in the target gains on plain, task by task; of pairs, the log-odds. lost: what the share of correct
-    answers loses."""
+    """Prompts phrased differently, sampled at temperature 0.8 (labelled pairs are scored). change: the gain on plain,
+    task by task, in the share of correct answers in the target, or for pairs in the log-odds. lost: the loss in the
+    share of correct answers."""
 
     name: str
     plain: Estimate
@@ -55,7 +55,7 @@ class Phrasing:
 
 
 def score_answers(answers: Answers, pairs: bool) -> list[float]:
-    """What the checks want more of, of each answer: correct and in the target; of a pair, its log-odds."""
+    """The value of each answer that the checks want more of: correct and in the target; for a pair, its log-odds."""
     if pairs:
         return [grade.measures[LOG_ODDS] for grade in answers.grades]
     return [grade.correct * grade.target for grade in answers.grades]
@@ -63,8 +63,8 @@ def score_answers(answers: Answers, pairs: bool) -> list[float]:
 
 def controllability(answers: dict[str, Answers], task_set: TaskSet, supported: bool = True) -> Check:
     """Whether the interval of the steered share lies above plain's and above that of every draw of random directions;
-    of pairs, whether the log-odds gain on each, pair by pair. Of directions that their own fit does not support it
-    fails: such a direction is chance, and may point the right way by chance."""
+    for pairs, whether the log-odds gain on each of these, pair by pair. It fails if the fit does not support the
+    directions: such a direction is chance, and may point the right way by chance."""
     check = _beats_chance(answers, task_set)
     if supported:
         return check
@@ -126,7 +126,7 @@ def utility(
 
 
 def rephrase_tasks(task_set: TaskSet, most: int = TASKS) -> list[tuple[str, TaskSet]]:
-    """The task set in four other phrasings, and in other words where there are such."""
+    """The task set in four other phrasings, and in other words if it has paraphrases."""
     ways = task_set.phrasings or tuple(
         (repr(before), lambda task, before=before: with_header(task, before)) for before in PHRASINGS
     )
@@ -151,7 +151,7 @@ def robustness(
 ) -> tuple[Check, list[Phrasing]]:
     """Whether the steering gains on plain in each of four phrasings, and in other words where the tasks have
     paraphrases, at temperature 0.8, and loses no more than `guard` of the correct answers over all of them. Plain and
-    steered answers of a task are rows of one batch. most: tasks that are tried."""
+    steered answers of a task are rows of one batch. most: how many tasks are tried."""
     store, phrasings = store or SavedCompletions(None, {}), []
     for number, (name, rephrased) in enumerate(rephrase_tasks(task_set, most)):
         answers = {}

@@ -1,4 +1,4 @@
-"""The whole of a sweep: a grid or a divergence budget, a choice by rule, the control, and one confirmation."""
+"""A whole sweep: a grid or a divergence budget, a choice by rule, the control, and one confirmation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +20,9 @@ from .tasks import TaskSet
 
 @dataclass(frozen=True)
 class Choice:
-    """points: the grid, alpha 0 first. best: what the rule picks, None if nothing passes the guard. why: in words, why
-    nothing is to be applied; empty where `best` is. random: see `control`. confirmed: plain and steered on other
-    tasks."""
+    """points: the grid, alpha 0 first. best: the point that the rule picks, None if nothing passes the guard. why: in
+    words, why nothing is applied; empty if there is a `best`. random: see `control`. confirmed: plain and steered on
+    other tasks."""
 
     grid: Grid
     alphas: Sequence[float]
@@ -64,16 +64,14 @@ def choose_strength(
     store: SavedCompletions | None = None,
     told: Callable[[list[Point]], None] = lambda points: None,
 ) -> Choice:
-    """Sweep the grid on validation tasks, choose, compare with random directions, and confirm on other tasks, once.
-    The model is as before at the end. With a `store` a killed run goes on where it stopped. told: see `sweep`.
+    """Sweep the grid on validation tasks, choose, compare with random directions, and confirm on other tasks, once. At
+    the end the model is as it was. With a `store` a killed run goes on where it stopped. told: see `sweep`.
 
     Raises:
         ValueError: if the tasks have no target; `strength_of_budget` needs none.
     """
     if not task_set.target:
-        raise ValueError(
-            f"{task_set.name}: the tasks say nothing of what is wanted; pass --target or --kl-budget alone"
-        )
+        raise ValueError(f"{task_set.name}: the tasks do not say what is wanted; pass --target, or --kl-budget alone")
     before = (model.iti_top_k, model.iti_scope)
     if task_set.pairs and grid.kl_guard is None:
         grid = replace(grid, kl_guard=PAIRS_KL_GUARD)
@@ -113,8 +111,8 @@ def choose_strength(
 
 @dataclass(frozen=True)
 class Budget:
-    """The largest alpha whose mean KL from the plain model, on `n` held-out texts, is at most `budget`. What else it
-    does is not known from that."""
+    """The largest alpha whose mean KL from the plain model, on `n` held-out texts, is at most `budget`. This does not
+    show what else the steering does."""
 
     budget: float
     alpha: float
@@ -127,7 +125,7 @@ class Budget:
 def strength_of_budget(
     model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], grid: Grid
 ) -> Budget:
-    """The choice without a target. The model is as before at the end. Raises as `alpha_of_kl`."""
+    """The choice without a target. At the end the model is as it was. Raises as `alpha_of_kl` does."""
     before = (model.iti_top_k, model.iti_scope)
     k = (grid.top_ks or [len(model.iti_directions.top(model.iti_top_k))])[0]
     try:
@@ -139,5 +137,5 @@ def strength_of_budget(
 
 
 def _rounded_down(alpha: float) -> float:
-    """To three digits, so that it stays inside the budget."""
+    """Alpha, rounded down to three digits so that it stays inside the budget."""
     return float(Context(prec=3, rounding=ROUND_DOWN).create_decimal_from_float(alpha))

@@ -1,4 +1,4 @@
-"""The conditions that answers are compared under: plain, steered, steered away, along random directions, asked in
+"""The conditions under which answers are compared: plain, steered, steered away, along random directions, asked in
 words."""
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from iti_llama import ITIDirections, ITILlamaForCausalLM
 class Condition:
     """One way to answer the tasks.
 
-    alpha: strength. directions: None for the model's own. asked: the prompt asks for the behaviour in words.
+    alpha: the strength. directions: None for those of the model. asked: the prompt asks for the behaviour in words.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Condition:
 
 
 def random_directions(directions: ITIDirections, seed: int) -> ITIDirections:
-    """The control: the same heads, sigmas and weights, so offsets of equal norm, with random unit directions."""
+    """The control: random unit directions with the same heads, sigmas and weights, so the offsets have equal norm."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(directions.directions.shape, generator=generator, dtype=torch.float64)
     return replace(directions, directions=torch.nn.functional.normalize(drawn, dim=-1).float(), scores=None)
@@ -33,8 +33,8 @@ def random_directions(directions: ITIDirections, seed: int) -> ITIDirections:
 def standard_conditions(
     model: ITILlamaForCausalLM, alpha: float | None = None, draws: int = 3, asked: bool = True
 ) -> list[Condition]:
-    """Plain, steered, minus alpha, random directions; and where the tasks can be `asked` in words, that without
-    steering and at minus alpha."""
+    """Plain, steered, minus alpha, random directions; and if the tasks can be `asked` in words, also asked without
+    steering and asked at minus alpha."""
     alpha = model.iti_alpha if alpha is None else alpha
     used = model.iti_directions.top(model.iti_top_k)
     return [
@@ -49,7 +49,7 @@ def standard_conditions(
 
 @contextmanager
 def under(model: ITILlamaForCausalLM, condition: Condition) -> Iterator[None]:
-    """Inside the block the model has the condition's directions; its own, with its K, are put back."""
+    """Inside the block the model has the condition's directions; afterwards it gets its directions and K back."""
     before, top_k = model.iti_directions, model.iti_top_k
     if condition.directions is None:
         yield

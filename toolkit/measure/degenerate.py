@@ -1,4 +1,4 @@
-"""Output that is no answer: empty, or going round in a loop."""
+"""Output that is not an answer: empty, or going round in a loop."""
 
 import re
 from collections import Counter
@@ -8,8 +8,8 @@ _LOOP = re.compile(r"((?:\S+ ){3,20}?)\1{3}")
 
 
 def degenerate(completion: str) -> str:
-    """Why an output is degenerate: "empty", or "loop" (the same 3 to 20 words four times in a row, or half of its
-    lines one line, of ten or more); "" if it is not."""
+    """Why an output is degenerate: "empty", or "loop" (the same 3 to 20 words four times in a row, or ten lines or
+    more of which half are the same); "" if it is not."""
     words = completion.split()
     if not words:
         return "empty"

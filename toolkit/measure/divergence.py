@@ -17,8 +17,8 @@ from ..foundation.tokenize import completion_ids, prompt_ids
 
 @dataclass(frozen=True)
 class Text:
-    """A held-out text: what is given, and what is scored after it. After no prompt, that is all but the first token,
-    which is BOS where the tokenizer or the text has one. Texts of one group are not independent."""
+    """A held-out text: the prompt, and the completion that is scored after it. Without a prompt, all but the first
+    token is scored; that token is BOS if the tokenizer or the text has one. Texts of one group are not independent."""
 
     prompt: str
     completion: str
@@ -27,9 +27,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Over the completions' tokens. kl: KL(plain || steered) in nats, mean by text with its interval; kl_95: its 95th
-    percentile over tokens; perplexity_*: exp of the mean negative log-likelihood; nll_change: its paired difference,
-    in nats a token, mean by text."""
+    """Divergence over the completions' tokens. kl: KL(plain || steered) in nats, mean by text with its interval;
+    kl_95: its 95th percentile over tokens; perplexity_*: exp of the mean negative log-likelihood; nll_change: its
+    paired difference, in nats a token, mean by text."""
 
     alpha: float
     kl: Estimate
@@ -53,8 +53,8 @@ def measure_divergence(
     progress: Callable[[int], None] = lambda texts: None,
 ) -> list[Divergence]:
     """One `Divergence` for each alpha. The shift acts where it does in generation: under scope "generated" from the
-    prompt's last token on, whatever a gate says. All alphas of a text, alpha 0 among them, are rows of one batch. A
-    text of one token after no prompt has nothing to score, and is left out.
+    prompt's last token on, whatever a gate says. All alphas of a text, with alpha 0, are rows of one batch. A text of
+    one token without a prompt has nothing to score, and is left out.
 
     Raises:
         ValueError: if no text is left.
@@ -83,7 +83,7 @@ def measure_divergence(
                 expected = target[here].to(logs.device).expand(k, -1)[..., None]
                 nll[:, here] = -logs.gather(-1, expected)[..., 0].cpu()
                 probabilities = logs[0].exp()
-                for j in range(k - 1):  # in place: each of these is as large as a piece may be
+                for j in range(k - 1):  # in place, since each of these is as large as a piece may be
                     kl[j, here] = logs[j + 1].sub_(logs[0]).mul_(probabilities).sum(-1).neg().cpu()
                 del logs, probabilities  # before the next piece is made
             for j in range(k):
@@ -119,8 +119,8 @@ def _hidden_states(
     alphas: Sequence[float],
     at_once: int,
 ) -> torch.Tensor:
-    """The last hidden states [rows * alphas, longest, hidden_size], all alphas of a row one after the other; the rows
-    are token ids, the longest one first. A forward pass has at most `at_once` of them."""
+    """The last hidden states [rows * alphas, longest, hidden_size], with all alphas of a row one after the other. The
+    rows are token ids, the longest row first. A forward pass has at most `at_once` of them."""
     device, length = model.get_input_embeddings().weight.device, len(rows[0])
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows for _ in alphas], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows for _ in alphas], device=device)
@@ -136,8 +136,8 @@ def _hidden_states(
 
 
 def _ids_and_start(tokenizer: PreTrainedTokenizerBase, text: Text) -> tuple[list[int], int]:
-    """The tokens of a text, and the first that is scored."""
-    if not text.prompt:  # so that a BOS that the text has itself is no second one
+    """The tokens of a text, and the index of the first that is scored."""
+    if not text.prompt:  # if the text begins with BOS, it must not get a second one
         return prompt_ids(tokenizer, text.completion), 1
     prompt = prompt_ids(tokenizer, text.prompt)
     return prompt + completion_ids(tokenizer, text.completion), len(prompt)

@@ -1,4 +1,4 @@
-"""What the steering does: the same tasks under several conditions, executed, with intervals and paired differences."""
+"""Evaluate a steering: the same tasks under several conditions, executed, with intervals and paired differences."""
 
 import hashlib
 import json
@@ -56,9 +56,9 @@ class Answers:
 @dataclass(frozen=True)
 class ConditionResult:
     """One row of the result. Rates are shares of all completions; *_change is the paired difference to the plain
-    condition. pass_at: {k: estimate}. target: the share that behaves as wanted. measures: means of the task set's own
-    measures. lost: prompts solved when plain (by any sample) and not now; gained: the reverse. wrong_way: prompts
-    whose completions were in the target when plain (by any sample) and are not now."""
+    condition. pass_at: {k: estimate}. target: the share that behaves as wanted. measures: means of the task set's
+    further measures. lost: prompts that plain solves (by any sample) and this condition does not; gained: the reverse.
+    wrong_way: prompts with a plain completion in the target (any sample) and none under this condition."""
 
     condition: str
     alpha: float
@@ -83,8 +83,8 @@ class ConditionResult:
 def settings_of(
     model: ITILlamaForCausalLM, task_set: TaskSet, alpha: float, samples: int, temperature: float, seed: int
 ) -> dict:
-    """All that the completions of `standard_conditions` depend on, for a `SavedCompletions`: weights, directions and
-    prompts by hash."""
+    """Everything that the completions of `standard_conditions` depend on, for a `SavedCompletions`: weights,
+    directions and prompts by hash."""
     used = model.iti_directions.top(model.iti_top_k)
     return {
         "tasks": task_set.name,
@@ -103,7 +103,8 @@ def settings_of(
 
 
 def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
-    """All that the answers of a sweep depend on besides alpha, K and scope, which name them in its store."""
+    """Everything that the answers of a sweep depend on, except alpha, K and scope, which name the answers in its
+    store."""
     return {
         "tasks": task_set.name,
         "n": len(task_set),
@@ -115,7 +116,7 @@ def sweep_settings_of(model: ITILlamaForCausalLM, task_set: TaskSet) -> dict:
 
 
 def prompts_hash(task_set: TaskSet) -> str:
-    """A short name for the prompts as their writers wrote them: a chat template may write the date."""
+    """A short name for the prompts as their writers wrote them, since a chat template may add the date."""
     ways, prompts = (task_set.prompt_of, task_set.asked or (lambda task: None)), []
     for task in task_set.tasks:
         prompts.append([*(as_written(task, way(task)) for way in ways), *(task.completions if task_set.pairs else ())])
@@ -138,8 +139,8 @@ def answer(
     """Complete every task under one condition, greedily or, for more than one sample, at `temperature`; run the
     programs.
 
-    Batches, and the seed of each, depend on the tasks alone: a run that goes on from a `store` gives the completions
-    of one that was never killed.
+    Batches and their seeds depend on the tasks alone: a run that goes on from a `store` gives the same completions as
+    one that was never killed.
     """
     store = store or SavedCompletions(None, {})
     ask = task_set.asked if condition.asked else task_set.prompt_of
@@ -214,7 +215,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda condition, rows: None,
 ) -> tuple[list[ConditionResult], dict[str, Answers]]:
-    """Answer and measure. The first condition is what the others are compared with."""
+    """Answer and measure. The others are compared with the first condition."""
     answers = {
         condition.name: answer(
             model, tokenizer, task_set, condition, sandbox, samples, temperature, store, seed,

@@ -1,7 +1,7 @@
 """Whether a completion solves its task, by running it, and whether it behaves as wanted.
 
-The sandbox gets the program and the arguments of the tests, never the expected values; what comes back is compared
-here. A program that exits early, prints something else or changes its surroundings gains nothing by it.
+The sandbox gets the program and the arguments of the tests, never the expected values; the results are compared here.
+So a program gains nothing if it exits early, prints something else or changes its surroundings.
 """
 
 import ast
@@ -27,8 +27,8 @@ for _line in _lines:
 @dataclass(frozen=True)
 class Grade:
     """correct: every test gave the expected value; for tasks without tests, see `TaskSet.sound`. style: "plain",
-    "idiomatic", "neither" or "unparsable"; "" for what is no code. target: it behaves as the steering wants, True,
-    False or a number from 0 to 1. measures: further numbers, by name."""
+    "idiomatic", "neither" or "unparsable"; "" for answers that are not code. target: whether it behaves as the
+    steering wants, True, False or a number from 0 to 1. measures: further numbers, by name."""
 
     correct: bool
     style: str
@@ -37,8 +37,8 @@ class Grade:
 
 
 class FunctionTask(Protocol):
-    """A function to write: its name, (arguments, expected value) pairs, and the program that a completion makes of
-    it."""
+    """A function to write: its name, (arguments, expected value) pairs, and a method that turns a completion into a
+    program."""
 
     name: str
     tests: Sequence[tuple[tuple, object]]
@@ -47,7 +47,7 @@ class FunctionTask(Protocol):
 
 
 def grade(tasks: Sequence[FunctionTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
-    """Grade each completion of the task beside it. The same program is run once."""
+    """Grade the completion of each task. Equal programs are run once."""
     programs = [task.program(function_body(text)) for task, text in zip(tasks, completions, strict=True)]
     styles = [style_of(program) for program in programs]
     jobs: dict[tuple[str, str], tuple[str, str, str]] = {}
@@ -67,7 +67,7 @@ def grade(tasks: Sequence[FunctionTask], completions: Sequence[str], sandbox: Sa
 
 
 def call_values(program: str, calls: Sequence[str], sandbox: Sandbox) -> list[object]:
-    """The value of each call, as `f(2, 3)`, of what a program defines; fewer if one fails."""
+    """The value of each call, like `f(2, 3)`, to what a program defines; fewer if a call fails."""
     mark = secrets.token_hex(8)
     code = "\n\n_mark = __import__('sys').stdin.readline().strip()\n"
     code += "".join(f"print(_mark, repr({call}), flush=True)\n" for call in calls)
@@ -75,7 +75,7 @@ def call_values(program: str, calls: Sequence[str], sandbox: Sandbox) -> list[ob
 
 
 def _values(stdout: str, mark: str) -> list[object]:
-    """The marked values of a run's output, in order; a text that is no literal ends them."""
+    """The marked values in a run's output, in order, up to the first that is not a literal."""
     values = []
     for line in stdout.splitlines():
         if line.startswith(mark + " "):

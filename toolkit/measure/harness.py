@@ -1,9 +1,9 @@
 """lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness) on a steered model.
 
-Importing this module registers the model type `iti-llama` there. Answers whose likelihood is asked for are shifted
-from their first token on, whatever the model's scope: the question is read by the plain model, as in Li et al.'s
-evaluation and in `multiple_choice`. Of a text whose rolling likelihood is asked for, every token is shifted, in each
-window of it. What is generated is shifted where the model's scope says.
+Importing this module registers the model type `iti-llama` there. When the harness asks for the likelihood of an
+answer, the shift starts at the answer's first token, whatever the model's scope: the plain model reads the question,
+as in Li et al.'s evaluation and in `multiple_choice`. For a rolling likelihood every token of the text is shifted, in
+each of its windows. Generated text is shifted as the model's scope says.
 """
 
 import copy
@@ -29,13 +29,13 @@ class ITILlamaLM(HFLM):
 
     Args:
         pretrained: a steered repo (Hub name or folder), or a loaded `ITILlamaForCausalLM`.
-        iti_alpha: strength; the repo's own by default. `lm.model.iti_alpha` changes it, nothing is reloaded.
+        iti_alpha: strength; by default that of the repo. `lm.model.iti_alpha` changes it without a reload.
         revision, dtype, device_map: as in `from_pretrained`.
-        tokenizer: the repo's own by default.
-        kwargs: of `HFLM`.
+        tokenizer: by default that of the repo.
+        kwargs: passed on to `HFLM`.
 
     Raises:
-        ValueError: if it is no steered model, or batch_size is no number.
+        ValueError: if it is not a steered model, or batch_size is not a number.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class ITILlamaLM(HFLM):
         return found
 
     def _rolling_start(self, context: list[int]) -> int:
-        """The first shifted position of a window of a rolling log-likelihood. There the text is all answer, so what is
-        repeated of it as context is shifted too; the first window's context is the token that the harness puts before
-        the text, and is not."""
+        """The first shifted position in a window of a rolling log-likelihood. The whole text counts as answer, so text
+        that a window repeats as context is shifted too. The context of the first window is not shifted: it is the
+        token that the harness puts before the text."""
         return int(context == [self.prefix_token_id])
 
 
 def manager_of(tasks: Sequence[str], include_path: str | None) -> TaskManager:
-    """One that knows the tasks. The harness's own thousands are not read where `include_path` has all that are asked
-    for."""
+    """A manager that knows the tasks. If `include_path` has all of them, the thousands of tasks that come with the
+    harness are not read."""
     if include_path is not None:
         own = TaskManager(include_path=include_path, include_defaults=False)
         if set(tasks) <= set(own.all_tasks):
@@ -113,8 +113,8 @@ def manager_of(tasks: Sequence[str], include_path: str | None) -> TaskManager:
 def evaluate_at(
     lm: ITILlamaLM, tasks: Sequence[str], alphas: Sequence[float], include_path: str | None = None, **kwargs
 ) -> dict[float, dict]:
-    """{alpha: {task: {metric: value}}}: the harness's results at each strength, of one loaded model, whose own is put
-    back. `kwargs` are those of `lm_eval.simple_evaluate`."""
+    """{alpha: {task: {metric: value}}}: the harness's results of one loaded model at each strength. The model gets its
+    strength back. `kwargs`: passed on to `lm_eval.simple_evaluate`."""
     manager, before, results = manager_of(tasks, include_path), lm.model.iti_alpha, {}
     try:
         for alpha in alphas:

@@ -1,5 +1,5 @@
-"""The labelled set that a repo keeps beside it: which groups were fitted on, which strengths are chosen on, and which
-they are measured on. It stays on this machine: `push` leaves it out, and `hf upload` by the .gitignore beside it."""
+"""The labelled set that a repo keeps, split into groups to fit on, to choose a strength on and to measure it on. It
+stays on this machine: `push` leaves it out, and so does `hf upload`, because of the .gitignore beside it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ PARTS = ("fit", "validation", "test")
 
 
 def keep_labelled_set(examples: Sequence[Example], held_out: np.ndarray, seed: int, folder: Path) -> Path:
-    """Write the set, each row with its part: the rows `held_out` from fitting are halved by group into validation and
+    """Write the set, each row with its part. The rows `held_out` from fitting are halved by group into validation and
     test."""
     groups = {examples[row].group for row in held_out}
     validation, _ = halves(sorted(groups), seed) if len(groups) > 1 else (set(), groups)
@@ -35,12 +35,12 @@ def keep_labelled_set(examples: Sequence[Example], held_out: np.ndarray, seed: i
 
 
 def read_parts(folder: Path, *parts: str) -> list[Example]:
-    """The rows of some parts.
+    """The rows of these parts.
 
     Raises:
         ValueError: if there are none.
     """
     rows = [example for example in read_examples(folder / FILE) if example.meta.get("part") in parts]
     if not rows:
-        raise ValueError(f"{folder / FILE}: no rows of {' or '.join(parts)}; expected some: add groups, and fit again")
+        raise ValueError(f"{folder / FILE}: no rows of {' or '.join(parts)}; add groups to the set, and fit again")
     return rows

@@ -1,5 +1,5 @@
-"""How much of an instruction's effect a steering keeps, without a judge: answers are compared with those that the base
-itself gives, with the instruction and without."""
+"""How much of an instruction's effect a steering keeps, without a judge: its answers are compared with those that the
+base gives with the instruction and without."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from .target import Target
 
 
 MOST_ERROR = 0.35
-"""Largest error of the classifier on answers that it was not fitted on. Above it the base does not follow the
-instruction, as far as its texts say, and there is no effect to keep."""
+"""The largest error of the classifier on answers that it was not fitted on. Above it the texts do not show that the
+base follows the instruction, so there is no effect to keep."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class AnswerClassifier:
 
     @classmethod
     def fit(cls, plain: Sequence[str], told: Sequence[str], seed: int = 0) -> "AnswerClassifier":
-        """Fitted on answers without the instruction and with it."""
+        """A classifier fitted on answers without the instruction and with it."""
         words = TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), sublinear_tf=True, lowercase=False)
         characters = TfidfVectorizer(
             analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, lowercase=False, max_features=20000
@@ -40,16 +40,16 @@ class AnswerClassifier:
         return cls(fitted.fit([*plain, *told], [0] * len(plain) + [1] * len(told)))
 
     def log_odds(self, texts: Sequence[str]) -> np.ndarray:
-        """[texts], above 0 for what it takes for an answer under the instruction."""
+        """Log-odds [texts], above 0 for texts that it takes for answers under the instruction."""
         return self.fitted.decision_function(list(texts))
 
     def error(self, plain: Sequence[str], told: Sequence[str], groups: Sequence[str]) -> Estimate:
-        """The share of answers that it takes for the other kind; `groups` are those of each of the two lists."""
+        """The share of answers that it takes for the other kind; `groups` belong to each of the two lists."""
         wrong = np.concatenate([self.log_odds(plain) > 0, self.log_odds(told) <= 0])
         return estimate(wrong, [*groups, *groups])
 
     def target(self) -> Target:
-        """The share of answers that it takes for ones under the instruction."""
+        """The share of answers that it takes for answers under the instruction."""
         return Target("as if told", lambda prompts, texts: (self.log_odds(texts) > 0).astype(float).tolist())
 
 
@@ -76,10 +76,10 @@ def kept_share(
     steered: Sequence[float], plain: Sequence[float], told: Sequence[float], groups: Sequence[str], seed: int = 0
 ) -> Estimate:
     """How far steered answers go from plain ones (0) to those of the instructed model (1), in mean log-odds of an
-    `AnswerClassifier`, with its interval, bootstrapped by group: all three are of the same prompts, in one order.
+    `AnswerClassifier`, with an interval bootstrapped by group. All three answer the same prompts, in the same order.
 
     Raises:
-        ValueError: if the answers under the instruction are not further than the plain ones.
+        ValueError: if the answers under the instruction do not have higher log-odds than the plain ones.
     """
     rows = np.array([steered, plain, told], dtype=float)
     _, index = np.unique(np.asarray(groups), return_inverse=True)

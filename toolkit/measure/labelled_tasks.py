@@ -1,4 +1,4 @@
-"""Tasks of a labelled set: its held-out prompts, to be completed, or its held-out pairs, to be chosen from."""
+"""Tasks from a labelled set: held-out prompts to complete, or held-out pairs to choose from."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from .tasks import TaskSet, asks, grade_intact, paraphrases
 PREFERS = "prefers label 1"
 
 LOG_ODDS = "log-odds"
-"""Of a pair: log-probability of the completion of label 1 minus that of label 0, in nats."""
+"""The measure of a pair: log-probability of the completion of label 1 minus that of label 0, in nats."""
 
 
 @dataclass(frozen=True)
 class LabelledTask:
-    """completions: (of label 1, of label 0), where the prompt has both. The other fields: see `FileTask`."""
+    """completions: (of label 1, of label 0), if the prompt has both. For the other fields see `FileTask`."""
 
     prompt: str
     group: str
@@ -33,13 +33,13 @@ class LabelledTask:
 
 
 def labelled_set(name: str, examples: Sequence[Example], header: str | None = None, pairs: bool = False) -> TaskSet:
-    """The prompts of these examples, each once; with `pairs`, a task for each completion of label 1 and one of label 0
-    of the same prompt, in their order. Divergence is measured on the completions of label 0. `meta["paraphrase"]` is
+    """The prompts of these examples, each once; with `pairs`, a task for each completion of label 1 with one of label
+    0 of the same prompt, in their order. Divergence is measured on the completions of label 0. `meta["paraphrase"]` is
     the prompt in other words.
 
     Raises:
-        ValueError: if pairs are asked for and no prompt has completions of both labels; if not, and every prompt is
-            empty; or some prompts have a paraphrase and others do not.
+        ValueError: if `pairs` is set and no prompt has completions of both labels; if it is not set and every prompt
+            is empty; if some prompts have a paraphrase and others do not.
     """
     by_prompt: dict[tuple[str, str], dict[int, list[Example]]] = defaultdict(lambda: {0: [], 1: []})
     for example in examples:

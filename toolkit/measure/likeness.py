@@ -1,4 +1,5 @@
-"""How likely the told model's own answers are to a model that was not told: cheap, since nothing is generated."""
+"""How likely the answers of the model with the instruction are to the model without it: cheap, since nothing is
+generated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from .score import Given, log_probabilities
 
 @dataclass(frozen=True)
 class ToldAnswers:
-    """bare: the prompts without the instruction; told: with it; answers: the model's own to these."""
+    """bare: the prompts without the instruction; told: with it; answers: the model's answers to the latter."""
 
     bare: Sequence[str]
     told: Sequence[str]
@@ -22,7 +23,7 @@ class ToldAnswers:
 
 @dataclass(frozen=True)
 class Likeness:
-    """The way from plain to told, in nats a token of the told model's answers."""
+    """The distance from plain to told, in nats a token of the told model's answers."""
 
     texts: ToldAnswers
     plain: float
@@ -30,13 +31,13 @@ class Likeness:
 
     @classmethod
     def between(cls, model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, texts: ToldAnswers) -> "Likeness":
-        """The two ends of the way."""
+        """Measure both ends of the distance."""
         plain = mean_log_probability(model, tokenizer, texts.bare, texts.answers, 0.0)
         return cls(texts, plain, mean_log_probability(model, tokenizer, texts.told, texts.answers, 0.0))
 
     def of(self, model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, alpha: float) -> float:
-        """The share of the way that the model goes at this strength, with its directions, K and scope: 0 is plain, 1
-        is told, and below 0 the answers are less likely than to the plain model."""
+        """The share of the distance that the model covers at this strength, with its directions, K and scope: 0 is
+        plain, 1 is told, and below 0 the answers are less likely than under the plain model."""
         steered = mean_log_probability(model, tokenizer, self.texts.bare, self.texts.answers, alpha)
         return (steered - self.plain) / (self.told - self.plain)
 
@@ -48,7 +49,7 @@ def mean_log_probability(
     answers: Sequence[str],
     alpha: float,
 ) -> float:
-    """Of a token of the answers, in nats."""
+    """The mean log-probability of a token of the answers, in nats."""
     rows = [Given(prompt, answer, alpha) for prompt, answer in zip(prompts, answers, strict=True)]
     tokens = sum(len(completion_ids(tokenizer, answer)) for answer in answers)
     return sum(log_probabilities(model, tokenizer, rows)) / tokens

@@ -27,15 +27,15 @@ from .tasks import TaskSet
 
 
 EXAMPLES = 20
-"""Prompts whose plain and steered answers are kept."""
+"""How many prompts keep their plain and steered answers."""
 
 EXAMPLE_TOKENS = 160
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """record: `evaluation.json`, as JSON types. divergence: {texts: {condition: divergence}}. checks, phrasings: see
-    `checks`."""
+    """record: `evaluation.json`, as JSON types. divergence: {name of the texts: {condition: divergence}}. checks,
+    phrasings: see `checks`."""
 
     record: dict
     rows: list[ConditionResult]
@@ -58,19 +58,19 @@ def measure_steering(
     rephrased: int = TASKS,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Measurement:
-    """Measure; `completions` is a file that a killed run goes on from. conditions: `standard_conditions` by default;
-    of others, those that are asked in words are in the summary too, and the examples are the measured answers. known:
-    answers that are there already, by condition. rephrased: most tasks of each phrasing that robustness tries.
+    """Measure a steering. completions: a file from which a killed run goes on. conditions: `standard_conditions` by
+    default; with others, the summary also shows those that ask in words, and the examples are the measured answers.
+    known: answers that exist already, by condition. rephrased: most tasks that robustness tries in each phrasing.
 
     Raises:
-        ValueError: if the tasks have no target, one answer of a pair is to be sampled, or alpha 0 is to be checked.
+        ValueError: if the tasks have no target, if `samples` is above 1 for pairs, or if alpha 0 is to be checked.
     """
     settings = settings or MeasureSettings()
     samples, seed, guard = settings.samples, settings.seed, settings.guard
     if not task_set.target:
-        raise ValueError(f"{task_set.name}: the tasks say nothing of what is wanted; pass --target")
+        raise ValueError(f"{task_set.name}: the tasks do not say what is wanted; pass --target")
     if task_set.pairs and samples > 1:
-        raise ValueError(f"{samples} samples, but which of two texts the model prefers is no sample; expected 1")
+        raise ValueError(f"samples is {samples}; expected 1: a preference between two texts is not sampled")
     if settings.checks and (model.iti_alpha if settings.alpha is None else settings.alpha) == 0:
         raise ValueError("iti_alpha is 0: nothing is steered, so there is nothing to check; expected another strength")
     unrelated = settings.damage and damage_set(settings.damage, partial(chat_prompt, tokenizer))
@@ -143,7 +143,7 @@ def measure_steering(
 
 
 def _answered(task_set: TaskSet, answers: dict[str, Answers]) -> list[dict]:
-    """The first tasks, with the answers that were measured."""
+    """The first tasks, with their measured answers."""
     pairs = zip(task_set.tasks, answers["plain"].completions, answers["steered"].completions, strict=True)
     return [_example(task, plain, steered) for task, plain, steered in list(pairs)[:EXAMPLES]]
 
@@ -156,7 +156,7 @@ def _example(task, plain: str, steered: str) -> dict:
 def _examples(
     model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, task_set: TaskSet, alpha: float
 ) -> list[dict]:
-    """The first prompts, each once, with the greedy answers."""
+    """The first prompts, each once, with their greedy answers."""
     tasks = list({task.prompt: task for task in task_set.tasks}.values())[:EXAMPLES]
     prompts = [task.prompt for task in tasks]
     kwargs = {"max_new_tokens": EXAMPLE_TOKENS, "batch_size": 2 * EXAMPLES}

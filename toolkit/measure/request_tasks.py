@@ -1,4 +1,4 @@
-"""The tasks that words stand for, of a file or of the held-out part of the set that a repo keeps; and the target."""
+"""Turn what the options name into tasks (of a file, or of the held-out part of a repo's labelled set) and a target."""
 
 from dataclasses import replace
 from functools import partial
@@ -26,8 +26,8 @@ def kept_set(request: TaskRequest) -> Path | None:
 
 
 def request_tasks(request: TaskRequest, part: str, tokenizer, sandbox: Sandbox) -> TaskSet:
-    """The tasks of a part ("validation" or "test"): those of a file, or else the held-out ones of the repo's own
-    labelled set; with the target that was asked for, or else their own.
+    """The tasks of a part ("validation" or "test"): those of a file, or else the held-out ones of the repo's labelled
+    set. They have the target that was asked for, or else their own.
 
     Raises:
         ValueError: naming the option.
@@ -43,7 +43,7 @@ def read_tasks(request: TaskRequest, name: str, tokenizer, names: str = NAMES) -
     if kind == "held-out" and part in ("validation", "test"):
         if kept_set(request) is None:
             raise ValueError(f"--tasks is {name!r}, but the repo keeps no {FILE}; expected {names}")
-        if not request.halved:  # `run` has fitted on the same set just so
+        if not request.halved:  # `run` has just fitted on the same set in the same way
             check_own_prompts(request, name)
         return labelled_set(name, read_parts(Path(request.folder), part), request.header, pairs)
     if not name.endswith(SUFFIXES):
@@ -58,16 +58,16 @@ def read_tasks(request: TaskRequest, name: str, tokenizer, names: str = NAMES) -
 
 
 def check_own_prompts(request: TaskRequest, name: str) -> None:
-    """Raises `ValueError` if another way to ask is wanted of tasks whose prompts are made already."""
+    """Raises `ValueError` if an option would change the prompts of tasks whose prompts are fixed."""
     if request.raw or request.system is not None:
         option = "--raw" if request.raw else "--system"
-        raise ValueError(f"{option} is for a file of --tasks; the prompts of {name} are as they were fitted or made")
+        raise ValueError(f"{option} is for a file of --tasks; the prompts of {name} are fixed")
 
 
 def finish_tasks(request: TaskRequest, part: str, tasks: TaskSet, sandbox: Sandbox) -> TaskSet:
-    """The tasks cut to the number, and with the header, length and target that were asked for."""
+    """The tasks, cut to the requested number, with the requested header, length and target."""
     if tasks.sound == "correct":
-        sandbox.prove()  # before the answers, which take longer
+        sandbox.prove()  # first, since the answers take longer
     if request.halved and request.tasks is not None:
         groups = halves([task.group for task in tasks.tasks], request.seed)[part == "test"]
         tasks = replace(tasks, tasks=[task for task in tasks.tasks if task.group in groups])
@@ -93,7 +93,7 @@ def finish_tasks(request: TaskRequest, part: str, tasks: TaskSet, sandbox: Sandb
 
 
 def read_target(spec: str, sandbox: Sandbox) -> Target:
-    """What a --target means that is a regular expression or FILE.py:function. Raises as `matches` and `predicate`."""
+    """The target for a regular expression or FILE.py:function. Raises as `matches` and `predicate` do."""
     file, _, function = spec.rpartition(":")
     if not (file.endswith(".py") and function.isidentifier()):
         return matches(spec)

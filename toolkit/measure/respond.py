@@ -1,4 +1,4 @@
-"""Answers to the tasks of a set: completions that the model writes, or which of two given ones it prefers."""
+"""Answers to the tasks of a set: completions that the model writes, or its preference between two given ones."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,8 +22,8 @@ def respond(
     progress: Callable[[int], None] = lambda rows: None,
     **sampling,
 ) -> list[str]:
-    """The answer to each of `tasks`, some of the set's, at the strength beside it; `asked` in words or not. Of a set
-    of pairs an answer is the log-odds of the first completion against the second, in nats, as a text."""
+    """The answer to each of `tasks`, which belong to the set, at its strength; `asked` in words or not. For a set of
+    pairs an answer is the log-odds of the first completion against the second, in nats, as a text."""
     prompts = [
         task_set.asked(task) if ask else task_set.prompt_of(task) for task, ask in zip(tasks, asked, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Completions on disk: a run that was killed goes on where it stopped."""
+"""Completions on disk: a killed run goes on where it stopped."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ class SavedCompletions:
     """A JSON Lines file: the settings of the run, then one row for each completion. Without a path nothing is kept.
 
     Raises:
-        ValueError: if the file is of another run. It is not touched then.
+        ValueError: if the file belongs to another run. It is not touched then.
     """
 
     def __init__(self, path: Path | None, settings: dict):
@@ -26,14 +26,14 @@ class SavedCompletions:
             )
         for row in kept[1:]:
             self.rows[row["condition"], row["index"], row["sample"]] = row["completion"]
-        # Written anew without a line that a kill or a full disk cut off.
+        # Write the file again, without a line that a kill or a full disk cut off.
         write_text(path, json.dumps({"settings": settings}) + "\n" + self._lines(self.rows))
 
     def get(self, condition: str, index: int, sample: int) -> str | None:
         return self.rows.get((condition, index, sample))
 
     def add(self, rows: list[tuple[str, int, int, str]]) -> None:
-        """Append (condition, index, sample, completion) rows; those that are held stay as they are."""
+        """Append (condition, index, sample, completion) rows; rows that exist already stay as they are."""
         new = {(condition, index, sample): text for condition, index, sample, text in rows}
         new = {key: text for key, text in new.items() if key not in self.rows}
         if self.path is not None:

@@ -1,4 +1,4 @@
-"""Log-probabilities of given completions, plain or steered, and which of two the model prefers."""
+"""Log-probabilities of given completions, plain or steered."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Given:
 
 @dataclass(frozen=True)
 class Scored:
-    """log_probability: the sum of those of the completion's tokens. likeliest: whether each of them is the one that
-    greedy decoding takes."""
+    """log_probability: the sum over the completion's tokens. likeliest: whether greedy decoding would take each of
+    them."""
 
     log_probability: float
     likeliest: bool
@@ -65,8 +65,8 @@ def score_tokens(
     progress: Callable[[int], None] = lambda rows: None,
     strengths_of: Callable[[Sequence[float]], torch.Tensor | dict[str, torch.Tensor]] | None = None,
 ) -> list[Scored]:
-    """Score each completion after its prompt, both as token ids, at its own alpha. starts: the first shifted position
-    of each row, whatever the model's scope; None shifts all. strengths_of: `iti_alpha` of a call from its rows'
+    """Score each completion after its prompt, both as token ids, at its alpha. starts: the first shifted position of
+    each row, whatever the model's scope; None shifts all. strengths_of: makes `iti_alpha` of a call from its rows'
     alphas; by default that of the default directions."""
     device, scores = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
     lengths = [sum(map(len, row)) for row in tokens]

@@ -1,4 +1,4 @@
-"""What is measured, and over which strengths one is chosen. Light: the command line builds its options from it."""
+"""Settings of measuring and of choosing a strength. Imports are light: the command line builds its options from it."""
 
 import math
 from collections.abc import Sequence
@@ -11,34 +11,34 @@ from ..foundation.settings import like, setting
 
 
 PAIRS_KL_GUARD = 0.25
-"""Largest mean KL, in nats a token, of a choice on labelled pairs where no other is given: nothing is generated then,
-so that there is no answer whose damage could be seen."""
+"""The largest mean KL, in nats a token, of a choice on labelled pairs, unless another is given. Nothing is generated
+then, so no answer could show damage."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep tries, and what a choice may cost, see `choose_point`. A budget takes the place of the alphas: the
-    largest whose mean KL it is, for one K and one scope."""
+    """What a sweep tries, and what a choice may cost, see `choose_point`. A KL budget replaces the alphas: it gives
+    the largest alpha whose mean KL stays within it, for one K and one scope."""
 
     alphas: Sequence[float] | None = setting(
         None,
-        "strengths, separated by commas, each with both signs; 'even': eight in even steps to the first damage",
+        "strengths, separated by commas, each tried with both signs; 'even': eight even steps to the first damage",
         words={"even": None},
     )
-    top_ks: Sequence[int] | None = setting(None, "numbers of heads, separated by commas; the repo's by default")
+    top_ks: Sequence[int] | None = setting(None, "numbers of heads, separated by commas; by default the repo's")
     scopes: Sequence[str] = setting(("all",), "all, generated, or both", words={"both": ("all", "generated")})
-    guard: float = setting(0.05, "correct (without tests: intact) answers that may be lost, as a share")
+    guard: float = setting(0.05, "largest share of correct (without tests: intact) answers that may be lost")
     kl_guard: float | None = setting(
         None, f"largest mean KL, in nats a token; {PAIRS_KL_GUARD:g} by default for --target labels"
     )
     perplexity_guard: float = setting(
         1.1,
-        "largest perplexity of texts that say nothing of the behaviour, as a multiple of plain's",
+        "largest perplexity of texts without the behaviour, as a multiple of the plain model's",
         min=1,
         metavar="R",
     )
     kl_budget: float | None = setting(
-        None, "no grid of alphas: the largest whose mean KL is this; enough alone, without --target"
+        None, "instead of a grid: take the largest alpha whose mean KL stays within this; needs no --target"
     )
 
     def __post_init__(self):
@@ -52,19 +52,17 @@ class Grid:
             if (value := getattr(self, name)) is not None and math.isnan(value):
                 raise ValueError(f"{name} is {value}; expected a number")
         if self.kl_budget is not None and len(self.top_ks or (0,)) * len(self.scopes) > 1:
-            raise ValueError("a KL budget finds one alpha; give it one K and one scope")
+            raise ValueError("a KL budget gives one alpha; expected one K and one scope")
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
     """How a steering is measured. The checks ask every task in four other phrasings as well."""
 
-    alpha: float | None = setting(None, "strength; the repo's own by default")
-    samples: int = setting(1, "of each task; 1 is greedy", min=1)
-    temperature: float = setting(1.0, "for more than one sample", min=0.01)
-    checks: bool = setting(
-        False, "try three checks too: control against chance, side effects, and the same in other phrasings"
-    )
+    alpha: float | None = setting(None, "strength; by default the repo's")
+    samples: int = setting(1, "samples of each task; 1 is greedy", min=1)
+    temperature: float = setting(1.0, "temperature for more than one sample", min=0.01)
+    checks: bool = setting(False, "also run three checks: control against chance, side effects, and other phrasings")
     damage: str | None = setting(
         None,
         "a file of pairs that have nothing to do with the behaviour, as questions with a right and a wrong answer; "
@@ -85,8 +83,8 @@ class MeasureSettings:
 @dataclass(frozen=True)
 class TaskRequest:
     """Which tasks are asked for, and what is wanted of an answer. folder: the repo's, "" for one on the Hub. halved:
-    of the tasks of a file, each part has half the groups, so that none is chosen and measured on. texts_alone: no task
-    is answered, only divergence on texts is measured, so a labelled set needs no pairs."""
+    each part gets half the groups of a file's tasks, so that no group serves both to choose and to measure.
+    texts_alone: no task is answered, only divergence on texts is measured, so a labelled set needs no pairs."""
 
     tasks: str | None = setting(
         None,
@@ -100,19 +98,19 @@ class TaskRequest:
         "classifier of the labelled texts) or labels (which completion of a labelled pair is preferred; the default "
         "for labelled sets)",
     )
-    header: str | None = setting(
-        None, "a line before the prompt that asks for the behaviour in words; compared with it"
-    )
+    header: str | None = setting(None, "a line before the prompt that asks for the behaviour in words, for comparison")
     n: int = setting(
         100,
-        "number of tasks; NeoCoder, labelled sets and files: the first",
+        "number of tasks; the first ones for NeoCoder, labelled sets and files",
         flags=("--n", "--limit"),
         min=2,
         metavar="N",
     )
-    max_new_tokens: int | None = setting(None, "of an answer; the task set's own by default", min=1, metavar="N")
-    raw: bool = setting(False, "prompts as they are, without the chat template")
-    system: str | None = setting(None, "a system message before each prompt that has none", metavar="TEXT")
+    max_new_tokens: int | None = setting(
+        None, "most tokens of an answer; by default the task set's number", min=1, metavar="N"
+    )
+    raw: bool = setting(False, "use prompts as they are, without the chat template")
+    system: str | None = setting(None, "system message before each prompt that has none", metavar="TEXT")
     seed: int = like(FitSettings, "seed")
     folder: str = ""
     halved: bool = False

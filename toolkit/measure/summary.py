@@ -1,4 +1,5 @@
-"""What a card shows of an evaluation: four rows. Light: a card is written without scikit-learn and matplotlib."""
+"""The part of an evaluation that a card shows: four rows. A card is written without scikit-learn and matplotlib, so
+they are not imported here."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,8 +9,8 @@ from ..foundation.intervals import Estimate
 
 @dataclass(frozen=True)
 class Summary:
-    """One row. sound: see `TaskSet`; None where every answer is. kl: nats a token, None for plain. odds_change: of
-    labelled pairs, what the log-odds of label 1 gain on plain, pair by pair, in nats."""
+    """One row. sound: see `TaskSet`; None where every answer is sound. kl: nats a token, None for plain. odds_change:
+    for labelled pairs, the gain of the log-odds of label 1 on plain, pair by pair, in nats."""
 
     name: str
     alpha: float
@@ -29,7 +30,7 @@ class Summary:
 
 
 def summary_table(rows: Sequence[Summary], target: str, sound: str) -> str:
-    """As a table for a card."""
+    """The rows as a table for a card."""
     odds = ["change of its log-odds, nats"] if rows[0].odds_change else []
     heads = [*([sound] if sound else []), target.replace("|", "\\|"), *odds, "KL from plain, nats a token", "n"]
     lines = [f"| | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]

@@ -1,17 +1,21 @@
 """Which alpha, K and scope to ship: a grid on validation tasks, a stated rule, a control.
 
-A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, where the tasks can be asked
-in words, at minus alpha on prompts that ask for the target. The rule: of the points whose pass@1 (without tests: share
-of intact answers) at alpha is at most `guard` below alpha 0's, whose perplexity of texts that say nothing of the
-behaviour is at most `perplexity_guard` times the plain model's (both as the check of utility asks), whose KL from the
-plain model is at most `kl_guard` (where one is given), and whose share of answers that are correct and in the target
-is above alpha 0's, the one with the largest such share; of several, the one that diverges least from the plain model,
-then the smallest alpha, then the fewest heads. What minus alpha does is told, and decides nothing.
+A point is measured in both directions: at alpha and at minus alpha on bare prompts, and, if the tasks can be asked in
+words, at minus alpha on prompts that ask for the target. The rule first keeps the points that meet four conditions:
 
-Of labelled pairs the share is replaced by the mean log-odds of label 1 against label 0, which also moves where no
+- pass@1 (without tests: the share of intact answers) at alpha is at most `guard` below alpha 0's;
+- perplexity of texts that say nothing of the behaviour is at most `perplexity_guard` times the plain model's (the
+  check of utility asks for these two as well);
+- KL from the plain model is at most `kl_guard`, if one is given;
+- the share of answers that are correct and in the target is above alpha 0's.
+
+It takes the point with the largest such share. Ties go to the smallest divergence from the plain model, then to the
+smallest alpha, then to the fewest heads. The results at minus alpha are reported and decide nothing.
+
+For labelled pairs the share is replaced by the mean log-odds of label 1 against label 0, which moves even if no
 preference tips over, and is compared pair by pair.
 
-The control: random directions of equal norm on the same heads. A point that does not beat the best of them is not
+The control is random directions of equal norm on the same heads. A point that does not beat the best of them is not
 chosen.
 """
 
@@ -36,8 +40,8 @@ from .tasks import TaskSet
 
 @dataclass(frozen=True)
 class Rates:
-    """correct, target, both: shares of the tasks, on one set of prompts at one strength. odds: of a set of pairs, the
-    mean log-odds of label 1, in nats; odds_by_task: of each task, in order."""
+    """correct, target, both: shares of the tasks, on one set of prompts at one strength. odds: for a set of pairs, the
+    mean log-odds of label 1, in nats; odds_by_task: those of each task, in order."""
 
     correct: Estimate
     target: Estimate
@@ -47,7 +51,7 @@ class Rates:
 
     @property
     def value(self) -> float:
-        """What the rule wants more of."""
+        """The value that the rule maximises."""
         return self.both.mean if self.odds is None else self.odds.mean
 
     def to_dict(self) -> dict:
@@ -59,9 +63,9 @@ class Rates:
 @dataclass(frozen=True)
 class Point:
     """One point of the grid. at: bare prompts at alpha; minus: bare prompts at minus alpha; against: prompts that ask
-    for the target, at minus alpha, if there are such. kl, kl_minus: mean KL from the plain model at alpha and minus
-    alpha, on held-out texts. perplexity: of texts that say nothing of the behaviour, at alpha, as a multiple of the
-    plain model's."""
+    for the target, at minus alpha, if the tasks have them. kl, kl_minus: mean KL from the plain model at alpha and
+    minus alpha, on held-out texts. perplexity: that of texts that say nothing of the behaviour, at alpha, as a
+    multiple of the plain model's."""
 
     top_k: int
     alpha: float
@@ -90,8 +94,8 @@ def rates_of(
     store: SavedCompletions | None = None,
     name: str = "",
 ) -> list[Rates]:
-    """The rates of each (asked, alpha) pair. All of them are rows of the same batches, greedily. Batches depend on the
-    tasks and conditions alone; those that `store` holds, under `name`, are not answered again."""
+    """The rates of each (asked, alpha) pair, from greedy answers in shared batches. Batches depend on the tasks and
+    conditions alone; those that `store` holds, under `name`, are not answered again."""
     store, tasks = store or SavedCompletions(None, {}), task_set.tasks
     keys = [f"{name}, {'asked' if asked else 'bare'}, alpha {alpha:g}" for asked, alpha in conditions]
     order = sorted(range(len(tasks)), key=lambda index: len(tasks[index].prompt))
@@ -133,9 +137,8 @@ def sweep(
     store: SavedCompletions | None = None,
     told: Callable[[list[Point]], None] = lambda points: None,
 ) -> list[Point]:
-    """Answer every task at every point; the first point is alpha 0, which every K and scope share. The
-    model's own K and scope are put back. told: is called with the points of each K and scope as soon as they are
-    known."""
+    """Answer every task at every point; the first point is alpha 0, which every K and scope share. At the end the
+    model gets its K and scope back. told: called with the points of each K and scope as soon as they are known."""
     before = (model.iti_top_k, model.iti_scope)
     texts = list(task_set.texts.values())
     points: list[Point] = []
@@ -163,7 +166,7 @@ def sweep(
 
 
 def count_answers(tasks: int, asked: bool, grid: Grid) -> int:
-    """How many answers a sweep of so many tasks and its control take. asked: whether they are asked in words too."""
+    """How many answers a sweep of `tasks` tasks and its control take. asked: whether they are asked in words too."""
     alphas = POINTS if grid.alphas is None else len(grid.alphas)
     alphas = alphas if grid.kl_budget is None else 1
     tries = 3 if asked else 2
@@ -175,7 +178,7 @@ def both_signs(alphas: Sequence[float]) -> list[float]:
 
 
 def choose_point(points: Sequence[Point], grid: Grid) -> Point | None:
-    """The point that the rule of this module picks; None if no point beats alpha 0 inside the guards of the grid."""
+    """The point that this module's rule picks; None if no point beats alpha 0 inside the guards of the grid."""
     plain = next(point for point in points if point.alpha == 0)
 
     def inside(point: Point) -> bool:
@@ -187,8 +190,8 @@ def choose_point(points: Sequence[Point], grid: Grid) -> Point | None:
 
 
 def order_by_rule(point: Point) -> tuple:
-    """The order of the rule: of two points the better one has the smaller value. A divergence has two digits: further
-    ones differ between machines."""
+    """The order of the rule: the better of two points has the smaller value. A divergence has two digits, since
+    further ones differ between machines."""
     return -round(point.at.value, 6), float(f"{point.kl:.2g}"), abs(point.alpha), point.top_k
 
 
@@ -225,8 +228,8 @@ def control(
 def beats_control(
     point: Point, alphas: Sequence[float], random: Sequence[Sequence[Rates]], groups: Sequence[str] = ()
 ) -> bool:
-    """Whether the point's share of correct answers in the target lies above every random draw's at its alpha, interval
-    and all; of a set of pairs, in `groups`, whether its log-odds do, pair by pair."""
+    """Whether the interval of the point's share of correct answers in the target lies above that of every random draw
+    at its alpha; for a set of pairs, in `groups`, whether its log-odds do, pair by pair."""
     at = 2 * list(alphas).index(point.alpha)
     if point.at.odds is not None:
         return all(paired(point.at.odds_by_task, draw[at].odds_by_task, groups).low > 0 for draw in random)
@@ -245,7 +248,7 @@ def alpha_of_kl(
     relative `tolerance`. Four strengths are tried in each forward pass.
 
     Raises:
-        ValueError: if the budget is not positive, or so large or small that no alpha up to `largest` meets it.
+        ValueError: if the budget is not positive, or is so large or small that no alpha up to `largest` meets it.
     """
     if not budget > 0:
         raise ValueError(f"the KL budget is {budget}; expected a positive number of nats a token")
@@ -281,7 +284,7 @@ POINTS = 8
 """How many strengths an even grid has."""
 
 STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-"""What a step of an even grid may begin with, so that strengths are short numbers."""
+"""The numbers that a step of an even grid may begin with, so that strengths are short numbers."""
 
 
 def even_grid(
@@ -292,9 +295,9 @@ def even_grid(
     grid: Grid,
     largest: float = 64.0,
 ) -> list[float]:
-    """`POINTS` strengths in even steps from 0 to the first damage: to where the perplexity of texts that say nothing
-    of the behaviour, or the KL of the others, leaves the guards of the grid, at the K and scope that bear most. The
-    last strengths may lie a step or two beyond it. The model is as before at the end."""
+    """`POINTS` strengths in even steps from 0 to the first damage. That is where the perplexity of texts that say
+    nothing of the behaviour, or the KL of the others, leaves the guards of the grid, at the K and scope that bear
+    most. The last strengths may lie a step or two beyond it. At the end the model is as it was."""
     before, texts = (model.iti_top_k, model.iti_scope), list(task_set.texts.values())
 
     def inside(tried: list[float]) -> list[bool]:

@@ -20,10 +20,10 @@ def sweep_figure(
     sound: str = "correct",
     site: str = "head",
 ) -> Path:
-    """Target share, pass@1 (or what `TaskSet.sound` is) and KL against alpha, both signs, at the chosen K and scope;
-    the random draws as a band. Where nothing was chosen, at the K and scope whose share in the target is largest.
-    site: that of the directions; alpha is in sigmas at "head" alone."""
-    target = target.replace("$", r"\$")  # matplotlib takes what is between two for a formula
+    """Target share, pass@1 (or what `TaskSet.sound` names) and KL against alpha, both signs, at the chosen K and
+    scope; the random draws are a band. If nothing was chosen, the figure shows the K and scope with the largest share
+    in the target. site: that of the directions; alpha is in sigmas only at "head"."""
+    target = target.replace("$", r"\$")  # matplotlib takes text between two of them for a formula
     shown = chosen or max(points, key=lambda p: p.at.both.mean)
     own = sorted((p for p in points if (p.top_k, p.scope) == (shown.top_k, shown.scope)), key=lambda p: p.alpha)
     own = [p for p in own if p.alpha != 0]

@@ -16,7 +16,7 @@ def evaluation_table(
     divergence: dict[str, Divergence] | None = None,
     sound: str = "correct",
 ) -> str:
-    """The result as a table for a document, every column of it."""
+    """The result as a table for a document, with every column."""
     divergence = divergence or {}
     names = list(rows[0].measures)
     first = {"correct": "correct (pass@1)"}.get(sound, sound or "scored")

@@ -1,5 +1,5 @@
-"""What the steering is meant to do, as a number for each completion: a regular expression, a predicate of one's own,
-or a classifier of the labelled texts."""
+"""What the steering is meant to do, as a number for each completion: a regular expression, the user's predicate, or a
+classifier of the labelled texts."""
 
 import ast
 import json
@@ -22,12 +22,12 @@ from .tasks import TaskSet
 
 
 CHUNK = 100
-"""Completions that a predicate is given in one run of the sandbox, at most. Where a limit ends a run, the next one
-begins with the completion that it ended in, so that one alone may take the time of a run."""
+"""The most completions that a predicate gets in one run of the sandbox. If a limit ends a run, the next run begins
+with the completion at which it ended, so that a single completion may take the time of a whole run."""
 
 _PREDICATE = """
 import json as _json, sys as _sys
-_names = {{"__name__": "predicate"}}  # not the main program: what a file does as such is not wanted here
+_names = {{"__name__": "predicate"}}  # not "__main__": what the file does as a program is not wanted here
 exec(compile({source!r}, {file!r}, "exec"), _names)
 _mark, *_lines = _sys.stdin.read().split("\\n")
 for _line in _lines:
@@ -38,8 +38,8 @@ for _line in _lines:
 
 @dataclass(frozen=True)
 class Target:
-    """name: what the share is of, in a few words. score: [completions] from 0 (not so) to 1. note: what a reader has
-    to know of it, as the classifier's own accuracy."""
+    """name: what the share counts, in a few words. score: gives [completions], each from 0 (no) to 1 (yes). note: what
+    a reader has to know of it, such as the classifier's accuracy."""
 
     name: str
     score: Callable[[Sequence[str], Sequence[str]], list[float]]
@@ -50,12 +50,12 @@ def matches(pattern: str) -> Target:
     """Completions in which a regular expression is found; `^` and `$` are the ends of lines.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a regular expression.
     """
     try:
         compiled = re.compile(pattern, re.MULTILINE)
     except re.error as error:
-        raise ValueError(f"--target is {pattern!r}: no regular expression ({error})") from None
+        raise ValueError(f"--target is {pattern!r}; expected a regular expression ({error})") from None
     return Target(
         f"matches {pattern}", lambda prompts, completions: [float(bool(compiled.search(text))) for text in completions]
     )
@@ -88,7 +88,7 @@ def predicate(spec: str, sandbox: Sandbox) -> Target:
             lines = "\n".join(json.dumps(pair) for pair in chunk)
             run = sandbox.run(_PREDICATE.format(source=source, file=path.name, name=name), f"{mark}\n{lines}")
             scores = [line.split(" ", 1)[1] for line in run.stdout.splitlines() if line.startswith(f"{mark} ")]
-            if len(scores) < len(chunk) and not (scores and run.stopped):  # what stopped a chunk gets a run of its own
+            if len(scores) < len(chunk) and not (scores and run.stopped):  # the completion that stopped it runs again
                 ended = f"stopped by the limit on {run.stopped}" if run.stopped else f"exit code {run.returncode}"
                 reason = (run.stderr.strip().splitlines() or [ended])[-1]
                 shown = json.dumps(chunk[len(scores)][1])[:200]
@@ -104,7 +104,7 @@ def predicate(spec: str, sandbox: Sandbox) -> Target:
 
 def probe(fitting: Sequence[Example], held_out: Sequence[Example], seed: int = 0) -> Target:
     """Completions that a classifier takes for label 1: logistic regression on TF-IDF of words and symbols, one and two
-    in a row, fitted on the labelled completions of `fitting`. Its own accuracy, on `held_out`, is in the note."""
+    in a row, fitted on the labelled completions of `fitting`. The note gives its accuracy on `held_out`."""
     texts, labels = [e.completion for e in fitting], np.array([e.label for e in fitting])
     vectorizer = TfidfVectorizer(
         token_pattern=r"\w+|[^\w\s]|\n", ngram_range=(1, 2), sublinear_tf=True, lowercase=False

@@ -20,13 +20,13 @@ from .grade import Grade, all_equal, call_values
 @dataclass(frozen=True)
 class TaskSet:
     """tasks: each has a `prompt` and a `group`. target: what `Grade.target` means, in a few words; "" if the set has
-    none of its own. asked: the prompt of a task that asks for the target in words, None if there is no such. grade:
-    grades of completions, one beside each task. texts: held-out texts by name; the first are what KL is told of, the
-    last say nothing of the behaviour. max_new_tokens: enough for an answer. phrasings: (name, prompt of a task), the
-    same tasks put another way; four general ones by default. paraphrase: the prompt of a task in other words, None if
-    there is no such. prompt_of: the prompt of a task, its own by default.
+    no target. asked: gives the prompt of a task that asks for the target in words; None without such prompts. grade:
+    grades the completions, one for each task. texts: held-out texts by name; KL is reported on the first, and the last
+    say nothing of the behaviour. max_new_tokens: enough for an answer. phrasings: (name, prompt of a task), the same
+    tasks phrased differently; four general ones by default. paraphrase: gives the prompt of a task in other words;
+    None without paraphrases. prompt_of: gives the prompt of a task, by default its `prompt`.
     sound: what `Grade.correct` means: "correct" (passes its tests), "intact" (see `degenerate`), or "" (always so).
-    pairs: an answer is which of a task's two `completions` the model prefers, see `respond`. note: for a reader."""
+    pairs: an answer tells which of a task's two `completions` the model prefers, see `respond`. note: for a reader."""
 
     name: str
     tasks: Sequence
@@ -48,10 +48,9 @@ class TaskSet:
 
 @dataclass(frozen=True)
 class FileTask:
-    """tests: ("call", expression, value) or ("stdio", stdin, stdout); may be none. shown: the prompt as its writer
-    wrote it, or the last of its messages, where a chat template went around it; shown_at: where in the prompt that
-    begins; messages: all of them, where there were some. paraphrase: the prompt in other words, "" where nobody wrote
-    one."""
+    """tests: ("call", expression, value) or ("stdio", stdin, stdout); may be empty. shown: the prompt as its writer
+    wrote it, or its last message, if a chat template was put around it; shown_at: the index in the prompt at which
+    that begins; messages: all messages, if there were any. paraphrase: the prompt in other words, "" without one."""
 
     prompt: str
     group: str
@@ -69,36 +68,36 @@ def with_header(task, header: str) -> str:
 
 
 def as_written(task, prompt: str | None) -> str | list | None:
-    """A prompt of a task without what a chat template put before its writer's words, which may hold the date: the
-    messages, or the words alone, and how the prompt goes on from where they begin."""
+    """A prompt of a task without the text that a chat template put before its writer's words, which may hold the date:
+    the messages, or the words alone, and the rest of the prompt from where they begin."""
     if prompt is None or not getattr(task, "shown", ""):
         return prompt
     return [list(task.messages) or task.shown, prompt[task.shown_at :]]
 
 
 def asks(header: str | None) -> Callable[[object], str] | None:
-    """What `TaskSet.asked` is, with this line before the prompt; None without a header."""
+    """`TaskSet.asked` with this line before the prompt; None without a header."""
     return None if header is None else lambda task: with_header(task, f"{header.rstrip()}\n")
 
 
 def paraphrases(tasks: Sequence, where: str) -> Callable[[object], str] | None:
-    """What `TaskSet.paraphrase` is of tasks that have a `paraphrase` each; None where none has.
+    """`TaskSet.paraphrase` for tasks that each have a `paraphrase`; None if none has.
 
     Raises:
         ValueError: if some have one and others do not.
     """
     missing = [task.prompt for task in tasks if not task.paraphrase]
     if missing and len(missing) < len(tasks):
-        raise ValueError(f"{where}: no paraphrase of {missing[0]!r}, others have one; expected all or none")
+        raise ValueError(f"{where}: {missing[0]!r} has no paraphrase, others have one; expected all or none")
     return None if missing else attrgetter("paraphrase")
 
 
 def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None, system: str | None = None) -> TaskSet:
-    """Tasks of a file, in JSON Lines, a JSON list or CSV: `{"prompt": str, "tests": [...], "group": str}`, each test
+    """Tasks of a file, in JSON Lines, a JSON list or CSV: `{"prompt": str, "tests": [...], "group": str}`. A test is
     `{"call": "f(2)", "value": 4}` (the prompt and its completion define f) or `{"input": "2\\n", "output": "4"}` (the
-    completion is a program); `"paraphrase"` is the prompt in other words, which robustness is measured on. The prompt
-    may be called `question`, and prompt and paraphrase may be messages. Without tests in any row an answer has only to
-    be intact. `as_prompt`, `system`: see `read_examples`.
+    completion is a program). `"paraphrase"` is the prompt in other words, on which robustness is measured. The prompt
+    may be called `question`, and prompt and paraphrase may be messages. If no row has tests, an answer only has to be
+    intact. `as_prompt`, `system`: see `read_examples`.
 
     Raises:
         ValueError: naming the file, the line and the field.
@@ -106,7 +105,7 @@ def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None, 
     rows = enumerate(read_table(path), 1)
     tasks = [_file_task(row, where, str(number), as_prompt, system) for number, (where, row) in rows]
     if not tasks:
-        raise ValueError(f"{path}: no tasks; expected {KINDS}, of prompt and, where there are, tests")
+        raise ValueError(f"{path}: no tasks; expected {KINDS}, of prompt and optional tests")
     texts = {"prompts": [Text("", task.prompt, task.group) for task in tasks]}
     tested, other = [bool(task.tests) for task in tasks], paraphrases(tasks, str(path))
     if not any(tested):
@@ -117,7 +116,7 @@ def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None, 
 
 
 def grade_intact(tasks: Sequence, completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
-    """Grades of answers that have no tests: whether they are no degenerate output."""
+    """Grades of answers that have no tests: correct if the output is not degenerate."""
     return [Grade(not degenerate(text), "", False) for text in completions]
 
 
@@ -152,7 +151,7 @@ def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: 
     grades = []
     for task, text in zip(tasks, completions, strict=True):
         if task.tests[0][0] == "call":
-            # An answer to a user holds the whole function; a completion goes on where the prompt ends.
+            # An answer to a user has the whole function; a completion goes on where the prompt ends.
             program = extract_code(text) if task.shown else task.prompt + function_body(text)
             values = call_values(program, [call for _, call, _ in task.tests], sandbox)
             correct = all_equal(values, [value for *_, value in task.tests])

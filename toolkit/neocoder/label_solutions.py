@@ -1,4 +1,4 @@
-"""Labelled sets from NeoCoder's human solutions or from a model's own: novel against ordinary."""
+"""Labelled sets from NeoCoder's human solutions or from a model's solutions: novel against ordinary."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from .techniques import techniques
 
 
 CALIBRATED = 0.9
-"""Where fewer of the accepted human solutions pass the samples, several answers are accepted and samples cannot
-judge."""
+"""The share of accepted human solutions that has to pass the samples. Below it the problem accepts several answers, so
+samples cannot judge."""
 
 
 COMMON = 0.25
@@ -27,7 +27,7 @@ COMMON = 0.25
 
 
 MINIMUM = 8
-"""Solutions that a problem needs before anything can be called rare among them."""
+"""How many solutions a problem needs before a technique can be called rare among them."""
 
 
 LENGTH_RATIO = 1.25
@@ -36,7 +36,7 @@ LENGTH_RATIO = 1.25
 
 @dataclass
 class Built:
-    """A labelled set, how many were left after each step, and what the texts alone say."""
+    """A labelled set, how many rows each step left, and how well the texts alone predict the labels."""
 
     examples: list[Example]
     counts: list[tuple[str, int]] = field(default_factory=list)
@@ -103,7 +103,7 @@ def _novel_and_ordinary(programs: Sequence[str], rare: int) -> tuple[list[str], 
 
 
 def _length_matched(ones: Sequence[str], zeros: Sequence[str]) -> list[tuple[str, str]]:
-    """As many pairs as there are, each within `LENGTH_RATIO`, of the smallest total difference in log length."""
+    """As many pairs as possible, each within `LENGTH_RATIO`, with the smallest total difference in log length."""
     if not ones or not zeros:
         return []
     distance = np.abs(np.log([len(a) for a in ones])[:, None] - np.log([len(b) for b in zeros])[None])
@@ -119,9 +119,9 @@ def build_from_samples(
     seed: int = 0,
     progress: Callable[[int], None] = lambda programs: None,
 ) -> Built:
-    """A model's own solutions, labelled by the convention of the earlier NeoCoder directions: correct, and a share of
-    at least 0.1 of techniques that no human solution of the problem uses (label 1), or none (label 0). `samples` are
-    rows of `dataset generate`."""
+    """A model's correct solutions, labelled as for the earlier NeoCoder directions: label 1 if at least 0.1 of their
+    techniques appear in no human solution of the problem, label 0 if none do. `samples` are rows of `dataset
+    generate`."""
     by_id = {problem.id: problem for problem in problems}
     rows = []
     for number, sample in enumerate(samples, 1):
@@ -161,7 +161,7 @@ def _finished(examples: list[Example], counts: list[tuple[str, int]], seed: int)
     groups = np.array([example.group for example in examples])
     try:
         folds = fold_ids(y, groups, 5, seed)
-    except ValueError:  # too few to say; the counts show it
+    except ValueError:  # too few rows; the counts show it
         return built
     texts = [example.completion for example in examples]
     scores = {"text_auc": text_baseline(texts, y, folds), "length_auc": np.array([len(text) for text in texts], float)}

@@ -23,7 +23,7 @@ from .techniques import techniques
 
 @dataclass(frozen=True)
 class NeoTask:
-    """A problem at a state: its prompt, its tests, what is forbidden, what humans use."""
+    """A problem at a state: its prompt, its tests, the forbidden techniques, and those that humans use."""
 
     prompt: str
     group: str
@@ -38,8 +38,7 @@ class NeoTask:
 def neocoder_set(
     problems: Sequence[Problem], state: int, tokenizer: PreTrainedTokenizerBase | None, name: str = "neocoder"
 ) -> TaskSet:
-    """The problems that have the state. Techniques are those of our detector, for the model and for the humans
-    alike."""
+    """The problems that have the state. Our detector finds the techniques, for the model and for the humans."""
     tasks = []
     for problem in problems:
         if state < len(problem.statements) and problem.samples:
@@ -67,7 +66,7 @@ def neocoder_set(
 def _grade_neocoder(tasks: Sequence[NeoTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
     """NeoGauge's parts for each answer (Lu et al. 2025, equations 1 to 4): `follows` the constraints, `convergent`
     (follows and correct), `divergent` (share of its techniques that no human uses), `neogauge` (their product);
-    `divergent_core` over the extended list. Code that does not parse uses nothing: it is neither."""
+    `divergent_core` uses the extended list. Code that does not parse uses no technique, so it is neither."""
     programs = [extract_code(text) for text in completions]
     outcomes = run_samples(programs, [task.tests for task in tasks], sandbox)
     grades = []
@@ -113,7 +112,7 @@ def strengthened(
     seed: int = 0,
     progress: Callable[[int], None] = lambda programs: None,
 ) -> list[Problem]:
-    """The problems with more tests: samples with numbers changed, kept where `judges` accepted human solutions all run
+    """The problems with more tests: samples with changed numbers, kept if `judges` accepted human solutions all run
     and agree. Problems with fewer judges stay as they are."""
     jobs, owners = [], []
     for problem in problems:
@@ -139,8 +138,8 @@ def strengthened(
 
 
 def _mutate(stdin: str, rng: random.Random) -> str:
-    """The input with one to three of its numbers changed, each to one between the smallest and the largest beside it
-    on its line or to a neighbour. The first line, which counts, is left alone where others follow."""
+    """The input with one to three of its numbers changed, each to a number between the smallest and the largest of its
+    line, or to a neighbour. The first line, which counts, stays as it is if others follow."""
     lines = stdin.rstrip("\n").split("\n")
     where = [
         (i, j)
@@ -159,7 +158,7 @@ def _mutate(stdin: str, rng: random.Random) -> str:
 
 @dataclass(frozen=True)
 class HumanRow:
-    """convergent: share of the human solutions that follow the constraints of a state (Lu et al. 2025, equation 5;
+    """convergent: the share of human solutions that follow the constraints of a state (Lu et al. 2025, equation 5;
     they were accepted, so correctness is 1), over `problems` problems. published: the paper's figure, on all 199
     problems."""
 
@@ -170,11 +169,11 @@ class HumanRow:
 
 
 PUBLISHED_CONVERGENT = (1.0, 0.361, 0.148, 0.049, 0.023, 0.017)
-"""Lu et al. 2025, the human row by state."""
+"""The human row of Lu et al. 2025, by state."""
 
 
 def human_convergent(problems: Sequence[Problem]) -> list[HumanRow]:
-    """The human rows by state, from the techniques that NeoCoder's own files give."""
+    """The human rows by state, from the techniques in NeoCoder's files."""
     rows = []
     for state, published in enumerate(PUBLISHED_CONVERGENT):
         own = [p for p in problems if state < len(p.statements) and p.human_labels]

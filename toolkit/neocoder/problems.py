@@ -1,6 +1,6 @@
 """NeoCoder (Lu et al., NAACL 2025): its problems.
 
-NeoCoder's own files are read as they are: `NeoCoder.json`, `human_solutions.json`, `human_solution_techniques.json`,
+NeoCoder's files are read as they are: `NeoCoder.json`, `human_solutions.json`, `human_solution_techniques.json`,
 `test_cases_annotated.json`, from a folder or from its repository. Tests are the samples in the problem statements.
 """
 
@@ -26,7 +26,7 @@ LICENSE = "Apache-2.0"
 @dataclass(frozen=True)
 class Problem:
     """statements[t], constraints[t]: the text and the forbidden techniques at state t. samples: (stdin, stdout) pairs.
-    humans: solutions in any language; human_labels: the techniques that NeoCoder's files give each."""
+    humans: solutions in any language; human_labels: the techniques that NeoCoder's files list for each."""
 
     id: str
     title: str
@@ -112,7 +112,7 @@ def parse_samples(statement: str) -> tuple[tuple[str, str], ...]:
 
 
 def python_solutions(problem: Problem) -> list[str]:
-    """A problem's human solutions in Python 3, each once, whatever its white space."""
+    """A problem's human solutions in Python 3. Solutions that differ only in white space count once."""
     seen, kept = set(), []
     for text in problem.humans:
         try:

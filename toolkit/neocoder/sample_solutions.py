@@ -1,4 +1,4 @@
-"""Draw a model's own solutions to NeoCoder's problems, into a file that a killed run goes on with."""
+"""Draw a model's solutions to NeoCoder's problems, into a file from which a killed run goes on."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ INSTRUCTION = (
 
 
 def prompt_for(text: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """The prompt that asks for a program: through the tokenizer's chat template where it has one."""
+    """The prompt that asks for a program, through the tokenizer's chat template if it has one."""
     if tokenizer is not None and tokenizer.chat_template:
         messages = [{"role": "user", "content": f"{INSTRUCTION}\n\n{text}"}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -46,10 +46,10 @@ def draw(
     """`n` sampled solutions of each problem that has the state, one row each: problem_id, state, prompt, completion,
     draw, and the settings they were drawn with.
 
-    Each batch has a seed of its own, so a run that was killed and started again gives the rows of one that was not.
+    Each batch has its own seed, so a run that was killed and started again gives the same rows as one that was not.
 
     Raises:
-        ValueError: if `out` holds rows of another model or of other settings. It is not touched then.
+        ValueError: if `out` holds rows from another model or other settings. It is not touched then.
     """
     kept = read_rows(out)
     steering = None

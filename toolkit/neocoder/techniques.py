@@ -3,8 +3,8 @@
 Three vocabularies, listed in `docs/reference.md`:
 
 - `neocoder`: the labels of NeoCoder (Lu et al. 2025) that syntax can confirm. Use is detected, never an import alone.
-- `core`: what the program expresses its solution in: comprehensions, generators, lambda, library calls, recursion, ...
-- `golf`: idioms that shorten a program or read its input, kept apart so that steering does not buy golf.
+- `core`: the means by which a program expresses its solution: comprehensions, generators, lambda, library calls, ...
+- `golf`: idioms that shorten a program or read its input, kept apart so that steering does not reward golf.
 """
 
 import ast
@@ -108,10 +108,10 @@ class Techniques:
 
 
 def techniques(program: str) -> Techniques:
-    """What a program uses.
+    """The techniques that a program uses.
 
     Raises:
-        ValueError: if it is no Python 3.
+        ValueError: if it is not Python 3.
     """
     tree = parse(program)
     found: dict[str, set[str]] = {"neocoder": set(), "core": set(), "golf": set()}

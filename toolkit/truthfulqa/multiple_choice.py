@@ -1,7 +1,7 @@
 """Multiple choice as TruthfulQA defines it (Lin et al. 2022): MC1 and MC2, from log-probabilities of whole answers.
 
 An answer's score is the sum of its tokens' log-probabilities after the question. The shift acts from the answer's
-first token on, as in Li et al.'s evaluation, whatever the scope: the question is read by the plain model.
+first token on, as in Li et al.'s evaluation, whatever the scope: the plain model reads the question.
 """
 
 import copy
@@ -45,7 +45,7 @@ class Question:
 @dataclass(frozen=True)
 class Choice:
     """MC1: the best answer scores above every incorrect one. MC2: the correct answers' share of the probability of
-    all. *_change: paired difference to alpha 0. alpha: None where it differs between questions."""
+    all answers. *_change: paired difference to alpha 0. alpha: None if it differs between questions."""
 
     alpha: float | None
     mc1: Estimate
@@ -55,7 +55,7 @@ class Choice:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read TruthfulQA's own CSV.
+    """Read TruthfulQA's CSV.
 
     Raises:
         ValueError: naming the file, the line and the column.
@@ -87,14 +87,14 @@ def _closed(answer: str) -> str:
 
 
 class SharedPrefix:
-    """Keys and values of a prompt, read by the plain model once for all its answers and strengths. The next prompt
-    begins as this one does, with the primer and "Q:"; that is not read again."""
+    """Keys and values of a prompt, which the plain model reads once for all answers and strengths. The next prompt
+    begins in the same way, with the primer and "Q:"; that part is not read again."""
 
     def __init__(self, model: ITILlamaForCausalLM):
         self.model, self.ids, self.cache, self.read = model, [], DynamicCache(), 0
 
     def extend_to(self, ids: list[int]) -> torch.Tensor:
-        """Take the prompt `ids` in; returns the last hidden state of its last token, [1, hidden_size]."""
+        """Read the prompt `ids`; returns the last hidden state of its last token, [1, hidden_size]."""
         pairs = zip(self.ids, ids[:-1], strict=False)
         common = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(self.ids), len(ids) - 1))
         if common < len(self.ids):
@@ -120,8 +120,8 @@ def answer_scores(
     primer: str = "",
     batch_size: int = 64,
 ) -> torch.Tensor:
-    """Log-probability [alphas, answers] of every answer, the correct ones first. An answer's first token is predicted
-    from the prompt, which is plain, so it is the same at every strength."""
+    """Log-probability [alphas, answers] of every answer, the correct ones first. The plain prompt predicts an answer's
+    first token, so that token's probability is the same at every strength."""
     model, prompt = prefix.model, prompt_ids(tokenizer, primer + question.prompt)
     answers = [completion_ids(tokenizer, " " + answer) for answer in (*question.true, *question.false)]
     longest = model.config.max_position_embeddings
@@ -197,7 +197,7 @@ def multiple_choice(
 
 
 def chance(questions: Sequence[Question]) -> tuple[float, float]:
-    """MC1 and MC2 where every answer is equally likely: what a model that knows nothing comes to."""
+    """MC1 and MC2 if every answer is equally likely: the result of a model that knows nothing."""
     mc1 = [1 / (1 + len(question.false)) for question in questions]
     mc2 = [len(question.true) / (len(question.true) + len(question.false)) for question in questions]
     return sum(mc1) / len(mc1), sum(mc2) / len(mc2)

@@ -1,18 +1,18 @@
 """Inference-Time Intervention on TruthfulQA as Li et al. (2023) did it (sections 4 and 5), on any Llama.
 
 Every answer of TruthfulQA's multiple choice, right or wrong, is a labelled row "Q: ... A: ...", read at its last
-token. In two folds by question, in the file's order: heads are ranked by the accuracy of their probes on one half, the
-K best are shifted along the difference of the means, and MC1 and MC2 are measured on the questions of the other half,
-the shift from the answer's first token on. Cross-entropy and KL are measured with every token shifted, as their code
-does. Beside the paper's K and alpha, each fold chooses its own: by MC2 of a fifth of its questions, which those
-directions were not fitted on, where the cross-entropy of other texts rises by less than `GUARD`. The choice is shown
-beside random directions of equal norm, and beside chance: where a model is damaged its MC2 moves towards chance, which
-is a gain for a model that is below it.
+token. There are two folds by question, in the file's order. Heads are ranked by the accuracy of their probes on one
+half, the K best are shifted along the difference of the means, and MC1 and MC2 are measured on the questions of the
+other half, with the shift from the answer's first token on. Cross-entropy and KL are measured with every token
+shifted, as in their code. Apart from the paper's K and alpha, each fold chooses a pair by MC2 on a fifth of its
+questions, which those directions were not fitted on, if the cross-entropy of other texts rises by less than `GUARD`.
+The choice is compared with random directions of equal norm, and with chance: damage moves a model's MC2 towards
+chance, which is a gain for a model below it.
 
-Where this differs from their code: heads are ranked by cross-validation on the whole half and not on a fifth of it;
-sigma comes from the rows that the directions come from, never from questions that are measured; and questions of CE
-and KL are TruthfulQA's own where no other texts are given (theirs are of OpenWebText). True and Informative, which
-need judges that are no longer offered, are left out.
+This differs from their code in three ways. Heads are ranked by cross-validation on the whole half, not on a fifth of
+it. Sigma comes from the rows that the directions come from, never from questions that are measured. CE and KL use
+TruthfulQA's questions unless other texts are given (theirs are from OpenWebText). True and Informative are left out,
+because they need judges that are no longer offered.
 """
 
 import json
@@ -40,14 +40,14 @@ from .multiple_choice import Choice, Question, chance, choices_of, question_shar
 
 
 TOP_K, ALPHA, FOLDS = 48, 15.0, 2
-"""The paper's."""
+"""The paper's values."""
 
 ALPHAS, SHARES, GUARD, DRAWS = (1.0, 2.0, 4.0, 8.0), (1.0, 0.25), 0.1, 5
-"""The grid of each fold's choice: alphas, and shares of the paper's K; the most that cross-entropy may rise, nats a
+"""The grid of each fold's choice: alphas, and shares of the paper's K; the largest rise of cross-entropy, in nats a
 token; draws of random directions."""
 
 TEXTS, TOKENS = 100, 128
-"""What CE and KL are measured on, in the authors' code: so many texts, so many tokens of each."""
+"""How many texts, and how many tokens of each, the authors' code measures CE and KL on."""
 
 PAPER = {
     "paper, LLaMA-7B": {"MC1": (25.7, 25.9), "CE": (2.16, 2.48), "KL": (0.0, 0.40)},
@@ -61,9 +61,9 @@ validation/iti_replication_results.md of their repository (the mean of three see
 
 @dataclass(frozen=True)
 class Fold:
-    """One half. accuracy: out of fold, of the best head's probe. divergence: at the paper's K and alpha, on other
-    texts than the fold's answers. chosen: its own K and alpha, None where no point of the grid is inside the guard;
-    chosen_divergence: there."""
+    """One half. accuracy: out of fold, of the best head's probe. divergence: at the paper's K and alpha, on texts
+    other than the fold's answers. chosen: the fold's K and alpha, None if no point of the grid is inside the guard.
+    chosen_divergence: the divergence there."""
 
     heads: list[list[int]]
     accuracy: float
@@ -74,8 +74,8 @@ class Fold:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """choices: plain, at the paper's K and alpha, at each fold's own, and along random directions at the latter, over
-    the questions of all folds, each measured once. chance: MC1 and MC2 where all answers are equally likely."""
+    """choices: plain, at the paper's K and alpha, at each fold's choice, and along random directions at that choice,
+    over the questions of all folds, each measured once. chance: MC1 and MC2 if all answers are equally likely."""
 
     top_k: int
     alpha: float
@@ -91,7 +91,7 @@ class Reproduction:
 
 
 def labelled_rows(questions: Sequence[Question]) -> list[Example]:
-    """Every answer as a row; label 1 says that it is correct."""
+    """Every answer as a row; label 1 means that it is correct."""
     return [
         Example(f"Q: {question.text} A:", f" {answer}", label, question.text, id=f"{number}:{label}:{i}")
         for number, question in enumerate(questions)
@@ -116,7 +116,7 @@ def reproduce(
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
 ) -> Reproduction:
     """Fit and measure, fold by fold. `out` gets the labelled set, the directions of each fold, and
-    `truthfulqa.json`; activations that are there already are not recorded again. The model is at the end as it was.
+    `truthfulqa.json`; activations that exist already are not recorded again. At the end the model is as it was.
 
     Raises:
         ValueError: if there are fewer than 20 questions, or a text is longer than the model reads.
@@ -202,7 +202,7 @@ def _cut(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def comparison(found: Reproduction, name: str) -> list[list[str]]:
-    """Rows of a table: what, MC1, MC2, the change of MC2, CE and KL; the published ones first, chance last."""
+    """Rows of a table: name, MC1, MC2, the change of MC2, CE and KL. Published rows come first, chance last."""
     rows = []
     for label, own in PAPER.items():
         for i, how in enumerate(("plain", "ITI")):
