@@ -124,9 +124,9 @@ brief: .venv/.run
 	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos build/smollm2
 	.venv/bin/python -m iti_llama.examples.smollm2.print_shares --markdown examples/smollm2/README.md
 
-# The code of the root again in the repos of examples/smollm2, which each hold a copy of it.
+# The code of the root again in the repos of examples/smollm2, which each hold a copy of it, and their cards.
 example-code: .venv/.run
-	.venv/bin/python -m iti_llama.examples.smollm2.keep_repos
+	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos
 
 # Eight sentences, each to a steered repo and measured: a table of docs/evidence.md. A killed run goes on.
 sentences: .venv/.run

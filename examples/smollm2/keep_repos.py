@@ -3,8 +3,8 @@ answers, the base by its name on the Hub. Each is a whole repo, so each holds th
 
     python -m iti_llama.examples.smollm2.keep_repos [FOLDER]
 
-FOLDER holds what was made. Without it only the code is copied anew, which `make example-code` does where the code of
-the root has changed.
+FOLDER holds what was made. Without it the code is copied anew and the card renewed, which `make example-code` does
+where the code of the root or the words of the cards have changed.
 """
 
 import json
@@ -69,4 +69,5 @@ if __name__ == "__main__":
             keep_repo(Path(sys.argv[1], name), HERE / name)
         else:
             copy_code(HERE / name)
+            renew_card(HERE / name)
         print(HERE / name)
