@@ -117,9 +117,9 @@ ifdef DATA
 	    --questions $(DATA)/chat/alpaca_eval_600.jsonl --markdown examples/smollm2/README.md
 endif
 
-# The code of the root again in the repos of examples/smollm2, which each hold a copy of it.
+# The code of the root again in the repos of examples/smollm2, which each hold a copy of it, and their cards.
 example-code: .venv/.run
-	.venv/bin/python -m iti_llama.examples.smollm2.keep_repos
+	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos
 
 # Eight sentences, each to a steered repo and measured: a table of docs/evidence.md. A killed run goes on.
 sentences: .venv/.run

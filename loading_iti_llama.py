@@ -64,7 +64,12 @@ class ITILlamaLoadingMixin:
         """Steer a plain Llama checkpoint, on the Hub or on disk, by `directions` or the file at that path; None leaves
         it plain, for `set_iti_directions` to steer. The model saves in adapter form, without its weights; set
         `model.config.base_model_name_or_path = None` before saving to write them as well. `kwargs` are those of
-        `from_pretrained`, for the base. Raises as `from_pretrained`."""
+        `from_pretrained`, for the base. Raises as `from_pretrained`.
+
+        >>> from iti_llama import ITILlamaForCausalLM
+        >>> model = ITILlamaForCausalLM.from_base("llama", "other.safetensors", alpha=0.4)
+        >>> model.save_pretrained("my-steered-llama")  # code, config and directions; no weights
+        """
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         revision, subfolder = hub.pop("revision", None), hub.pop("subfolder", "")
         base = os.path.join(base_model_name_or_path, subfolder) if subfolder else os.fspath(base_model_name_or_path)

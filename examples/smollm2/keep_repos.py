@@ -3,8 +3,8 @@ answers, and with the base's name on the Hub. Each folder is a whole repo, so it
 
     python -m iti_llama.examples.smollm2.keep_repos [FOLDER]
 
-FOLDER holds what was made. Without it only the code is copied again, which `make example-code` does when the code of
-the root has changed.
+FOLDER holds what was made. Without it the code is copied again and the card renewed, which `make example-code` does
+when the code of the root or the words of the cards have changed.
 """
 
 import json
@@ -72,4 +72,5 @@ if __name__ == "__main__":
             keep_repo(Path(sys.argv[1], name), HERE / name)
         else:
             copy_code(HERE / name)
+            renew_card(HERE / name)
         print(HERE / name)

@@ -58,7 +58,7 @@ def test_a_strength_is_chosen_and_measured_and_the_card_opens_with_the_sentence(
     card = ModelCard.load(out / "README.md").text
     kept = Estimate(**evaluation["instruction"]["kept"]["steered"])
     assert f"{kept.mean:.2f} [{kept.low:.2f}, {kept.high:.2f}]" in card
-    places = [card.index(text) for text in (f"> {INSTRUCTION}", "It costs this much", "<table>", "## Use")]
+    places = [card.index(text) for text in (f"> {INSTRUCTION}", "- Cost: ", "<table>", "## Use")]
     assert places == sorted(places)
     for line in (
         "1 of 4, the instruction stands as a comment",

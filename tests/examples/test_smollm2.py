@@ -16,6 +16,7 @@ from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.instruct.read_requests import read_requests, split_requests
+from iti_llama.toolkit.repo.card import renewed_card
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.push import files_to_push
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo
@@ -62,6 +63,13 @@ def test_a_folder_is_a_whole_repo_of_kilobytes_that_passed_its_checks(name):
 def test_its_code_is_that_of_the_root(name, file):
     same = (HERE / name / file).read_bytes() == (ROOT / file).read_bytes()
     assert same, f"examples/smollm2/{name}/{file} is not the root's {file}: run `make example-code`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_card_is_what_its_files_say(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the report knows the base's licence
+    same = (HERE / name / "README.md").read_text(encoding="utf-8") == renewed_card(HERE / name)
+    assert same, f"examples/smollm2/{name}/README.md is not what its files say: run `make example-code`"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ def found():
 
 
 def cells(table: str) -> dict[str, str]:
-    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()[2:]]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     return dict(rows)
 
 
@@ -57,7 +57,3 @@ def test_what_was_left_out_is_called_so(found):
         "best AUC of all heads under permuted labels, 95th percentile",
         "p of the last head kept",
     ]
-
-
-def test_the_verdict_stands_below_the_table(found):
-    assert report_table(found).endswith(" |\n\nAs good as said.")

@@ -17,8 +17,9 @@ from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.measure.settings import MeasureSettings
-from iti_llama.toolkit.repo.card import LIVE, name_repo, renew_card, write_card
+from iti_llama.toolkit.repo.card import LIVE, name_repo, renew_card, write_card, write_results
 from iti_llama.toolkit.repo.fit_repo import fit_repo
+from iti_llama.toolkit.repo.kept_line import BOTH, TOLD
 from iti_llama.toolkit.repo.settings import RepoSettings
 
 
@@ -85,6 +86,21 @@ def test_a_card_of_a_measured_repo_has_its_numbers_for_people_and_for_the_hub(me
     }
     assert {one.dataset_name for one in card.data.eval_results} == {"held-out:test, 8 answers"}
     ModelCard(str(card))  # what is written is read again
+
+
+def test_what_programs_answered_goes_into_the_header_of_a_card_of_its_owners(evaluation, tmp_path):
+    """As `evaluate --card` does it."""
+    row = {"kl": None, "odds_change": None, "sound": estimate(0.97), "target": estimate(0.25)}
+    rows = [row | {"name": "plain", "alpha": 0.0}, row | {"name": "minus alpha", "alpha": -2.0}]
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# Mine\n\nMy words.\n")
+    told = {"tasks": "t", "sound": "correct", "target": "short", "summary": rows}
+    write_results(tmp_path / "README.md", evaluation | told)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.model_name, card.data.license, card.text.strip()) == ("Mine", "mit", "# Mine\n\nMy words.")
+    found = {(one.metric_type, one.metric_name, one.metric_value) for one in card.data.eval_results}
+    plain = "plain (alpha 0)"
+    assert found == {("pass@1", f"pass@1, {plain}", 0.97), ("target-share", f"share: short, {plain}", 0.25)}
+    assert {one.dataset_name for one in card.data.eval_results} == {"t, 80 answers"}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +206,7 @@ def test_no_card_holds_a_path_of_this_machine(measured, fitted_dir, taught_dir):
 def test_fences_in_prompts_and_answers_do_not_end_those_of_the_card(measured, evaluation):
     nasty = "```python\nx = 1\n```\n````\n# no title\n<b>"
     first = {"prompt": nasty, "shown": nasty, "plain": "a", "steered": f"{nasty}\n</td>"}
-    (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [first, *evaluation["examples"]]}))
+    (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": [first]}))
     renew_card(measured)
     text = text_of(measured)
     example = part(text, "example")
@@ -200,6 +216,58 @@ def test_fences_in_prompts_and_answers_do_not_end_those_of_the_card(measured, ev
     code = part(text, "start").split("```python\n")[1].split("\n```\n")[0]
     compile(code, "card", "exec")
     assert f"prompt = {nasty!r}" in code
+
+
+def estimate(mean: float) -> dict:
+    return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 80, "groups": 80}
+
+
+def of_a_sentence(evaluation: dict, beyond: bool) -> dict:
+    """The evaluation as it would be had the directions been made from a sentence."""
+    kept = {"steered": 0.93, BOTH: 1.4, "minus alpha": -0.6, "random 1": 0.05, "random 2": -0.02}
+    said = {"text": "Be brief.\n# No title", "place": "after", "error": estimate(0.13), "likeness": -0.25}
+    said |= {"kept": {name: estimate(mean) for name, mean in kept.items()}, "beyond_random": beyond}
+    said |= {"tokens_saved": 8.0, "prefill_share": 0.25}
+    row = {"alpha": 0.0, "target": estimate(0.5), "kl": None, "odds_change": None}
+    shares = {"plain": 0.97, "steered": 0.91, TOLD: 0.88}
+    rows = [row | {"name": name, "sound": estimate(mean)} for name, mean in shares.items()]
+    rows[1] |= {"alpha": 1.0, "kl": 0.21}
+    moved = {"prompts": {"steered": {"perplexity_plain": 10.0, "perplexity_steered": 10.5}}}
+    return evaluation | {"instruction": said, "summary": rows, "sound": "intact", "divergence": moved}
+
+
+@pytest.mark.parametrize("beyond", [True, False])
+def test_a_card_opens_with_the_sentence_and_says_what_is_kept_and_what_it_costs(measured, evaluation, beyond):
+    (measured / "evaluation.json").write_text(json.dumps(of_a_sentence(evaluation, beyond)))
+    assert renew_card(measured)
+    what = " ".join(part(text_of(measured), "what").split())
+    nothing = "" if beyond else "**Nothing is kept beyond random directions of equal norm.** "
+    assert f"> Be brief. # No title {nothing}Without being told, " in what
+    for words in (
+        "keeps **0.93 [0.83, 1.03]**", "told after the request", "mistakes 13% of others", "1.40 [1.30, 1.50]",
+        "At minus alpha: -0.60 [-0.70, -0.50]", "0.05 [-0.05, 0.15], -0.02 [-0.12, 0.08].",
+        "91% of its answers are intact (plain 97%, told 88%)", "1.050 times plain's",
+        "0.210 nats a token", "8 tokens a request, 25% of its prompt", "-0.25",
+    ):  # fmt: skip
+        assert words in what, words
+
+
+def test_two_prompts_are_shown_those_that_are_answered_differently_first_and_long_answers_are_cut(
+    measured, evaluation
+):
+    answers = [("same", "same"), ("a", "b " * 400), ("c", "d"), ("e", "f")]
+    examples = [{"prompt": f"p{i}", "shown": f"p{i}", "plain": a, "steered": b} for i, (a, b) in enumerate(answers)]
+    (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": examples}))
+    assert renew_card(measured)
+    example = part(text_of(measured), "example")
+    assert re.findall("^p.$", example, re.MULTILINE) == ["p1", "p2"] and "3 are answered differently" in example
+    assert re.findall("^b b .*$", example, re.MULTILINE) == ["b " * 199 + "..."]
+
+
+def test_what_was_not_measured_has_no_cost_on_the_card(measured):
+    assert re.search("^- Cost: .*perplexity", part(text_of(measured), "what"), re.MULTILINE)
+    edit(measured, iti_alpha=2.0)
+    assert renew_card(measured) and "- Cost: not measured." in part(text_of(measured), "what")
 
 
 NASTY = [

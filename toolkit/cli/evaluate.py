@@ -106,7 +106,7 @@ def evaluate(
     if card_file is not None:
         parts = (summary, record["how"], checks_table(record.get("checks", ())))
         replace_section(card_file, "evaluation", "\n\n".join(part for part in parts if part))
-        write_results(card_file, tasks.name, tasks.target, measured.rows)
+        write_results(card_file, record)
     if tables is not None:
         table = evaluation_table(measured.rows, tasks.target, measured.divergence[first], tasks.sound)
         replace_section(tables, "evaluation", f"{table}\n\n{divergence_table(measured.divergence)}\n\n{record['how']}")

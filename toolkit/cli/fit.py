@@ -80,12 +80,13 @@ def fit(
         )
     if not report:  # a process beside the main one
         return
+    fitted = f"{report_table(report)}\n\n{report['verdict']}"
     if card_file is not None:
-        replace_section(card_file, "fit", report_table(report))
+        replace_section(card_file, "fit", fitted)
     if json_:
         print(json.dumps(report))
         return
-    console.print(Markdown(report_table(report)))
+    console.print(Markdown(fitted))
     if gating is not None:
         console.print(f"gate: {gate_line(report['gate'])}", soft_wrap=True)
     console.print(f"\nwritten to {out}", soft_wrap=True)

@@ -18,7 +18,7 @@ from iti_llama.iti_directions import check_alpha
 
 from ..foundation.files import folder_of
 from ..foundation.package import __version__
-from ..repo.card import converted_origin, write_card
+from ..repo.card import write_card
 from ..repo.folder import check_out, check_plain, copy_tokenizer, new_folder
 from ..repo.open_repo import read_object
 from .legacy_files import CONFIG, PICKLES, RANKS, Legacy, read_legacy
@@ -320,6 +320,6 @@ def convert(
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)
         copy_tokenizer(base, folder, **hub)
-        write_card(folder, None if is_dir else base, converted_origin(found.said, source))
+        write_card(folder, None if is_dir else base, source, found.said)
     progress("step 3 of 3")
     return found

@@ -30,6 +30,10 @@ def smollm2(dtype: str = "bfloat16") -> str:
     Raises:
         FileNotFoundError: if there is no such folder yet, and the package is not installed.
         ValueError: if the package's file is not the known one; if dtype is none of these.
+
+    >>> from transformers import AutoModelForCausalLM
+    >>> from iti_llama import smollm2
+    >>> model = AutoModelForCausalLM.from_pretrained(smollm2(), dtype="auto")  # doctest: +SKIP
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")

@@ -51,4 +51,4 @@ def report_table(found: dict) -> str:
         said = f"{best['agreement']:.2f} in the top head, {mean:.2f} on average over the heads kept"
         table["agreement of the pair differences (mean cosine)"] = said
     lines = ["| fit | |", "|---|---|", *(f"| {name} | {value} |" for name, value in table.items())]
-    return "\n".join(lines) + f"\n\n{found['verdict']}"
+    return "\n".join(lines)

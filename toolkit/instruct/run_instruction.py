@@ -35,7 +35,7 @@ from ..measure.tasks import TaskSet, grade_intact
 from ..repo.card import check_card, renew_card
 from ..repo.fit_repo import fit_repo, load_base
 from ..repo.folder import check_out
-from ..repo.kept_lines import BOTH, TOLD, WHERE, kept_line
+from ..repo.kept_line import BOTH, TOLD, WHERE, kept_line
 from ..repo.open_repo import read_object
 from ..repo.run_pipeline import RunResult, hash_base, no_progress
 from ..repo.settings import RunSettings

@@ -116,6 +116,10 @@ def push(
     Raises: as `files_to_push`; `ValueError` if the steering failed a check when it was measured, unless `anyway`;
     `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; what
     huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
+
+    >>> from iti_llama import push
+    >>> push("steered-llama", "me/steered-llama", private=True).repo  # doctest: +SKIP
+    'me/steered-llama'
     """
     with tempfile.TemporaryDirectory() as holder:
         on_disk = isinstance(what, (str, os.PathLike))

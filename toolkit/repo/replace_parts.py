@@ -11,9 +11,13 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 
 def section(name: str, text: str) -> str:
-    """A part that `replaced` can replace later. Marks in the text itself, of an answer or a name, are made none."""
-    text = re.sub(r"<!-- ([\w-]+): (begin|end) -->", r"<!-- \1 : \2 -->", text.strip())
-    return f"<!-- {name}: begin -->\n{text}\n<!-- {name}: end -->"
+    """A part that `replaced` can replace later."""
+    return f"<!-- {name}: begin -->\n{without_marks(text.strip())}\n<!-- {name}: end -->"
+
+
+def without_marks(text: str) -> str:
+    """A text whose marks of parts, as an answer or a name may hold them, are marks no more."""
+    return re.sub(r"<!-- ([\w-]+): (begin|end) -->", r"<!-- \1 : \2 -->", text)
 
 
 def marked_parts(text: str, names: Iterable[str]) -> list[tuple[str, int, int]]:

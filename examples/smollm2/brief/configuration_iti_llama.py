@@ -39,6 +39,10 @@ class ITILlamaConfig(LlamaConfig):
             that one its name, which is "default" else.
         base_model_name_or_path (`str`, *optional*): Whose weights (adapter form). `None`: those beside the config.
         base_model_revision (`str`, *optional*): Branch, tag or commit of the base model.
+
+    >>> from iti_llama import ITILlamaConfig
+    >>> ITILlamaConfig.from_pretrained("steered-llama", iti_alpha=0.8).iti_alpha
+    0.8
     """
 
     model_type = "iti_llama"

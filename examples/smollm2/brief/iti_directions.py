@@ -114,6 +114,13 @@ class ITIDirections:
         provenance (`dict[str, str]`): whatever the maker adds: dataset, method, seed, tool version.
 
     Raises `ITIDirectionsError` if a tensor has a wrong shape, dtype or value; see `docs/reference.md`.
+
+    >>> from iti_llama import ITIDirections
+    >>> directions = ITIDirections.from_pretrained("steered-llama")  # or load("iti_directions.safetensors")
+    >>> len(directions), directions.heads[0].tolist()  # the best-ranked (layer, head)
+    (16, [2, 3])
+    >>> directions.top(4).save("best.safetensors").name
+    'best.safetensors'
     """
 
     heads: "torch.Tensor"

@@ -176,7 +176,21 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
 
 
 class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, LlamaForCausalLM, GenerationMixin):
-    """A Llama whose chosen heads are shifted; see `generation_iti_llama` for what `generate` takes."""
+    """A Llama whose chosen heads are shifted; see `generation_iti_llama` for what `generate` takes.
+
+    >>> from iti_llama import ITIDirections, ITILlamaForCausalLM
+    >>> model = ITILlamaForCausalLM.from_pretrained("steered-llama")
+    >>> model.set_iti_alpha(0.8)  # or model.iti_alpha = 0.8
+    >>> with model.disable_iti():  # the plain Llama, bit by bit
+    ...     plain = model.generate(max_new_tokens=20)
+    >>> model.load_iti_directions("other.safetensors", "other", alpha=0.2)
+    >>> model.set_iti({"other": 0.4})
+    >>> model.iti_strengths
+    {'default': 0.8, 'other': 0.4}
+    >>> model.set_iti_directions(ITIDirections.load("other.safetensors"))  # in place of the default ones
+    >>> type(model.merge_and_unload()).__name__  # the steering is in its biases
+    'LlamaForCausalLM'
+    """
 
     _auto_class = "AutoModelForCausalLM"
 

@@ -1,0 +1,27 @@
+"""What is kept of a steering that was made from a sentence, in words."""
+
+from ..foundation.intervals import Estimate
+
+
+TOLD, BOTH = "asked in words", "asked in words, steered"
+"""What the conditions are called in which the sentence is said, without steering and with it."""
+
+WHERE = {
+    "system": "in the system turn",
+    "before": "before the request",
+    "after": "after the request",
+    "comment": "as a comment above the request",
+}
+
+
+def share(estimate: dict) -> str:
+    """An `Estimate` of `evaluation.json`, as in "0.93 [0.71, 1.12]"."""
+    kept = Estimate(**estimate)
+    return f"{kept.mean:.2f} [{kept.low:.2f}, {kept.high:.2f}]"
+
+
+def kept_line(evaluation: dict) -> str:
+    """For a line at the end of a run; `evaluation` is `evaluation.json`."""
+    said = evaluation["instruction"]
+    line = f"{share(said['kept']['steered'])} of what saying it does is kept"
+    return line if said["beyond_random"] else f"nothing is kept beyond random directions ({line})"
