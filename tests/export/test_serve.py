@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 import torch
+from hub import Repo
 from reference import some_directions, tiny_tokenizer
 from steered import steered_repo
 from taught import TEMPLATE
@@ -32,7 +33,7 @@ PROMPT = 'def is_prime(n):\n    """Check if a number is prime."""\n'
 
 
 @contextmanager
-def serving(log, *options):
+def serving(log, *options, **environment):
     """The address of `iti-llama serve` with these options. It leaves nothing in the temporary folder."""
     pytest.importorskip("fastapi")
     pytest.importorskip("uvicorn")
@@ -44,7 +45,7 @@ def serving(log, *options):
     command += ["--port", str(port), "--device", "cpu"]
     temporary = log.with_suffix(".tmp")
     temporary.mkdir()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary)}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TMPDIR": str(temporary)} | environment
     with log.open("w") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     try:
@@ -187,6 +188,19 @@ def text_of(path: str, answer: str, stream: bool) -> str:
     if path == "completions":
         return "".join(choice["text"] or "" for choice in choices)
     return "".join(choice["delta" if stream else "message"].get("content") or "" for choice in choices)
+
+
+def test_a_repo_on_the_hub_is_named_with_its_commit(hub, tmp_path):
+    files = {path.name: path.read_bytes() for path in steered_repo(tmp_path).iterdir()}
+    hub.repos["me/steered"] = Repo()
+    commit = hub.repos["me/steered"].commit(files)
+    digest = sha256(files["iti_directions.safetensors"]).hexdigest()
+    online = hub.environment(tmp_path / "home") | {"HF_HUB_OFFLINE": "0"}
+    with serving(tmp_path / "log", "me/steered", **online) as address:
+        hub.repos["me/steered"].commit(files | {"iti_directions.safetensors": b"another"})
+        status, text = status_of(address, "completions", model="me/steered", prompt="f1?")
+    origin = {"repo": "me/steered", "commit": commit, "directions_sha256": {"iti_directions.safetensors": digest}}
+    assert status == 200 and json.loads(text)["iti"] == {"default": {"strength": 1.5} | ORIGIN | origin}
 
 
 READ, LEFT_OUT = {"first": "closed", "other": "open"}, {"first": None, "other": None}

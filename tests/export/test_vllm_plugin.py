@@ -194,7 +194,7 @@ def test_directions_of_another_model_are_refused(known):
 def test_an_export_says_its_scope(scope, tmp_path):
     repo = steered_repo(tmp_path, scope=scope)
     export(repo, "vllm", tmp_path / "out", with_canary=False)
-    assert read_adapters(f"x={tmp_path / 'out'}")["x"].about()["scope"] == scope
+    assert read_adapters(f"x={tmp_path / 'out'}")["x"].about(1.0)["scope"] == scope
     card = (tmp_path / "out" / "README.md").read_text()
     assert ("at every position, of the prompt too" in card) == (scope == "all")
 

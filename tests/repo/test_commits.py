@@ -97,5 +97,7 @@ def test_a_page_of_a_repo_on_the_hub_is_of_the_models_commit(moving, client):
         page = page_of("me/steered", *load("me/steered", device_map="cpu"))
         assert page.repo.alpha == page.steered.alpha == 1.5
         assert page.repo.opened.repo.endswith(page.steered.model._iti_revision)
+        about = page.answer("f", 1.5)[2]["iti"]["default"]
+        assert (about["repo"], about["commit"]) == ("me/steered", page.steered.model._iti_revision)
     """
     client(WITH_PACKAGE + dedent(script))
