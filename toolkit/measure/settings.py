@@ -14,6 +14,9 @@ PAIRS_KL_GUARD = 0.25
 """Largest mean KL, in nats a token, of a choice on labelled pairs where no other is given: nothing is generated then,
 so that there is no answer whose damage could be seen."""
 
+SWEEP_BATCH = 256
+"""Answers that a sweep writes at once: tasks times alphas, at most."""
+
 
 @dataclass(frozen=True)
 class Grid:
