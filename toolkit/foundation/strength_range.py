@@ -15,7 +15,7 @@ def any_strength() -> bool:
 @dataclass(frozen=True)
 class StrengthRange:
     """low, high: the ends, which may be asked for too. measured: whether a sweep measured a strength of that size, and
-    found it inside its guards; else the repo's own strength is as strong."""
+    found it inside its guards; else the shipped strength is as strong."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class StrengthRange:
         ends = f"from {self.low:g} to {self.high:g}"
         if self.measured:
             return f"{ends}, no stronger than what the repo's sweep measured inside its guards"
-        return f"{ends}, which was not measured, and is no stronger than the repo's own strength"
+        return f"{ends}, which was not measured, and is no stronger than the shipped strength"
 
     def check(self, strength: float, what: str) -> None:
         """Raises `ValueError`, which names `what`, for a strength outside."""
