@@ -52,11 +52,13 @@ def test_the_help_cuts_nothing_off_at_80_columns(name):
 
 def test_the_server_is_given_its_model_as_argument_or_option_and_its_own_options(run, monkeypatch, fitted_dir):
     given = []
-    monkeypatch.setattr("iti_llama.toolkit.export.serve.serve", lambda repo, options: given.append((repo, options)))
+    monkeypatch.setattr("iti_llama.toolkit.export.serve.serve", lambda *arguments: given.append(arguments))
     own = ["--port", "8000", "--continuous-batching"]
     for arguments in ([fitted_dir, *own], ["--model", fitted_dir, *own], [*own, "--repo", fitted_dir]):
         code, _, err = run("serve", *arguments)
-        assert code == 0 and given.pop() == (str(fitted_dir), own), err
+        assert code == 0 and given.pop() == (str(fitted_dir), own, False), err
+    code, _, err = run("serve", fitted_dir, *own, "--any-strength")
+    assert code == 0 and given.pop() == (str(fitted_dir), own, True), err
     for arguments, said in (
         (["--port", "8000"], "no model: give a Hub repo or a folder"),
         ([fitted_dir, "--model", fitted_dir], "the model is given twice"),

@@ -58,11 +58,13 @@ def test_what_is_no_number_is_refused(number, known):
 @pytest.mark.parametrize("number", ["1.6", "-9", "1e38"])
 def test_what_was_not_measured_is_refused_and_the_answer_says_what_was(number, known):
     for parse, value in ((strengths_of_model, f"good@{number}"), (strengths_of_argument, f"good={number}")):
-        with pytest.raises(ValueError, match=r"outside what is allowed \(not measured: from -1.5 to 1.5"):
+        with pytest.raises(ValueError, match=r"from -1\.5 to 1\.5, which was not measured") as refused:
             parse(value, known, False)
+        assert f"is {float(number)}" in str(refused.value)
         assert parse(value, known, True) == {"good": float(number)}
-    measured = {"good": replace(known["good"], measured=True)}
-    with pytest.raises(ValueError, match=r"\(measured from -1.5 to 1.5\)"):
+    allowed = replace(known["good"].allowed, measured=True)
+    measured = {"good": replace(known["good"], allowed=allowed)}
+    with pytest.raises(ValueError, match=r"from -1\.5 to 1\.5, no stronger than what .* measured"):
         strengths_of_model(f"good@{number}", measured, False)
 
 
@@ -192,7 +194,7 @@ def test_directions_of_another_model_are_refused(known):
 def test_an_export_says_its_scope(scope, tmp_path):
     repo = steered_repo(tmp_path, scope=scope)
     export(repo, "vllm", tmp_path / "out", with_canary=False)
-    assert read_adapters(f"x={tmp_path / 'out'}")["x"].about()["scope"] == scope
+    assert read_adapters(f"x={tmp_path / 'out'}")["x"].about(1.0)["scope"] == scope
     card = (tmp_path / "out" / "README.md").read_text()
     assert ("at every position, of the prompt too" in card) == (scope == "all")
 

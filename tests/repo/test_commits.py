@@ -8,6 +8,8 @@ import pytest
 from hub import Repo
 from reference import some_directions, tiny_llama, tiny_tokenizer
 
+from iti_llama import ITILlamaForCausalLM
+
 
 @pytest.fixture
 def moving(hub, steered, tmp_path):
@@ -97,5 +99,49 @@ def test_a_page_of_a_repo_on_the_hub_is_of_the_models_commit(moving, client):
         page = page_of("me/steered", *load("me/steered", device_map="cpu"))
         assert page.repo.alpha == page.steered.alpha == 1.5
         assert page.repo.opened.repo.endswith(page.steered.model._iti_revision)
+        about = page.answer("f", 1.5)[2]["iti"]["default"]
+        assert (about["repo"], about["commit"]) == ("me/steered", page.steered.model._iti_revision)
     """
     client(WITH_PACKAGE + dedent(script))
+
+
+def test_an_adapter_names_the_commit_of_its_base(moving, client, tmp_path):
+    """And not what the repo says of it, which has moved on when the adapter is loaded."""
+    commit = moving.repos["meta/base"].at("main")[0]
+    script = """
+        from pathlib import Path
+        from iti_llama.toolkit.export.export import export
+        export("me/steered", "peft", Path(sys.argv[1]), with_canary=False)
+        export("me/steered", "peft", Path(sys.argv[2]), with_canary=False, base_name="meta/other")
+    """
+    client(WITH_PACKAGE + dedent(script), tmp_path / "out", tmp_path / "other")
+    saved, other = (json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("out", "other"))
+    assert (saved["base_model_name_or_path"], saved["revision"]) == ("meta/base", commit)
+    assert (other["base_model_name_or_path"], other["revision"]) == ("meta/other", None)
+
+
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_a_conversion_reads_its_base_at_one_commit(hub, client, revision, tmp_path):
+    """Its config, the weights that are compared with the baked checkpoint's, and its tokenizer."""
+    base, moved = tiny_llama(head_dim=16), tiny_llama(seed=5, head_dim=16)
+    base.save_pretrained(tmp_path / "base")
+    moved.save_pretrained(tmp_path / "moved")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "base").iterdir()}
+    hub.repos["meta/base"] = Repo()
+    hub.repos["meta/base"].commit(files)
+    tokenizer = json.loads(files["tokenizer_config.json"]) | {"model_max_length": 7}
+    weights = (tmp_path / "moved" / "model.safetensors").read_bytes()
+    hub.moves["meta/base"] = {
+        "model.safetensors": weights, "tokenizer_config.json": json.dumps(tokenizer).encode()
+    }  # fmt: skip
+    steered = ITILlamaForCausalLM.from_base(tmp_path / "base", some_directions(base.config))
+    steered.merge_and_unload().save_pretrained(tmp_path / "baked")
+    script = """
+        from iti_llama.toolkit.convert.convert import convert
+        convert(sys.argv[1], "meta/base", sys.argv[2], base_revision=sys.argv[3] or None)
+    """
+    client(WITH_PACKAGE + dedent(script), tmp_path / "baked", tmp_path / "out", revision or "")
+    assert not hub.moves.get("meta/base")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] > 7
+    assert json.loads((tmp_path / "out" / "config.json").read_text()).get("base_model_revision") == revision

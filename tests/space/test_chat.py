@@ -68,3 +68,11 @@ def test_a_model_without_a_template_takes_no_system_message(chat, monkeypatch):
     monkeypatch.setattr(tokenizer, "chat_template", None)
     with pytest.raises(ValueError, match="no chat template"):
         page.asked("f1?", 1.0, "all", page.names, "Be brief.")
+
+
+def test_a_repo_without_a_sweep_says_that_nothing_was_measured(chat):
+    page, *_ = chat
+    for alpha in (1.5, -1.01):
+        with pytest.raises(ValueError, match=rf"is {alpha}; expected from -1 to 1, which was not measured"):
+            page.asked("f1?", alpha, "all", page.names)
+    assert page.asked("f1?", -1, "all", page.names).alpha == -1.0 and page.largest == 1.0

@@ -163,8 +163,8 @@ def test_an_answer_that_is_markup_stays_text(page, url, browser):
 def test_the_client_gets_what_python_gets(page, url):
     client = gradio_client.Client(url, verbose=False)
     for prompt, alpha, scope, heads in (
-        (page.examples[0], 0.6, "all", None),
-        (page.examples[1], 0.8, "generated", page.names[:5]),
+        (page.examples[0], 0.4, "all", None),
+        (page.examples[1], 0.5, "generated", page.names[:5]),
     ):
         found = client.predict(prompt, alpha, scope, heads, api_name="/answer")
         assert [one["text"].rstrip() for one in found] == expected(page, prompt, alpha, scope, heads)
@@ -187,7 +187,7 @@ def test_twenty_users_at_once_each_with_an_own_strength(page, url):
 @pytest.mark.parametrize(
     "prompt,alpha,scope,heads,said",
     [
-        ("def f(x):", 1e9, "all", None, "is offered"),
+        ("def f(x):", 1e9, "all", None, "expected from"),
         ("def f(x):", 0.5, "everything", None, "are offered"),
         ("def f(x):", 0.5, "all", ["99.99"], "no head"),
         ("", 0.5, "all", None, "empty"),

@@ -13,6 +13,7 @@ from ..foundation.files import folder_of
 from ..foundation.settings import Placement
 from .expand_settings import expand_settings
 from .options import (
+    AnyStrength,
     Json,
     RepoArgument,
     RepoOption,
@@ -133,13 +134,16 @@ def canary(
     raise typer.Exit(VERDICTS[verdict])
 
 
-def serve(context: typer.Context, repo: RepoArgument = None, model: RepoOption = None) -> None:
+def serve(
+    context: typer.Context, repo: RepoArgument = None, model: RepoOption = None, any_strength: AnyStrength = False
+) -> None:
     """Serve a steered model, OpenAI-compatible.
 
     Example: iti-llama serve me/brief-llama --port 8000
 
     This is transformers' own server. Further options are the server's: --port, --device, --dtype,
-    --continuous-batching (scope all) and so on. A request's `generation_config` may hold `iti_alpha`.
+    --continuous-batching (scope all) and so on. A request's `generation_config` may hold `iti_alpha`,
+    and each answer says what steered it.
     """
     from ..export.serve import serve as run_server
 
@@ -147,4 +151,4 @@ def serve(context: typer.Context, repo: RepoArgument = None, model: RepoOption =
     if repo is not None and repo.startswith("-"):  # an option of the server: the model is given by --model
         options, repo = [repo, *options], None
     name = one_repo(repo, model)
-    run_server(str(folder_of(name) or name), options)
+    run_server(str(folder_of(name) or name), options, any_strength)

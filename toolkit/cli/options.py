@@ -67,6 +67,11 @@ OldGates = Annotated[
 """The former name of `--checks`, refused."""
 
 
+AnyStrength = Annotated[
+    bool, typer.Option("--any-strength", help="allow strengths that were not measured too, as ITI_ANY_STRENGTH=1 does")
+]
+
+
 @dataclass(frozen=True)
 class SteeredModel:
     """The steered model that a command loads."""

@@ -1,11 +1,12 @@
 """`iti-llama space`"""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from .expand_settings import expand_settings
-from .options import SteeredModel, console
+from .options import AnyStrength, SteeredModel, console
 
 
 @expand_settings()
@@ -15,6 +16,7 @@ def space(
     port: Annotated[int | None, typer.Option(help="by default the first free port from 7860 on")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 120,
     a_minute: Annotated[int, typer.Option(min=1, help="calls that one address may make in a minute")] = 30,
+    any_strength: AnyStrength = False,
 ) -> None:
     """Open a page in the browser.
 
@@ -31,6 +33,8 @@ def space(
     from ..space.page import Limits
 
     model, tokenizer = steered.load()
-    page = page_of(steered.repo, model, tokenizer, Limits(max_new_tokens=max_new_tokens, a_minute=a_minute))
+    limits = Limits(max_new_tokens=max_new_tokens, a_minute=a_minute)
+    limits = replace(limits, any_strength=True) if any_strength else limits
+    page = page_of(steered.repo, model, tokenizer, limits)
     console.print(f"serving {model.name_or_path}; Ctrl-C ends it", highlight=False)
     page.launch(host, port)

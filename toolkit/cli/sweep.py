@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ..measure.settings import Grid, TaskRequest
+from ..measure.settings import SWEEP_BATCH, Grid, TaskRequest
 from .expand_settings import expand_settings
 from .options import Json, Source, SteeredModel, Unsandboxed, command_line, console, progress_bar, say_next
 
@@ -19,7 +19,7 @@ def sweep(
     steered: SteeredModel,
     request: TaskRequest,
     grid: Grid,
-    batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = SWEEP_BATCH,
     confirm: Annotated[str | None, typer.Option(help="tasks on which the choice is confirmed, once")] = None,
     apply_: Annotated[
         bool, typer.Option("--apply", help="write the choice into config.json and card of the repo, a folder")

@@ -166,7 +166,7 @@ def is_baked(folder: Path) -> bool:
 
 def _tensors(repo: str | os.PathLike, wanted: str, revision: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors checkpoint whose names end with `wanted`, one file after the other."""
-    hub = pinned(repo, {"revision": revision} if revision else {})
+    hub = {"revision": revision} if revision else {}
     quiet = {"_raise_exceptions_for_missing_entries": False}
     names, found = [SAFE_WEIGHTS_NAME], {}
     if cached_file(repo, SAFE_WEIGHTS_NAME, **quiet, **hub) is None:
@@ -290,9 +290,11 @@ def convert(
     check_out(out, overwrite)
     is_dir = os.path.isdir(base)
     name = Path(base).resolve().name if is_dir else base
-    shape, where = geometry(base, base_revision), locate(source, revision)
+    folder_of(base, "base ")
+    hub = pinned(base, {"revision": base_revision} if base_revision else {})  # all that is read of it is of one commit
+    shape, where = geometry(base, hub.get("revision")), locate(source, revision)
     if is_baked(where):
-        found = convert_baked(where, base, shape, name, base_revision)
+        found = convert_baked(where, base, shape, name, hub.get("revision"))
         if alpha is not None:
             found = Conversion(
                 found.directions, check_alpha(alpha), found.scope, None, (*found.said, f"alpha {alpha:g}: as asked")
@@ -305,7 +307,6 @@ def convert(
     if about:
         directions = replace(found.directions, provenance=found.directions.provenance | about)
         found = replace(found, directions=directions)
-    hub = {"revision": base_revision} if base_revision else {}
     model = ITILlamaForCausalLM.from_base(
         base,
         found.directions,
@@ -316,6 +317,7 @@ def convert(
         device_map=device_map,
         **hub,
     )
+    model.config.base_model_revision = base_revision
     progress("step 2 of 3")
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)

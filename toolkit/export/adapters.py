@@ -41,7 +41,7 @@ def _write(source: Source, folder: Path, tensors: dict[str, torch.Tensor], targe
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": source.hub_base,
-        "revision": source.steered.base_revision,
+        "revision": source.base_commit,
         "r": 1,
         "lora_alpha": source.alpha,
         "lora_dropout": 0.0,

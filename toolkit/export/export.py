@@ -14,13 +14,13 @@ from ..foundation.files import write_text
 from ..foundation.open_gguf import open_gguf
 from ..foundation.package import __version__
 from ..repo.folder import new_folder
-from ..repo.steered_repo import strengths_inside
 from .adapters import export_peft, export_vllm
 from .canary import Canary, make_canary
 from .export_card import export_card
 from .gguf_file import export_gguf
 from .gguf_patch import patch_gguf
 from .llama import export_llama
+from .say_steering import public_name
 from .select_behaviours import ExportError
 from .source import Source, o_proj, open_source
 from .vllm_plugin import EXPORT
@@ -126,18 +126,15 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
 
 def _record(source: Source, to: str) -> dict:
     """`iti_export.json`: what was exported, and the strengths that were measured for it."""
-    is_default = source.behaviours[0].file == source.steered.default.file
-    sweep = source.steered.sweep if is_default else {}
-    inside = strengths_inside(sweep, source.heads, source.scope)
-    most = max([abs(source.alpha), *map(abs, inside)])
+    allowed = source.steered.strengths_allowed(source.behaviours[0], source.scope)
     record = {
         "form": to,
         "alpha": source.alpha,
         "heads": source.heads,
         "scope": source.scope,
-        "range": [-most, most],
-        "measured": bool(inside),
-        "repo": Path(source.repo).resolve().name if Path(source.repo).is_dir() else source.repo,
+        "range": [allowed.low, allowed.high],
+        "measured": allowed.measured,
+        "repo": public_name(source.repo),
         "commit": source.commit,
         "tool": f"iti-llama {__version__}",
     }

@@ -57,7 +57,13 @@ class Source:
     @property
     def commit(self) -> str | None:
         """Of a Hub repo; None for a folder."""
-        return self.folder.name if self.folder.parent.name == "snapshots" else None
+        return commit_of(self.folder)
+
+    @property
+    def base_commit(self) -> str | None:
+        """That of the base in the Hub repo `hub_base`; None where its weights came from elsewhere."""
+        is_there = self.hub_base is not None and self.hub_base == self.steered.weights_from
+        return commit_of(self.base) if is_there else None
 
     @property
     def shares(self) -> list[tuple[Behaviour, float]]:
@@ -95,6 +101,11 @@ class Source:
     def shifts(self) -> dict[int, torch.Tensor]:
         """See `mix_shifts`."""
         return mix_shifts(self.steered, self.behaviours, lambda layer: self.tensor(o_proj(layer)))
+
+
+def commit_of(folder: Path) -> str | None:
+    """That of a snapshot in the Hub's cache; None for another folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def o_proj(layer: int, part: str = "weight") -> str:

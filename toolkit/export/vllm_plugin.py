@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 
 from iti_llama.iti_directions import FLOAT32_MAX, SCOPES, ITIDirections, file_sha256
 
+from ..foundation.strength_range import StrengthRange
+from .say_steering import Origin
+
 
 if TYPE_CHECKING:
     import torch
@@ -61,31 +64,22 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An export. alpha: its own strength. low, high: the strengths that may be asked for; measured: whether a sweep
-    says so. scope: the positions that are shifted. repo, commit: where it came from; a folder has no commit."""
+    """An export. alpha: its own strength. allowed: the strengths that may be asked for. scope: the positions that are
+    shifted. repo, commit: where it came from; a folder has no commit."""
 
     name: str
     folder: Path
     alpha: float
-    low: float
-    high: float
-    measured: bool
+    allowed: StrengthRange
     scope: str
     repo: str
     commit: str | None
     behaviours: tuple[Behaviour, ...]
 
-    @property
-    def range(self) -> str:
-        if self.measured:
-            return f"measured from {self.low:g} to {self.high:g}"
-        return f"not measured: from {self.low:g} to {self.high:g} it is no stronger than the export"
-
-    def about(self) -> dict:
+    def about(self, strength: float) -> dict:
         """What an answer says of it."""
         digests = {behaviour.file: behaviour.sha256 for behaviour in self.behaviours}
-        return {"repo": self.repo, "commit": self.commit, "directions_sha256": digests, "scope": self.scope,
-                "gate": None}  # fmt: skip
+        return Origin(self.repo, self.commit, digests).say(strength, self.scope)
 
 
 def read_adapters(text: str) -> dict[str, Adapter]:
@@ -121,8 +115,9 @@ def read_adapter(name: str, folder: Path) -> Adapter:
         for behaviour in behaviours:
             if file_sha256(folder / behaviour.file) != behaviour.sha256:
                 raise ValueError(f"{behaviour.file} is another file than was exported")
-        kept = {key: record[key] for key in ("measured", "scope", "repo", "commit")}
-        return Adapter(name, folder, float(record["alpha"]), low, high, **kept, behaviours=behaviours)
+        kept = {key: record[key] for key in ("scope", "repo", "commit")}
+        allowed = StrengthRange(low, high, bool(record["measured"]))
+        return Adapter(name, folder, float(record["alpha"]), allowed, **kept, behaviours=behaviours)
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"ITI_ADAPTERS: {folder}: {type(error).__name__}: {error}; {wanted}") from None
 
@@ -149,10 +144,6 @@ def offsets_of(adapters: Mapping[str, Adapter], config) -> dict[int, dict[str, d
                 rows = offsets.setdefault(layer, {}).setdefault(directions.site, {})
                 rows[column] = rows.get(column, 0) + behaviour.share * offset
     return offsets
-
-
-def any_strength() -> bool:
-    return os.environ.get("ITI_ANY_STRENGTH") == "1"
 
 
 def strengths_of_model(model: str, adapters: Mapping[str, Adapter], any_strength: bool) -> dict[str, float] | None:
@@ -219,11 +210,8 @@ def _strengths(where: str, pairs, adapters: Mapping[str, Adapter], any_strength:
         strength = float(number) + 0.0 if NUMBER.fullmatch(number) else math.nan  # -0.0 is 0.0
         if not abs(strength) <= FLOAT32_MAX:
             raise ValueError(f"{where}: the strength of {name!r} is {number!r}; expected a finite number, as 0.8")
-        if not any_strength and not adapter.low <= strength <= adapter.high:
-            raise ValueError(
-                f"{where}: the strength of {name!r} is {strength:g}, which is outside what is allowed "
-                f"({adapter.range}); the server may allow it by ITI_ANY_STRENGTH=1"
-            )
+        if not any_strength:
+            adapter.allowed.check(strength, f"{where}: the strength of {name!r}")
         strengths[name] = strength
     return strengths
 

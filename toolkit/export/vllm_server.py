@@ -4,11 +4,12 @@ the models' names, gives each request the `cache_salt` of its strengths, and say
 import json
 from collections.abc import Mapping
 
+from ..foundation.strength_range import any_strength
+from .say_steering import saying, without_length
 from .vllm_plugin import (
     ARGUMENT,
     Adapter,
     adapters_of_server,
-    any_strength,
     arguments_of,
     strengths_of_argument,
     strengths_of_model,
@@ -68,23 +69,11 @@ class Steering:
         async def replay():
             return next(parts, None) or await receive()
 
-        field = f'"iti": {json.dumps(about)}, '.encode()
-        opened = False
-
-        async def say(message) -> None:
-            """Put `about` at the beginning of the answer's object, or of the first event's."""
-            nonlocal opened
-            if message["type"] == "http.response.start":
-                opened = message["status"] != 200
-                if not opened:
-                    message = message | {"headers": without_length(message["headers"])}
-            elif message["type"] == "http.response.body" and not opened and b"{" in message.get("body", b""):
-                opened, (before, after) = True, message["body"].split(b"{", 1)
-                message = message | {"body": before + b"{" + field + after}
-            await send(message)
+        async def said() -> dict:
+            return about
 
         length = (b"content-length", str(len(body)).encode())
-        await self.app(scope | {"headers": [*without_length(scope["headers"]), length]}, replay, say)
+        await self.app(scope | {"headers": [*without_length(scope["headers"]), length]}, replay, saying(send, said))
 
     def rewrite(self, body: bytes, base: str | None) -> tuple[bytes, dict]:
         """A request as vLLM gets it, and what its answer says. What is no JSON object is left to vLLM. `base`: the
@@ -135,7 +124,7 @@ class Steering:
             raise Refusal(400, "vllm_xargs", error) from None
 
     def about(self, strengths: Mapping[str, float]) -> dict:
-        return {name: {"strength": strength} | self.adapters[name].about() for name, strength in strengths.items()}
+        return {name: self.adapters[name].about(strength) for name, strength in strengths.items()}
 
     async def list_models(self, scope, receive, send) -> None:
         """The server's list, with a model for each adapter."""
@@ -158,10 +147,6 @@ class Steering:
             await send({"type": "http.response.body", "body": body})
 
         await self.app(scope, receive, add)
-
-
-def without_length(headers) -> list:
-    return [(name, value) for name, value in headers if name.lower() != b"content-length"]
 
 
 def base_of(scope) -> str | None:

@@ -5,14 +5,8 @@ import torch
 from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from .vllm_plugin import (
-    ARGUMENT,
-    adapters_of_server,
-    any_strength,
-    check_arguments,
-    offsets_of,
-    strengths_of_argument,
-)
+from ..foundation.strength_range import any_strength
+from .vllm_plugin import ARGUMENT, adapters_of_server, check_arguments, offsets_of, strengths_of_argument
 
 
 KEY = "iti_strengths"

@@ -13,7 +13,7 @@ from .conditions import Condition
 from .divergence import Text
 from .evaluate import ConditionResult, evaluate
 from .saved_completions import SavedCompletions
-from .settings import PAIRS_KL_GUARD, Grid
+from .settings import PAIRS_KL_GUARD, SWEEP_BATCH, Grid
 from .sweep import Point, Rates, alpha_of_kl, beats_control, choose_point, control, even_grid, sweep
 from .tasks import TaskSet
 
@@ -58,7 +58,7 @@ def choose_strength(
     grid: Grid,
     sandbox: Sandbox,
     confirm: TaskSet | None = None,
-    batch_size: int = 256,
+    batch_size: int = SWEEP_BATCH,
     seed: int = 0,
     progress: Callable[[str, int], None] = lambda step, rows: None,
     store: SavedCompletions | None = None,

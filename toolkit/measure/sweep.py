@@ -34,7 +34,7 @@ from .divergence import Text, measure_divergence
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
 from .saved_completions import SavedCompletions
-from .settings import Grid
+from .settings import SWEEP_BATCH, Grid
 from .tasks import TaskSet
 
 
@@ -89,7 +89,7 @@ def rates_of(
     task_set: TaskSet,
     conditions: Sequence[tuple[bool, float]],
     sandbox: Sandbox,
-    batch_size: int = 256,
+    batch_size: int = SWEEP_BATCH,
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
     name: str = "",
@@ -132,7 +132,7 @@ def sweep(
     alphas: Sequence[float],
     scopes: Sequence[str],
     sandbox: Sandbox,
-    batch_size: int = 256,
+    batch_size: int = SWEEP_BATCH,
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
     told: Callable[[list[Point]], None] = lambda points: None,
@@ -204,7 +204,7 @@ def control(
     alphas: Sequence[float],
     sandbox: Sandbox,
     draws: int = 3,
-    batch_size: int = 256,
+    batch_size: int = SWEEP_BATCH,
     progress: Callable[[int], None] = lambda rows: None,
     store: SavedCompletions | None = None,
 ) -> list[list[Rates]]:

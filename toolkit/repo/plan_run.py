@@ -14,6 +14,7 @@ from ..foundation.complete import complete
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.checks import PHRASINGS
 from ..measure.measure_steering import EXAMPLE_TOKENS, EXAMPLES
+from ..measure.settings import SWEEP_BATCH
 from ..measure.sweep import count_answers
 from ..measure.tasks import TaskSet
 from .settings import RunSettings
@@ -21,9 +22,6 @@ from .settings import RunSettings
 
 ROWS, TOKENS = 8, 8
 """Of the trial: prompts, and tokens written after each."""
-
-BATCH = 256
-"""Answers that a sweep writes at once."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def plan_run(
     a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weights[0].element_size()
     kept = len(examples) * config.num_hidden_layers * (config.num_attention_heads * config.head_dim) * 4
     size = sum(weight.numel() * weight.element_size() for weight in weights)
-    size += round(min(answers, BATCH) * (whole if pairs else prompt + length) * a_token) + kept
+    size += round(min(answers, SWEEP_BATCH) * (whole if pairs else prompt + length) * a_token) + kept
     return Plan(len(examples), answers, pairs, round(read), round(written), read * to_read + written * to_write, size)
 
 

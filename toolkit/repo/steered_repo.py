@@ -23,6 +23,7 @@ from iti_llama.iti_directions import (
 
 from ..foundation.files import write_text
 from ..foundation.hashing import fingerprint_of
+from ..foundation.strength_range import StrengthRange
 from ..measure.keep_labelled_set import FILE, read_parts
 from .licence import base_license
 from .open_repo import OpenRepo, open_repo, read_object
@@ -220,6 +221,16 @@ class SteeredRepo:
         measured."""
         checks = self.evaluation.get("checks", ()) if self.is_measured else ()
         return [check["name"] for check in checks if not check["passed"]]
+
+    def strengths_allowed(self, behaviour: Behaviour | None = None, scope: str | None = None) -> StrengthRange:
+        """The strengths of a behaviour, the default one where none is given, in a scope, that are as good as measured:
+        those of `strengths_inside`, its own, and what is weaker, towards the behaviour and away from it."""
+        behaviour = behaviour or self.default
+        sweep = self.sweep if behaviour.file == self.default.file else {}
+        inside = strengths_inside(sweep, len(self.used(behaviour)), scope or self.scope)
+        shipped, measured = abs(behaviour.alpha), max(map(abs, inside), default=0.0)
+        most = max(shipped, measured)
+        return StrengthRange(-most, most, bool(inside) and measured >= shipped)
 
     @property
     def is_budgeted(self) -> bool:

@@ -15,6 +15,7 @@ from ..foundation.sandbox import Sandbox
 from ..measure.choose_strength import Budget, Choice, Grid, choose_strength, strength_of_budget
 from ..measure.evaluate import sweep_settings_of
 from ..measure.saved_completions import SavedCompletions
+from ..measure.settings import SWEEP_BATCH
 from ..measure.sweep import Point
 from ..measure.sweep_figure import sweep_figure
 from ..measure.tasks import TaskSet
@@ -33,7 +34,7 @@ def sweep_model(
     confirm: TaskSet | None = None,
     out: Path | None = None,
     apply_to: Path | None = None,
-    batch_size: int = 256,
+    batch_size: int = SWEEP_BATCH,
     seed: int = 0,
     command: str = "",
     progress: Callable[[str, int], None] = lambda step, rows: None,

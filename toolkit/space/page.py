@@ -3,20 +3,24 @@
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf, isfinite
+from dataclasses import dataclass, field
+from math import inf
 
 import gradio as gr
 import pandas as pd
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 
+from iti_llama.iti_directions import check_alpha
+
+from ..export.say_steering import FIELD, origins_of
 from ..foundation.complete import function_body
 from ..foundation.sandbox import Sandbox
+from ..foundation.strength_range import any_strength
 from ..measure.grade import grade
 from ..repo.steered_repo import SteeredRepo
 from .draw import CSS, answer_html, heads_css, safe_strengths, scale_html
-from .steered import SIGNS, Asked, Steered
+from .steered import SIGNS, Answer, Asked, Steered
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Limits:
     """Of a page that anybody may open.
 
     a_minute: calls of one address: answers, what a page asks for when it opens, examples that are chosen. waiting:
-    calls in the queue. seconds: of one answer. visitors: addresses that are counted.
+    calls in the queue. seconds: of one answer. visitors: addresses that are counted. any_strength: whether also
+    strengths are given that were not measured, see `SteeredRepo.strengths_allowed`.
     """
 
     max_new_tokens: int = 120
@@ -32,6 +37,7 @@ class Limits:
     waiting: int = 64
     seconds: int = 60
     visitors: int = 10_000
+    any_strength: bool = field(default_factory=any_strength)
 
 
 class Rate:
@@ -96,18 +102,19 @@ class Page:
         self.steered, self.repo, self.examples = steered, repo, list(examples)
         self.tasks, self.sandbox, self.limits = tasks or {}, sandbox, limits or Limits()
         self.rate = Rate(self.limits)
-        reach = (2.0 * abs(steered.alpha), 1.25 * max(safe_strengths(repo), default=0.0), 1.0)
-        self.largest = round(max(reach), 2)
+        self.origins = origins_of(steered.model, repo)
+        reach = 2.0 * abs(steered.alpha), 1.25 * max(safe_strengths(repo), default=0.0), 1.0
+        self.largest = round(max(reach), 2) if self.limits.any_strength else repo.strengths_allowed().high or 1.0
         self.names = [f"{layer}.{head}" for layer, head in steered.heads]
         self.is_chat = bool(steered.tokenizer.chat_template)
 
     def asked(self, prompt: str, alpha: float, scope: str, heads: Sequence[str], system: str = "") -> Asked:
         """Raises `ValueError`, in a visitor's words, for what is not offered."""
-        known = isinstance(alpha, (int, float)) and isfinite(alpha) and abs(alpha) <= self.largest
-        if not known:
-            raise ValueError(f"The strength is {alpha}; from {-self.largest:g} to {self.largest:g} is offered.")
         if scope not in ("all", "generated"):
             raise ValueError(f"The scope is {scope!r}; 'all' and 'generated' are offered.")
+        alpha = check_alpha(alpha) + 0.0  # -0.0 is 0.0
+        if not self.limits.any_strength:
+            self.repo.strengths_allowed(scope=scope).check(alpha, f"The strength, in scope {scope!r},")
         unknown = [name for name in heads if name not in self.names]
         if unknown:
             raise ValueError(f"There is no head {unknown[0]!r} among the directions.")
@@ -115,7 +122,7 @@ class Page:
         system = (system or "").strip() or None
         self.steered.prompt_ids(prompt, system)
         limits = self.limits
-        return Asked(prompt, float(alpha), scope, places, limits.max_new_tokens, limits.seconds, system)
+        return Asked(prompt, alpha, scope, places, limits.max_new_tokens, limits.seconds, system)
 
     def answer(
         self,
@@ -125,13 +132,20 @@ class Page:
         heads: list[str] | None = None,
         system: str = "",
     ) -> list[dict]:
-        """The answers at minus alpha, 0 and alpha: [{"alpha": ..., "text": ...}, ...]."""
+        """The answers at minus alpha, 0 and alpha: [{"alpha": ..., "text": ..., "iti": what steered it}, ...]."""
         try:
             asked = self.asked(prompt, alpha, scope, self.names if heads is None else heads, system)
         except ValueError as error:
             raise gr.Error(str(error)) from None
         *_, last = self.steered.answers(asked)
-        return [{"alpha": answer.alpha, "text": answer.text} for answer in last]
+        return [{"alpha": answer.alpha, "text": answer.text, FIELD: self.steering(asked, answer)} for answer in last]
+
+    def steering(self, asked: Asked, answer: Answer) -> dict[str, dict]:
+        """What steered an answer, see `Origin.say`; and, since a visitor may switch some off, by which heads."""
+        strengths = self.steered.strengths(answer.alpha)
+        said = {name: self.origins[name].say(strength, asked.scope) for name, strength in strengths.items()}
+        said[self.steered.name]["heads"] = [self.names[place] for place in asked.heads]
+        return said
 
     def show(self, prompt: str, alpha: float, scope: str, heads: list[str], system: str = ""):
         """Yields (minus, plain, plus, status, curve) for the page, as tokens come."""

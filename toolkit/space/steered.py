@@ -66,7 +66,8 @@ class Steered:
         self.alpha, self.scope = float(model.iti_alpha), model.iti_scope
         self.gated = bool(ungated(model))
         self.longest = min(max_prompt_tokens, model.config.max_position_embeddings - 16)
-        self._others = dict(list(model.iti_strengths.items())[1:])
+        self.name, *others = model.iti_strengths
+        self._others = {name: model.iti_strengths[name] for name in others}
         self._own = [f"page_head_{place}" for place in range(len(self.heads))]
         self._lock = threading.Lock()
         for place, name in enumerate(self._own):
@@ -80,6 +81,10 @@ class Steered:
         if silent:  # a weight of 0: no shift, but a file may not hold weights that are all 0
             rows |= {"weights": torch.ones(1), "sigma": torch.zeros(1)}
         return replace(self.directions, gate=None, **rows)
+
+    def strengths(self, alpha: float) -> dict[str, float]:
+        """The strength of each of the model's behaviours in an answer at `alpha`."""
+        return {self.name: alpha} | {name: other if alpha else 0.0 for name, other in self._others.items()}
 
     def _strengths(self, alphas: Sequence[float], heads: Sequence[int]) -> dict[str, torch.Tensor]:
         """`iti_alpha` of a call whose rows are at these strengths. A row at 0 is plain."""
