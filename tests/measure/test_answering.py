@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 import iti_llama
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.measure.answering import answering
 
 
@@ -26,7 +27,8 @@ def real():
         base = iti_llama.smollm2()
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    model = ITILlamaForCausalLM.from_base(base, None, dtype=torch.bfloat16).eval()
+    folder = ROOT / "examples" / "smollm2" / "brief"
+    model = ITILlamaForCausalLM.from_pretrained(folder, base_model_name_or_path=base, dtype=torch.bfloat16).eval()
     return model, AutoTokenizer.from_pretrained(base)
 
 
