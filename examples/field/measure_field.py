@@ -30,14 +30,14 @@ from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.files import write_text
-from iti_llama.toolkit.foundation.intervals import Estimate, paired
+from iti_llama.toolkit.foundation.intervals import Estimate, estimate, paired
 from iti_llama.toolkit.foundation.sandbox import LateSandbox
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.instruct.read_requests import Parts, Request, read_requests, split_requests
 from iti_llama.toolkit.instruct.say_instruction import Prompts
 from iti_llama.toolkit.measure.conditions import Condition, random_directions
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
-from iti_llama.toolkit.measure.evaluate import evaluate
+from iti_llama.toolkit.measure.evaluate import answer, evaluate
 from iti_llama.toolkit.measure.labelled_tasks import damage_set, labelled_set
 from iti_llama.toolkit.measure.target import Target, with_target
 from iti_llama.toolkit.measure.tasks import FileTask, TaskSet, file_set, grade_intact
@@ -46,10 +46,10 @@ from iti_llama.toolkit.repo.card import replace_section
 from . import checkers
 
 
-HEADS, ALPHAS, DRAWS = 48, (0.3, 0.6, 0.9, 1.3, 1.8), 3
+HEADS, ALPHAS, DRAWS = 48, (0.6, 0.9, 1.3, 1.8), 3
 """How many of 270 heads are shifted; strengths to try; draws of random directions."""
 
-FITTED_ON, CHOSEN_ON, MEASURED_ON, TOKENS = 120, 40, 100, 160
+FITTED_ON, CHOSEN_ON, MEASURED_ON, TOKENS = 120, 24, 80, 96
 """The most requests or pairs to fit on, to choose on and to measure on; the most tokens of an answer."""
 
 GUARD, PERPLEXITY_GUARD = 0.05, 1.1
@@ -163,7 +163,7 @@ class Measuring:
             "tried": tried,
             "n": len(to_measure),
             "rows": {result.condition: result.to_dict() for result in results},
-            "beyond_random": beyond,
+            "beyond_random": bool(beyond),
             "kl": asdict(moved.kl),
             "mmlu": self.mmlu(alpha),
             "examples": {name: given.completions[:4] for name, given in answers.items()},
@@ -247,16 +247,21 @@ class Measuring:
         ]
 
     @cached_property
-    def mmlu_set(self) -> TaskSet:
-        return damage_set(self.data / "caa" / "mmlu.json", self.as_prompt)
+    def mmlu_plain(self) -> tuple[TaskSet, list[float]]:
+        """Every second question, and whether the plain model chooses right."""
+        questions = damage_set(self.data / "caa" / "mmlu.json", self.as_prompt)
+        questions = replace(questions, tasks=questions.tasks[::2])
+        plain = answer(self.model, self.tokenizer, questions, Condition("plain"), self.sandbox)
+        return questions, plain.target
 
     def mmlu(self, alpha: float) -> dict:
-        """Shares of right answers, plain and steered, and their difference."""
-        tasks = self.mmlu_set
-        conditions = [Condition("plain"), Condition("steered", alpha)]
-        (plain, steered), _ = evaluate(self.model, self.tokenizer, tasks, conditions, self.sandbox)
-        return {"plain": asdict(plain.target), "steered": asdict(steered.target)} | {
-            "change": asdict(steered.target_change)
+        """Shares of right choices, plain and steered, and their difference."""
+        questions, plain = self.mmlu_plain
+        steered = answer(self.model, self.tokenizer, questions, Condition("steered", alpha), self.sandbox).target
+        groups = [task.group for task in questions.tasks]
+        estimates = {"plain": estimate(plain, groups), "steered": estimate(steered, groups)}
+        return {name: asdict(share) for name, share in estimates.items()} | {
+            "change": asdict(paired(steered, plain, groups))
         }
 
 
