@@ -168,5 +168,5 @@ def test_a_file_that_is_no_canary_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=FILE):
         read_canary(tmp_path / FILE)
     (tmp_path / FILE).write_text('{"format": "iti_canary 1", "prompt": 3}')
-    with pytest.raises(ValueError, match=f"{FILE}: no canary"):
+    with pytest.raises(ValueError, match=f"{FILE}: is not a canary"):
         read_canary(tmp_path / FILE)

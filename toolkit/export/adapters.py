@@ -14,8 +14,8 @@ from .source import Source
 
 
 def export_peft(source: Source, folder: Path) -> None:
-    """A LoRA of rank 1 on the steered o_proj, A = B = 0, whose bias is the shift: alpha is its scale, so that
-    `set_scale` is a strength relative to it. For PEFT 0.14 or later."""
+    """Write a LoRA of rank 1 on each steered o_proj. A and B are 0 and the bias is the shift. alpha is its scale, so
+    `set_scale` sets a strength relative to alpha. It needs PEFT 0.14 or later."""
     tensors, prefix = {}, "base_model.model.model.layers"
     directions = source.steered.default_directions
     width = directions.num_attention_heads * directions.head_dim
@@ -29,7 +29,7 @@ def export_peft(source: Source, folder: Path) -> None:
 
 
 def export_vllm(source: Source, folder: Path) -> None:
-    """The directions files, as they are: the plugin adds the offsets to the heads. `iti_export.json` says the rest."""
+    """Copy the directions files: the plugin adds the offsets to the heads. `iti_export.json` says the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     for behaviour, _ in source.shares:
         shutil.copyfile(source.steered.opened.get(behaviour.file), folder / behaviour.file)

@@ -1,7 +1,7 @@
-"""A prompt that tells a steered engine from a plain one: made beside every export, asked of every engine.
+"""A prompt that tells a steered engine from a plain one. Every export has one, and any engine can be asked it.
 
-The danger of an engine is not an error but a model that runs un-steered. A canary holds the greedy continuation of one
-prompt, plain and steered, and says where they part and how far apart the two tokens are there.
+An engine rarely fails with an error: it runs un-steered and says nothing. A canary holds the greedy continuations of
+one prompt, plain and steered, and says where they part and how likely both tokens are there.
 """
 
 import json
@@ -24,10 +24,10 @@ from .select_behaviours import ExportError
 FILE = "iti_canary.json"
 
 AT_ONCE = 8
-"""Prompts of a batch, each answered plain and steered."""
+"""Prompts in a batch, each answered plain and steered."""
 
 TOKENS = 48
-"""Tokens of a continuation."""
+"""Tokens in a continuation."""
 
 PROMPTS = (
     'def is_prime(n):\n    """Check if a number is prime."""\n',
@@ -39,12 +39,12 @@ PROMPTS = (
 )
 
 VERDICTS = {"steered": 0, "plain": 3, "neither": 4}
-"""What an engine is found to be, and the exit code that says so."""
+"""What an engine turns out to be, and the exit code for it."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A greedy continuation, and at the place where the two part the log-probabilities of both tokens."""
+    """A greedy continuation, and the log-probabilities of both tokens at the place where the continuations part."""
 
     text: str
     ids: list[int]
@@ -53,7 +53,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Canary:
-    """position: of the first token of the continuation in which the two differ."""
+    """position: the place of the first token of the continuation in which the two differ."""
 
     prompt: str
     prompt_ids: list[int]
@@ -67,7 +67,7 @@ class Canary:
         return write_text(folder / FILE, json.dumps({"format": "iti_canary 1"} | asdict(self), indent=1) + "\n")
 
     def verdict(self, answer: str) -> str:
-        """What an engine is that answered so: "steered", "plain" or "neither"."""
+        """What an engine with this answer is: "steered", "plain" or "neither"."""
         like = {name: _shared(answer, way.text) for name, way in (("steered", self.steered), ("plain", self.plain))}
         common, best = _shared(self.plain.text, self.steered.text), max(like, key=like.get)
         return best if like[best] > common and like["steered"] != like["plain"] else "neither"
@@ -78,7 +78,7 @@ def _shared(a: str, b: str) -> int:
 
 
 def read_canary(path: Path) -> Canary:
-    """Raises `FileNotFoundError`, or `ValueError` naming the file, if it is none."""
+    """Raises `FileNotFoundError`, or `ValueError` naming the file, if it is not a canary."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the {FILE} of an export")
     try:
@@ -88,17 +88,17 @@ def read_canary(path: Path) -> Canary:
         ways = {name: Way(**fields[name]) for name in ("plain", "steered")}
         return Canary(**fields | ways)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no canary ({error}); expected format 'iti_canary 1'") from None
+        raise ValueError(f"{path}: is not a canary ({error}); expected format 'iti_canary 1'") from None
 
 
 @torch.no_grad()
 def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
-    """Of the prompts (and some of our own), the one whose plain and steered answers part most clearly: no step up to
-    there is a near tie, which another engine or a coarser quantisation might decide the other way. They go through the
-    chat template, where there is one.
+    """Choose, among `prompts` and `PROMPTS`, the prompt whose plain and steered answers part most clearly. No step up
+    to there is a near tie, because another engine or a coarser quantisation might decide it the other way. The prompts
+    go through the chat template if there is one.
 
     Raises:
-        ExportError: if no prompt is answered otherwise when steered: then nothing could tell the two apart.
+        ExportError: if steering changes no answer, since nothing could tell the two apart then.
     """
     asked = dict.fromkeys(chat_prompt(tokenizer, prompt) for prompt in (*prompts, *PROMPTS))
     room = model.config.max_position_embeddings - TOKENS
@@ -133,7 +133,7 @@ def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
 
 
 def _answers(model, tokenizer, rows: Sequence[tuple[str, list[int]]]) -> list[list[tuple[list[int], torch.Tensor]]]:
-    """Of each prompt the greedy continuation, plain and steered: its tokens, and the log-probabilities [tokens,
+    """The greedy continuations of each prompt, plain and steered: the tokens, and the log-probabilities [tokens,
     vocabulary] that they were taken from. All are rows of one batch."""
     device, longest = model.get_input_embeddings().weight.device, max(len(ids) for _, ids in rows)
     filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -154,17 +154,17 @@ def _answers(model, tokenizer, rows: Sequence[tuple[str, list[int]]]) -> list[li
 
 
 def _least_lead(logs: torch.Tensor) -> float:
-    """How far the likeliest token of each step is ahead of the next, where it is least, in nats. `logs` [steps,
+    """The least lead, over the steps, of the likeliest token over the second, in nats. `logs`: [steps,
     vocabulary]."""
     first, second = logs.topk(2, dim=-1).values.unbind(-1)
     return float((first - second).min())
 
 
 def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[[Canary], str]:
-    """Asks an OpenAI-compatible server for a completion: by token ids, or by text where it takes no ids.
+    """A function that asks an OpenAI-compatible server for a completion: by token ids, or by text if it takes no ids.
 
     Raises:
-        ConnectionError: if it does not answer, or not with a completion.
+        ConnectionError: from that function, if the server does not answer with a completion.
     """
     root = url.rstrip("/")
     root = root if root.endswith("/v1") else f"{root}/v1"
@@ -180,7 +180,7 @@ def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[
         try:
             name = name or send("models")["data"][0]["id"]
         except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ConnectionError(f"{root}/models: no list of models ({error}); pass --model NAME") from error
+            raise ConnectionError(f"{root}/models: gave no list of models ({error}); pass --model NAME") from error
         for prompt in (canary.prompt_ids, canary.prompt):
             body = {"model": name, "prompt": prompt, "max_tokens": len(canary.steered.ids), "temperature": 0}
             try:
@@ -189,6 +189,6 @@ def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[
                 reason = f"{error.code}: {error.read()[:300].decode(errors='replace')}"
             except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:
                 reason = f"{type(error).__name__}: {error}"
-        raise ConnectionError(f"{root}/completions: no completion ({reason})")
+        raise ConnectionError(f"{root}/completions: gave no completion ({reason})")
 
     return ask

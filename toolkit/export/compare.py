@@ -1,5 +1,5 @@
-"""Two forms of a steered model compared: how far their next tokens are apart, beside what the steering does and what
-rounding does."""
+"""Compare two forms of a steered model: how far apart their next tokens are, next to the effect of the steering and
+that of rounding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from .forms import InTransformers, load_form
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest absolute differences of log-probabilities of the next token, over `places` places in fixed prompts.
-    between: the two forms. steering: the first that is a repo, steered and plain; None if none is. rounding:
-    the first form with two implementations of attention; None for a GGUF file."""
+    """The largest absolute differences of log-probabilities of the next token, over `places` places in fixed prompts.
+    between: of the two forms. steering: of the first form that is a repo, steered and plain; None if neither is.
+    rounding: of the first form under two implementations of attention; None for a GGUF file."""
 
     between: float
     steering: float | None
@@ -32,10 +32,10 @@ def places(tokenizer, prompts: Sequence[str] = PROMPTS) -> list[list[int]]:
 
 
 def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PROMPTS, **kwargs) -> Difference:
-    """Compare two forms by path. The tokens are those of the first that is no GGUF file. `kwargs`: see `load_form`.
+    """Compare two forms by path. The tokens are those of the first that is not a GGUF file. `kwargs`: see `load_form`.
 
     Raises:
-        ValueError: if both are GGUF files, or their vocabularies differ; else as `load_form`.
+        ValueError: if both are GGUF files, or their vocabularies differ; else as `load_form` does.
     """
     first, second = load_form(a, base, **kwargs), load_form(b, base, **kwargs)
     known = next((form for form in (first, second) if isinstance(form, InTransformers)), None)
@@ -44,7 +44,7 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
     ids = places(known.tokenizer, prompts)
     logs = [[form.next_token(tokens) for tokens in ids] for form in (first, second)]
     if len(logs[0][0]) != len(logs[1][0]):
-        raise ValueError(f"{a} has {len(logs[0][0])} tokens, {b} has {len(logs[1][0])}; expected as many")
+        raise ValueError(f"{a} has {len(logs[0][0])} tokens, {b} has {len(logs[1][0])}; expected the same number")
     steering = rounding = None
     for form, of_form in zip((first, second), logs, strict=True):
         if steering is None and hasattr(getattr(form, "model", None), "iti_directions"):
@@ -56,8 +56,8 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
 
 
 def _largest(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    """The largest absolute difference; infinite if there is a NaN. Probabilities of 0, whose log is infinite, are left
-    out."""
+    """The largest absolute difference; infinite if there is a NaN. Probabilities of 0 are left out: their log is
+    infinite."""
     if any(np.isnan(x).any() for x in (*a, *b)):
         return float("inf")
     return max(float(np.abs(x - y)[np.isfinite(x) & np.isfinite(y)].max()) for x, y in zip(a, b, strict=True))

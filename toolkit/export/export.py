@@ -1,4 +1,4 @@
-"""A steered repo in another form, whole or not at all, with its canary."""
+"""Write a steered repo in another form, whole or not at all, with its canary."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from .vllm_plugin import EXPORT
 FORMATS = ("llama", "gguf", "peft", "vllm")
 
 ADAPTERS = ("peft", "vllm")
-"""Those that need the base beside them."""
+"""The formats that need the base beside them."""
 
 
 def export(
@@ -51,12 +51,12 @@ def export(
     base_name: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> tuple[Canary | None, list[str]]:
-    """Write a form into the new folder `out`, of several behaviours the mix or `name` alone, and its canary, which is
-    made with the steered model itself. Returns the canary (None at alpha 0, or without) and what a user has to know.
-    base_name: of a base that was a folder, its name on the Hub, which adapters name.
+    """Write a form into the new folder `out`, and its canary, which is made with the steered model itself. Several
+    behaviours are exported as their mix, or `name` alone. Returns the canary (None at alpha 0, or without one) and
+    notes for the user. base_name: the base's name on the Hub if the base was a folder; adapters name it.
 
     Raises:
-        ExportError: for what cannot be exported so. FileExistsError: if `out` holds something.
+        ExportError: if the repo cannot be exported like that. FileExistsError: if `out` is not empty.
     """
     out = Path(out)
     if to not in FORMATS:
@@ -93,9 +93,9 @@ def export(
         write_text(folder / EXPORT, json.dumps(_record(source, to), indent=1) + "\n")
         canary = None
         if source.alpha == 0:
-            notes.append("alpha is 0: this is the plain base, and there is no canary that could tell it apart")
+            notes.append("alpha is 0: this is the plain base, so it has no canary")
         elif not with_canary:
-            notes.append("no canary was made, so that nothing here tells a steered engine from a plain one")
+            notes.append("no canary was made, so nothing here tells a steered engine from a plain one")
         else:
             progress("making the canary")
             canary = canary_of(source, prompts, device_map, dtype)
@@ -106,8 +106,8 @@ def export(
 
 def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
     """Raises `ExportError` if a GGUF file holds another base: if the output projection of a steered layer,
-    dequantised, is further from the base's than `most` of its own size. Two bases are some 140% apart. Else as
-    `open_gguf`."""
+    dequantised, is further from the base's than `most` times its size. Two bases are about 140% apart. Otherwise it
+    raises as `open_gguf` does."""
     import gguf
 
     reader = open_gguf(into)
@@ -115,7 +115,7 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
     name, weight = f"blk.{layer}.attn_output.weight", source.tensor(o_proj(layer)).float().numpy()
     tensor = next((tensor for tensor in reader.tensors if tensor.name == name), None)
     if tensor is None:
-        return  # `patch_gguf` says what is wrong with it
+        return  # `patch_gguf` names what is missing
     theirs = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     apart = 1.0 if theirs.shape != weight.shape else np.linalg.norm(theirs - weight) / np.linalg.norm(weight)
     if not apart <= most:  # NaN is not near
@@ -125,7 +125,7 @@ def check_base_of(source: Source, into: Path, most: float = 0.5) -> None:
 
 
 def _record(source: Source, to: str) -> dict:
-    """`iti_export.json`: what was exported, and the strengths that were measured for it."""
+    """The content of `iti_export.json`: what was exported, and the strengths that were measured for it."""
     allowed = source.steered.strengths_allowed(source.behaviours[0], source.scope)
     record = {
         "form": to,
@@ -148,12 +148,12 @@ def _record(source: Source, to: str) -> dict:
 
 
 def canary_of(source: Source, prompts: Sequence[str] = (), device_map: str = "auto", dtype: str = "auto") -> Canary:
-    """The canary of what is exported: from the steered model, loaded as a user loads it."""
+    """The canary of an export, made with the steered model, which is loaded as a user loads it."""
     from transformers import AutoTokenizer
 
     known = [shown for _, shown in source.steered.prompts[:20]]
     config = source.config()
-    if source.steered.weights_from is not None:  # the very files that are exported, whatever the Hub has by now
+    if source.steered.weights_from is not None:  # the files that are exported, even if the Hub has others by now
         config.base_model_name_or_path, config.base_model_revision = str(source.base.resolve()), None
     settings = {"config": config, "device_map": device_map, "dtype": dtype}
     model = ITILlamaForCausalLM.from_pretrained(source.folder, **settings).eval()

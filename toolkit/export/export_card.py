@@ -1,4 +1,4 @@
-"""The card of an export: what it is, how it is run, and how one sees that it is steered. Its words are in the template
+"""The card of an export: what it is, how to run it, and how to see that it steers. Its words are in the template
 beside this file."""
 
 import json

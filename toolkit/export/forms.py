@@ -1,5 +1,5 @@
-"""The forms of a steered model, loaded: a steered repo, a plain checkpoint, a PEFT adapter on its base, a GGUF file.
-Each continues tokens greedily, and gives the log-probabilities of the next token."""
+"""Load a form of a steered model: a steered repo, a plain checkpoint, a PEFT adapter on its base, a GGUF file. Each
+continues tokens greedily, and gives the log-probabilities of the next token."""
 
 import json
 import os
@@ -26,7 +26,7 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class InTransformers:
-    """model: of transformers or PEFT. tokenizer: decodes."""
+    """model: a model of transformers or PEFT. tokenizer: decodes its tokens."""
 
     model: torch.nn.Module
     tokenizer: object
@@ -49,7 +49,8 @@ class InTransformers:
 
 
 class InLlamaCpp:
-    """llama.cpp in this process, by xllamacpp: float32 cache and no flash attention, so that only the file counts."""
+    """llama.cpp in this process, by xllamacpp. It has a float32 cache and no flash attention, so that only the file
+    matters."""
 
     def __init__(self, path: Path):
         try:
@@ -67,7 +68,7 @@ class InLlamaCpp:
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         tokens = reader.fields["tokenizer.ggml.tokens"].contents()
         self.vocabulary = len(tokens)
-        # An answer that is no whole character has no probabilities: one that is, is forced.
+        # llama.cpp gives no probabilities if the answer is not a whole character, so a whole one is forced.
         self.forced = next(index for index, token in enumerate(tokens) if len(token) == 1 and token.isascii())
         self.server = xllamacpp.Server(params)
 
@@ -91,11 +92,11 @@ class InLlamaCpp:
 
 
 def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> Form:
-    """Load a form from a folder, a GGUF file or the Hub. `base`: of an adapter, instead of what the adapter names;
-    `kwargs` are those of `from_pretrained`.
+    """Load a form from a folder, a GGUF file or the Hub. `base`: the base for an adapter, instead of the one that it
+    names. `kwargs` are those of `from_pretrained`.
 
     Raises:
-        FileNotFoundError: if there is no such folder or file. ValueError: if it is none of the forms.
+        FileNotFoundError: if there is no such folder or file. ValueError: if it is not one of the forms.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,7 +115,7 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     record = Path(path, EXPORT)
     if record.is_file() and read_object(record).get("form") == "vllm":
         raise ExportError(
-            f"{path}: an adapter for vLLM's plugin, which only vLLM loads: ask the server (docs/engines.md)"
+            f"{path}: is an adapter for vLLM's plugin, which only vLLM loads; ask the server (docs/engines.md)"
         )
     adapter = Path(path, "adapter_config.json")
     if not adapter.is_file():
@@ -124,7 +125,7 @@ def load_form(path: str | os.PathLike, base: str | None = None, **kwargs) -> For
     adapter_config = json.loads(adapter.read_text(encoding="utf-8"))
     named = base or adapter_config["base_model_name_or_path"]
     if named is None:
-        raise ValueError(f"{path}: the adapter names no base; pass --base with the folder or Hub repo of it")
+        raise ValueError(f"{path}: the adapter names no base; pass --base with its folder or Hub repo")
     from peft import PeftModel
 
     if base is None and (revision := adapter_config.get("revision")):

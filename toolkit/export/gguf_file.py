@@ -1,6 +1,6 @@
-"""The whole steered model as GGUF, for llama.cpp, Ollama and LM Studio.
+"""Write the whole steered model as GGUF, for llama.cpp, Ollama and LM Studio.
 
-llama.cpp's Llama keeps the rows of q and k in the order of its own rotary embedding, and the divisors of scaled rotary
+llama.cpp's Llama keeps the rows of q and k in the order of its rotary embedding, and the divisors of scaled rotary
 frequencies as a tensor.
 """
 
@@ -35,10 +35,10 @@ SPLITS = {
     ("ByteLevel",): "gpt-2",
     ("Digits", "ByteLevel"): "smollm",
 }
-"""llama.cpp's name of the way a text is split before it is tokenized, by the steps that tokenizer.json has for it."""
+"""llama.cpp's name for the way a text is split before it is tokenized, by the steps in tokenizer.json."""
 
 LLAMA_3 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
-"""How the regular expression begins by which Llama 3's tokenizer splits a text: "llama-bpe" in llama.cpp."""
+"""The start of the regular expression by which Llama 3's tokenizer splits a text. llama.cpp calls it "llama-bpe"."""
 
 
 def gguf_name(name: str) -> str:
@@ -48,12 +48,12 @@ def gguf_name(name: str) -> str:
         return f"{OUTER[module]}.{part}"
     layer, _, inner = module.removeprefix("model.layers.").partition(".")
     if not layer.isdecimal() or inner not in NAMES:
-        raise ExportError(f"{name}: no tensor of a Llama")
+        raise ExportError(f"{name}: is not a tensor of a Llama")
     return f"blk.{layer}.{NAMES[inner]}.{part}"
 
 
 def rotary_order(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows [heads * 2 * half, ...] from halves one after the other to pairs, as llama.cpp rotates them."""
+    """Rows [heads * 2 * half, ...], reordered from two halves to pairs, as llama.cpp rotates them."""
     shape = weight.shape
     return weight.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
@@ -61,13 +61,13 @@ def rotary_order(weight: np.ndarray, heads: int) -> np.ndarray:
 def export_gguf(
     source: Source, out: Path, quantisation: str = "f32", progress: Callable[[str], None] = lambda step: None
 ) -> list[str]:
-    """Write the steered model. `quantisation`: f32, f16, bf16 or q8_0, of the matrices; biases and norms stay float32.
-    Returns what a reader of the file has to know. progress: told "tensor I of N" as each is read.
+    """Write the steered model. `quantisation`: f32, f16, bf16 or q8_0, for the matrices; biases and norms stay
+    float32. Returns notes for the user. progress: gets "tensor I of N" as each is read.
 
     Raises:
-        ExportError: for a tokenizer or rotary scaling that is not known here; llama.cpp's own converter, on what
-        `--to llama` writes, knows more.
-        FileExistsError: if the file is there.
+        ExportError: for a tokenizer or rotary scaling that is not known here. llama.cpp's own converter knows more,
+        and reads what `--to llama` writes.
+        FileExistsError: if the file exists.
     """
     import gguf
 
@@ -141,7 +141,7 @@ def _arrays(source: Source, shifts: dict[int, np.ndarray]) -> Iterator[tuple[str
 
 
 def _add_tokenizer(writer, source: Source) -> list[str]:
-    """Write the tokenizer; returns what is not as in transformers."""
+    """Write the tokenizer. Returns notes on where it differs from transformers."""
     import gguf
 
     place = next((f for f in (source.folder, source.base) if (f / "tokenizer.json").is_file()), None)
@@ -169,8 +169,8 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
         name = split_name(known.get("pre_tokenizer") or {})
         if name == "default":
             notes.append(
-                "llama.cpp does not know how this tokenizer splits a text and splits it in its own way, so that "
-                "a text may become other tokens; token ids are understood as they are"
+                "llama.cpp does not know how this tokenizer splits a text, and splits it in its own way: a text may "
+                "become other tokens; send token ids to avoid that"
             )
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(name)
@@ -197,7 +197,7 @@ def _add_tokenizer(writer, source: Source) -> list[str]:
 
 
 def split_name(pre_tokenizer: dict) -> str:
-    """llama.cpp's name for how a tokenizer.json splits a text; "default" where it has none for it."""
+    """llama.cpp's name for how a tokenizer.json splits a text; "default" if it has no name for it."""
     steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     if any(step.get("type") == "Split" for step in steps):
         patterns = [step.get("pattern", {}).get("Regex", "") for step in steps]

@@ -1,6 +1,6 @@
-"""The steering added to a GGUF file that is there, of any quantisation, without torch.
+"""Add the steering to an existing GGUF file, of any quantisation, without torch.
 
-llama.cpp reads `blk.N.attn_output.bias`, where a file has it, and adds it after the output projection (its
+llama.cpp reads `blk.N.attn_output.bias` if the file has it, and adds it after the output projection (its
 `src/models/llama.cpp`).
 """
 
@@ -29,13 +29,13 @@ def patch_gguf(
     scope: str | None = None,
     name: str | None = None,
 ) -> None:
-    """Add the steering, of several behaviours the mix or `name` alone, to a GGUF of the base, of any quantisation:
-    `blk.N.attn_output.bias`, computed from that file's own output projections, dequantised. Everything else is copied
-    byte for byte. Needs no torch.
+    """Add the steering to a GGUF of the base, of any quantisation: the mix of several behaviours, or `name` alone. It
+    becomes `blk.N.attn_output.bias`, computed from the dequantised output projections of that file. Everything else is
+    copied byte for byte. This needs no torch.
 
     Raises:
-        ExportError: if the file is of another architecture or geometry; else as `select_behaviours`.
-        FileNotFoundError, ValueError: if repo or file cannot be read; FileExistsError: if `out` is there.
+        ExportError: if the file has another architecture or geometry; else as `select_behaviours` does.
+        FileNotFoundError, ValueError: if repo or file cannot be read; FileExistsError: if `out` exists.
     """
     import gguf
 
@@ -54,10 +54,10 @@ def patch_gguf(
     shifts = mix_shifts(steered, behaviours, weight_of)
     biases = {layer: behaviours[0].alpha * shift for layer, shift in shifts.items()}
     for layer in biases:
-        if bias_name(layer) in tensors:  # a base with biases of its own
+        if bias_name(layer) in tensors:  # the base has biases already
             held = tensors[bias_name(layer)]
             biases[layer] = biases[layer] + gguf.quants.dequantize(held.data, held.tensor_type)
-    with np.errstate(over="ignore"):  # what overflows is refused below
+    with np.errstate(over="ignore"):  # an overflow is refused below
         new = {bias_name(layer): bias.astype(np.float32) for layer, bias in sorted(biases.items())}
     for tensor_name, bias in new.items():
         if not np.isfinite(bias).all():
@@ -107,7 +107,7 @@ def _check_geometry(reader, directions: ITIDirections, into: Path) -> None:
 
 
 class writing:
-    """`with writing(out) as (part, said)`: a file beside `out` that becomes it when the block ends well."""
+    """`with writing(out) as (part, notes)`: a file beside `out` that becomes `out` if the block ends without error."""
 
     def __init__(self, out: Path):
         if out.exists():
@@ -126,7 +126,7 @@ class writing:
 
 
 def finish(writer) -> None:
-    """Write all that was added, and close."""
+    """Write everything that was added, and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

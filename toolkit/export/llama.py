@@ -1,5 +1,5 @@
-"""A steered Llama as a plain one: the steering is the bias of each output projection, which every engine for Llama
-reads."""
+"""Write a steered Llama as a plain one. The steering becomes the bias of the output projections, and every engine for
+Llama reads that."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def plain_config(source: Source) -> dict:
-    """The base's config.json with biases, as `LlamaForCausalLM`. Rope is said in the words of transformers 4 and 5."""
+    """The base's config.json with biases, as `LlamaForCausalLM`. It holds rope in the form of transformers 4 and 5."""
     fields = {key: value for key, value in source.base_config.items() if key in (*LLAMA_FIELDS, *FREE_FIELDS)}
     rope = fields.get("rope_parameters")
     if rope:
@@ -38,9 +38,9 @@ def plain_config(source: Source) -> dict:
 
 
 def export_llama(source: Source, folder: Path, progress: Callable[[str], None] = lambda step: None) -> None:
-    """Write the checkpoint: shard by shard, in the memory of one. The biases are alpha * shift, computed in float32
-    and rounded once to the projection's dtype; those of q, k and v are zero, for engines that switch all four at once.
-    progress: told "shard I of N" as each is written."""
+    """Write the checkpoint shard by shard, in the memory of one shard. The biases are alpha * shift, computed in
+    float32 and rounded once to the projection's dtype. Those of q, k and v are zero, for engines that switch all four
+    at once. progress: gets "shard I of N" as each is written."""
     folder.mkdir(parents=True, exist_ok=True)
     shifts, weight_map, total = source.shifts(), {}, 0
     for number, shard in enumerate(source.shards, 1):
@@ -65,7 +65,7 @@ def export_llama(source: Source, folder: Path, progress: Callable[[str], None] =
 
 
 def copy_beside(source: Source, folder: Path) -> None:
-    """Tokenizer, chat template and generation config, byte for byte."""
+    """Copy the tokenizer, chat template and generation config byte for byte."""
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         place = next((where / name for where in (source.folder, source.base) if (where / name).is_file()), None)
         if place is not None:

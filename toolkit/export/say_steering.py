@@ -1,5 +1,5 @@
-"""What an answer says of the steering that made it, and how a server puts that into the answer. Light: see
-`foundation.strength_range`."""
+"""What an answer says about the steering that made it, and how a server puts that into the answer. This module is
+light: see `foundation.strength_range`."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from ..repo.steered_repo import SteeredRepo
 
 FIELD = "iti"
-"""Of an answer: {behaviour: `Origin.say`}, {} in a plain answer."""
+"""The field of an answer that holds {behaviour: `Origin.say`}, or {} in a plain answer."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a steering came from. repo: its name. commit: None for a folder. digests: SHA-256 of its directions, by
-    file."""
+    """Where a steering came from. repo: its name. commit: None for a folder. digests: SHA-256 of its directions files,
+    by name."""
 
     repo: str
     commit: str | None
     digests: Mapping[str, str]
 
     def say(self, strength: float, scope: str, gate: str | None = None) -> dict:
-        """scope: the positions that were shifted. gate: "open" or "closed" where a gate decided; a closed one left the
-        answer plain, whatever the strength."""
+        """What an answer says. scope: the positions that were shifted. gate: "open" or "closed" if a gate decided; a
+        closed one left the answer plain at any strength."""
         return {"strength": strength, "repo": self.repo, "commit": self.commit, "directions_sha256": self.digests,
                 "scope": scope, "gate": gate}  # fmt: skip
 
@@ -39,7 +39,7 @@ def public_name(repo: str) -> str:
 
 
 def origins_of(model, repo: "SteeredRepo") -> dict[str, Origin]:
-    """That of each behaviour of a model which was loaded from `repo`."""
+    """The origin of each behaviour of a model that was loaded from `repo`."""
     name = public_name(model.name_or_path)
     return {
         behaviour.name: Origin(
@@ -50,8 +50,8 @@ def origins_of(model, repo: "SteeredRepo") -> dict[str, Origin]:
 
 
 def saying(send: Callable, about: Callable[[], Awaitable[dict]]) -> Callable:
-    """ASGI's `send` of an answer whose JSON object, or whose stream's first event, gets `about()` as its first field.
-    An answer of an error stays as it is."""
+    """An ASGI `send` that puts `about()` into an answer: as the first field of its JSON object, or of the first event
+    of its stream. An error stays as it is."""
     done = False
 
     async def say(message: dict) -> None:

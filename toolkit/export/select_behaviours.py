@@ -1,5 +1,5 @@
-"""What of a steered repo is exported: its behaviours at the strengths asked for, and what they add to each layer.
-Light: a GGUF file is patched without torch."""
+"""Select what is exported from a steered repo: its behaviours at the chosen strengths, and what they add to a layer.
+This module is light: a GGUF file is patched without torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from ..repo.steered_repo import SteeredRepo
 
 
 class ExportError(ValueError):
-    """What cannot be exported so, and what to do instead."""
+    """Says what cannot be exported, and what to do instead."""
 
 
 def select_behaviours(
@@ -22,13 +22,13 @@ def select_behaviours(
     name: str | None = None,
     scopes: Sequence[str] = ("all",),
 ) -> list[Behaviour]:
-    """The behaviours of a repo, or the one called `name` alone; the first at another strength, number of heads or
-    scope where they are given, all of them at 0 where alpha is 0: the plain base is asked for then.
+    """The behaviours of a repo, or only the one called `name`. alpha, top_k and scope change the first one if they are
+    given. At alpha 0 all behaviours are at 0, because that asks for the plain base.
 
     Raises:
-        ExportError: if there is no behaviour of that name, the scope is none of the `scopes` that the form has, one
-            has a gate, or only the first is at 0.
-        ValueError: if alpha, top_k or scope cannot be.
+        ExportError: if there is no behaviour of that name, the scope is not one of the `scopes` that the form has, a
+            behaviour has a gate, or only the first is at 0.
+        ValueError: if alpha, top_k or scope is not valid.
     """
     where = repo.opened.repo
     if name is not None and name not in repo.behaviours:
@@ -42,14 +42,14 @@ def select_behaviours(
     repo.used(first)
     if scope not in scopes:
         raise ExportError(
-            f"{where}: iti_scope is 'generated', but what is exported acts on every position, of the prompt too; pass "
-            "--scope all to say that this is wanted"
+            f"{where}: iti_scope is 'generated', but an export acts on every position, of the prompt too; pass "
+            "--scope all if you want that"
         )
     for behaviour in (first, *others):
         if repo.directions[behaviour.name].gate is not None and first.alpha != 0:
             raise ExportError(
-                f"{where}: the directions of {behaviour.name!r} have a gate, which decides for each prompt, but what "
-                "is exported acts on every one; save them without it "
+                f"{where}: the directions of {behaviour.name!r} have a gate, which decides for each prompt, but an "
+                "export acts on every prompt; save them without it "
                 "(model.set_iti_directions(replace(directions, gate=None)))"
             )
     if first.alpha == 0 and any(other.alpha for other in others):
@@ -62,7 +62,7 @@ def select_behaviours(
 
 
 def shares_of(behaviours: Sequence[Behaviour]) -> list[tuple[Behaviour, float]]:
-    """The behaviours that act, and the strength of each in units of the first one's."""
+    """The behaviours that act, each with its strength in units of the first one's."""
     first, *others = behaviours
     return [(first, 1.0), *((other, other.alpha / first.alpha) for other in others if other.alpha != 0)]
 
@@ -70,7 +70,7 @@ def shares_of(behaviours: Sequence[Behaviour]) -> list[tuple[Behaviour, float]]:
 def mix_shifts(repo: SteeredRepo, behaviours: Sequence[Behaviour], weight_of: Callable) -> dict:
     """What the behaviours add together to each steered layer's attention output, in units of the first one's alpha:
     {layer: float32 [hidden_size]}, in the order of layers. `weight_of` reads a layer's output projection
-    [hidden_size, heads * head_dim], one at a time. Of one behaviour that is its shift at alpha 1."""
+    [hidden_size, heads * head_dim], one at a time. For a single behaviour it is the shift at alpha 1."""
     shares = shares_of(behaviours)
     offsets = {behaviour.name: repo.used(behaviour).offsets() for behaviour, _ in shares}
     shifts = {}

@@ -1,5 +1,5 @@
-"""transformers' own server, with a steered model: it loads the classes that transformers exports, and ours are not
-among them until they are put there. What steered an answer stands in it."""
+"""Run transformers' own server with a steered model, and put what steered an answer into it. The server loads the
+classes that transformers exports, so ours are put among them."""
 
 import asyncio
 import functools
@@ -20,11 +20,11 @@ from .say_steering import Origin, origins_of, saying
 
 
 def serve(repo: str, options: Sequence[str], allow_any: bool = False) -> None:
-    """Run `transformers serve REPO OPTIONS`, which answers until it is stopped. allow_any: strengths that were not
-    measured too, see `SteeredRepo.strengths_allowed`.
+    """Run `transformers serve REPO OPTIONS`, which answers until it is stopped. allow_any: whether requests may also
+    ask for strengths that were not measured, see `SteeredRepo.strengths_allowed`.
 
     Raises:
-        ValueError: where this transformers has no server (4), or its extra is not installed.
+        ValueError: if this transformers has no server (4), or its extra is not installed.
     """
     import transformers
 
@@ -36,12 +36,12 @@ def serve(repo: str, options: Sequence[str], allow_any: bool = False) -> None:
         from transformers.cli.transformers import main
     except ImportError:
         raise ValueError(
-            f"transformers {transformers.__version__} has no such server, or it is not installed: "
+            f"transformers {transformers.__version__} has no server, or its extra is not installed: "
             '`pip install "transformers[serving]>=5.5"`'
         ) from None
     iti_llama.register()
     transformers.ITILlamaForCausalLM, transformers.ITILlamaModel = AnsweringLlama, iti_llama.ITILlamaModel
-    # transformers 5.24 has no public way to look into a request, and these three names to do it by.
+    # transformers 5.24 has no public way to look into a request; these three names are the way in.
     BaseHandler._resolve_model = checked(BaseHandler._resolve_model, allow_any or any_strength())
     utils.InferenceThread = in_context(InferenceThread)
     server.build_server = with_steering_said(server.build_server)
@@ -50,15 +50,15 @@ def serve(repo: str, options: Sequence[str], allow_any: bool = False) -> None:
 
 
 class Answer:
-    """What the answer to one request will say. steering: what `saying` takes, before the gate was read; None until the
-    request's model is known."""
+    """What the answer to one request will say. steering: `Origin.say` for each behaviour, before the gate is read;
+    None until the request's model is known."""
 
     def __init__(self):
         self.steering: dict[str, dict] | None = None
         self.gates: Future[dict[str, str]] = Future()
 
     def tell(self, gates: dict[str, str]) -> None:
-        """What the gate of each behaviour said. The first call counts."""
+        """Set what the gate of each behaviour said. Only the first call counts."""
         if not self.gates.done():
             self.gates.set_result(gates)
 
@@ -68,7 +68,7 @@ class Answer:
 
 
 ANSWER: ContextVar[Answer | None] = ContextVar("iti_answer", default=None)
-"""That of the request which this context answers."""
+"""The answer to the request of this context."""
 
 
 class AnsweringLlama(ITILlamaForCausalLM):
@@ -76,7 +76,7 @@ class AnsweringLlama(ITILlamaForCausalLM):
 
     @functools.cached_property
     def iti_offer(self) -> dict[str, tuple[Origin, StrengthRange]]:
-        """Where each behaviour came from, and the strengths that a request may ask of it."""
+        """The origin of each behaviour, and the strengths that a request may ask for."""
         if not self.iti_strengths:
             return {}
         repo = SteeredRepo.open(self.name_or_path, self._iti_revision)
@@ -88,7 +88,7 @@ class AnsweringLlama(ITILlamaForCausalLM):
             return super().generate(*args, **kwargs)
         finally:
             if (answer := ANSWER.get()) is not None:
-                answer.tell({})  # where it failed before it read the gate
+                answer.tell({})  # in case it failed before it read the gate
 
     def _iti_open(self, *args, **kwargs) -> dict:
         opened, behaviours = super()._iti_open(*args, **kwargs), behaviours_of(vars(self.config))
@@ -98,7 +98,7 @@ class AnsweringLlama(ITILlamaForCausalLM):
 
 
 def checked(resolve, allow_any: bool):
-    """The server's method that finds a request's model; what the request cannot have is answered with HTTP 422."""
+    """The server's method that finds a request's model. It answers HTTP 422 if the request cannot get what it asks."""
 
     @functools.wraps(resolve)
     def resolve_and_check(handler, body: dict):
@@ -111,7 +111,7 @@ def checked(resolve, allow_any: bool):
             if "iti_alpha" in fields and handler.generation_state._continuous_batching:
                 raise ValueError(
                     f"iti_alpha is {fields['iti_alpha']!r}, but with --continuous-batching every request has the "
-                    "strength of the repo's config.json: leave it out, or start the server without"
+                    "strength of the repo's config.json: leave it out, or start the server without the flag"
                 )
             strengths = read_strengths(fields.get("iti_alpha"), model, allow_any)
             gated = reads_gate(fields.get("iti_gate"), model) and any(strengths.values())
@@ -130,13 +130,13 @@ def checked(resolve, allow_any: bool):
 
 
 def read_fields(given: object, model) -> dict:
-    """The `generation_config` of a request, without what is null. Raises `ValueError`, naming the field, if it is
-    neither an object nor a text that holds one, or has a field that the model's generation does not know."""
+    """The `generation_config` of a request, without null steering fields. Raises `ValueError`, naming the field, if it
+    is neither an object nor a text that holds one, or has a field that the model's generation does not know."""
     from transformers import GenerationConfig
 
     if given is None:
         return {}
-    wanted = "expected an object, or a text that holds an object of JSON"
+    wanted = "expected a JSON object, or a text that holds one"
     try:
         fields = json.loads(given) if isinstance(given, str) else given
     except (ValueError, RecursionError) as error:
@@ -153,14 +153,14 @@ def read_fields(given: object, model) -> dict:
     fields = {name: value for name, value in fields.items() if value is not None or name not in STRENGTHS}
     try:
         GenerationConfig(**fields)
-    except Exception as error:  # of many kinds
+    except Exception as error:  # it raises many kinds
         raise ValueError(f"generation_config: transformers refuses it: {type(error).__name__}: {error}") from None
     return fields
 
 
 def read_strengths(alpha: object, model, allow_any: bool) -> dict[str, float]:
-    """The strength of each behaviour, where a request asks for `alpha`; {} for a model that is not steered. Raises
-    `ValueError` if it cannot be had."""
+    """The strength of each behaviour if a request asks for `alpha`; {} for a model that is not steered. Raises
+    `ValueError` if the request cannot have it."""
     strengths, named = dict(getattr(model, "iti_strengths", {})), set()
     if alpha is None:
         return strengths
@@ -177,7 +177,7 @@ def read_strengths(alpha: object, model, allow_any: bool) -> dict[str, float]:
 
 
 def reads_gate(gate: object, model) -> bool:
-    """Whether a request that steers reads the model's gate. Raises `ValueError` if there is none to leave out."""
+    """Whether a request that steers reads the model's gate. Raises `ValueError` if `gate` is set but there is none."""
     if not isinstance(gate, bool | None):
         raise ValueError(f"iti_gate is {str(gate)[:100]!r}; expected true or false")
     gates = {}
@@ -190,7 +190,7 @@ def reads_gate(gate: object, model) -> bool:
 
 
 def in_context(thread):
-    """The server's class of threads that run a model, whose calls see the context of their request."""
+    """The server's class of threads that run a model, changed so that each call sees the context of its request."""
 
     class ContextThread(thread):
         def submit(self, call, *args, **kwargs):
@@ -208,7 +208,7 @@ def with_steering_said(build_server):
     @functools.wraps(build_server)
     def build(model_manager, *args, **kwargs):
         for loaded in model_manager.loaded_models.values():
-            getattr(loaded.model, "iti_offer", None)  # read now, of the files that were loaded
+            getattr(loaded.model, "iti_offer", None)  # read now, from the files that were loaded
         app = build_server(model_manager, *args, **kwargs)
         app.add_middleware(SaySteering)
         return app
@@ -217,7 +217,7 @@ def with_steering_said(build_server):
 
 
 class SaySteering:
-    """ASGI. An answer of a model gets what steered it."""
+    """ASGI middleware that puts what steered an answer into it."""
 
     def __init__(self, app):
         self.app = app

@@ -1,4 +1,4 @@
-"""What an export is made of: a repo's directions and strength, and its base's weights, read tensor by tensor."""
+"""Open what an export is made of: a repo's directions and strength, and its base's weights, read tensor by tensor."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -27,9 +27,9 @@ PATTERNS = [*TOKENIZER_FILES, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "*.json"
 @dataclass(frozen=True)
 class Source:
     """A steered repo and its base. repo: its name or folder. steered: its files on this machine. behaviours: as they
-    are exported, see `select_behaviours`. scope: the positions that are shifted. base: where the base's files lie on
-    this machine; base_name: for people; hub_base: its name on the Hub, where that is known; base_config: its
-    config.json; shards: by name, with the tensors that each holds."""
+    are exported, see `select_behaviours`. scope: the positions that are shifted. base: the folder of the base's files
+    on this machine. base_name: the base's name for people. hub_base: its name on the Hub, if that is known.
+    base_config: its config.json. shards: the names of the tensors in each weight file."""
 
     repo: str
     steered: SteeredRepo
@@ -56,12 +56,12 @@ class Source:
 
     @property
     def commit(self) -> str | None:
-        """Of a Hub repo; None for a folder."""
+        """The commit of a Hub repo; None for a folder."""
         return commit_of(self.folder)
 
     @property
     def base_commit(self) -> str | None:
-        """That of the base in the Hub repo `hub_base`; None where its weights came from elsewhere."""
+        """The commit of the base in the Hub repo `hub_base`; None if its weights came from elsewhere."""
         is_there = self.hub_base is not None and self.hub_base == self.steered.weights_from
         return commit_of(self.base) if is_there else None
 
@@ -72,11 +72,11 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """What an export of it is: "steered", or "plain" at alpha 0."""
+        """The kind of an export: "steered", or "plain" at alpha 0."""
         return "steered" if self.alpha else "plain"
 
     def config(self) -> ITILlamaConfig:
-        """That of the model that is exported: its strength, heads and scope."""
+        """The config of the exported model, with its strength, heads and scope."""
         first, *others = self.behaviours
         entries = {other.name: {"file": other.file, "alpha": other.alpha, "top_k": other.top_k} for other in others}
         fields = {
@@ -104,7 +104,7 @@ class Source:
 
 
 def commit_of(folder: Path) -> str | None:
-    """That of a snapshot in the Hub's cache; None for another folder."""
+    """The commit of a snapshot in the Hub's cache; None for another folder."""
     return folder.name if folder.parent.name == "snapshots" else None
 
 
@@ -122,12 +122,12 @@ def open_source(
     base_name: str | None = None,
     scopes: Sequence[str] = ("all",),
 ) -> Source:
-    """Open a steered repo on the Hub or on disk, with another strength, number of heads or scope where they are given.
-    Of several behaviours `name` takes one alone. `base_name`: the base's on the Hub, where it was a folder.
+    """Open a steered repo on the Hub or on disk, with another strength, number of heads or scope if they are given.
+    `name` takes one of several behaviours. `base_name`: the base's name on the Hub if the base was a folder.
 
     Raises:
-        ExportError: as `select_behaviours`; if the base is quantised, or its weights are not in safetensors.
-        FileNotFoundError, ValueError: as for loading it, if the base is not what the config describes among them.
+        ExportError: as `select_behaviours` does; if the base is quantised, or its weights are not in safetensors.
+        FileNotFoundError, ValueError: as loading the repo does, also if the base is not the one in the config.
     """
     steered = SteeredRepo.open(_folder(repo, revision), framework="pt")
     behaviours = select_behaviours(steered, alpha, top_k, scope, name, scopes)
@@ -136,8 +136,8 @@ def open_source(
     fields = read_object(base / "config.json")
     if fields.get("quantization_config"):
         raise ExportError(
-            f"{named or repo}: the base is quantised, and its output projections are known through their module only; "
-            "export from the base in full precision, and quantise what comes out"
+            f"{named or repo}: the base is quantised, so its output projections cannot be read; export from the base "
+            "in full precision, and quantise what comes out"
         )
     made_for = steered.default_directions.base_model
     known = (

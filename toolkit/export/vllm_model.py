@@ -1,5 +1,5 @@
-"""vLLM's Llama, whose heads are shifted by the strengths of each token's request. The checkpoint is the unmodified
-base's. Imported by vLLM alone, through `vllm_plugin`."""
+"""vLLM's Llama, which shifts the heads by the strengths of each token's request. The checkpoint is that of the
+unmodified base. Only vLLM imports this module, through `vllm_plugin`."""
 
 from dataclasses import asdict
 
@@ -17,8 +17,8 @@ class ITIAttention(LlamaAttention):
     """The attention of a steered layer. `steer` gives it what it adds."""
 
     def steer(self, strengths: torch.Tensor, offsets: dict[str, dict[int, torch.Tensor]]) -> None:
-        """strengths: float32 [tokens, adapters], written before each pass. offsets: by site and adapter's column what
-        strength 1 adds, to the heads (all of them; this rank takes its own) or to the output."""
+        """strengths: float32 [tokens, adapters], written before each pass. offsets: what strength 1 adds to the heads
+        (all of them; this rank takes its own) or to the output, by site and the adapter's column."""
         first = get_tensor_model_parallel_rank() * self.q_size
         self.register_buffer("iti_strengths", strengths, persistent=False)
         self.iti_columns = {site: list(rows) for site, rows in offsets.items()}
@@ -28,7 +28,7 @@ class ITIAttention(LlamaAttention):
             self.register_buffer(f"iti_{site}", stacked.to(strengths.device), persistent=False)
 
     def forward(self, positions: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-        """As `LlamaAttention.forward`, but for the two shifts."""
+        """`LlamaAttention.forward`, with the two shifts."""
         qkv, _ = self.qkv_proj(hidden_states)
         q, k, v = qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1)
         q, k = self.rotary_emb(positions, q, k)
@@ -46,7 +46,7 @@ class ITIAttention(LlamaAttention):
 
 
 class ITIDecoderLayer(LlamaDecoderLayer):
-    """A layer that no adapter steers has vLLM's own attention."""
+    """A layer. If no adapter steers it, it has vLLM's own attention."""
 
     def __init__(self, vllm_config: VllmConfig, prefix: str = "", config=None):
         strengths = strengths_of(vllm_config)
@@ -64,13 +64,13 @@ class ITILlamaForCausalLM(LlamaForCausalLM):
         self.iti_layer = self.model.layers[self.model.start_layer].self_attn.attn.layer_name
 
     def forward(self, input_ids, positions, intermediate_tensors=None, inputs_embeds=None):
-        """The strengths of this pass's tokens, then Llama's forward. Outside of what is compiled; where a CUDA graph
-        holds the whole pass, it holds this too."""
+        """Write the strengths of this pass's tokens, then run Llama's forward. The first step is not compiled. A CUDA
+        graph that holds the whole pass holds this step too."""
         self.iti.place(self._bounds(), positions)
         return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds)
 
     def _bounds(self) -> torch.Tensor | None:
-        """Where the tokens of each request of this pass begin: vLLM's own buffer, which its attention reads too."""
+        """Where the tokens of each request of this pass begin. It is vLLM's own buffer; its attention reads it too."""
         context = get_forward_context()
         if context.attn_metadata is None and context.cudagraph_runtime_mode != CUDAGraphMode.FULL:
             return None  # a trial pass, without requests
@@ -79,13 +79,13 @@ class ITILlamaForCausalLM(LlamaForCausalLM):
         if not isinstance(bounds := getattr(metadata, "query_start_loc", None), torch.Tensor):
             raise RuntimeError(
                 f"{type(metadata).__name__} has no query_start_loc, which says whose tokens are whose; expected an "
-                "attention backend that has it, as --attention-backend FLASH_ATTN, and no dual batch overlap"
+                "attention backend that has it, such as --attention-backend FLASH_ATTN, and no dual batch overlap"
             )
         return bounds
 
 
 def strengths_of(vllm_config: VllmConfig) -> Strengths:
-    """Raises `ValueError` where the server was started without them."""
+    """The server's strengths. Raises `ValueError` if it was started without them."""
     strengths = vllm_config.compilation_config.static_forward_context.get(KEY)
     if strengths is None:
         raise ValueError(
@@ -101,11 +101,11 @@ def check_settings(vllm_config: VllmConfig) -> None:
     if vllm_config.compilation_config.mode == CompilationMode.STOCK_TORCH_COMPILE:
         raise ValueError("compilation mode 1 (STOCK_TORCH_COMPILE) compiles the whole pass; expected 0, 2 or 3")
     if not isinstance(vllm_config.additional_config, dict):
-        raise ValueError("--additional-config is no dict; expected one, for the layers that are steered")
+        raise ValueError("--additional-config is not a dict; expected one, because the steered layers are noted there")
     freezes = vllm_config.compilation_config.inductor_compile_config.get("max_autotune")
     if freezes and strengths.tokens.device.type == "cpu":
-        raise ValueError("max_autotune makes constants of what a model holds, and the strengths change; leave it out")
-    # vLLM keeps what it compiled under a hash of its config, and other directions are other layers.
+        raise ValueError("max_autotune turns a model's tensors into constants, but the strengths change; leave it out")
+    # vLLM caches compiled layers by a hash of its config, and other directions make other layers.
     vllm_config.additional_config["iti"] = [
         [asdict(behaviour) for behaviour in adapter.behaviours] for adapter in strengths.adapters.values()
     ]

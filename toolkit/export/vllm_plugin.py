@@ -1,6 +1,7 @@
-"""What a vLLM server steers by: the exports it was given (`ITI_ADAPTERS="NAME=FOLDER,..."`, each of `iti-llama export
---to vllm`), and the strengths that a request asks of them, in its model's name (`NAME@0.8+OTHER@-0.3`) or in
-`vllm_xargs` (`{"iti": 0.8}`, `{"iti": "NAME=0.8,OTHER=-0.3"}`). Needs neither vLLM nor torch.
+"""What a vLLM server steers by: its exports and the strengths of a request. `ITI_ADAPTERS="NAME=FOLDER,..."` names the
+exports; `iti-llama export --to vllm` writes them. A request asks for strengths in its model's name
+(`NAME@0.8+OTHER@-0.3`) or in `vllm_xargs` (`{"iti": 0.8}`, `{"iti": "NAME=0.8,OTHER=-0.3"}`). This module needs
+neither vLLM nor torch.
 
 A strength outside the range of the export is refused unless the server sets `ITI_ANY_STRENGTH=1`.
 """
@@ -33,19 +34,19 @@ ARGUMENT = "iti"
 """The name of the strengths among a request's `vllm_xargs`."""
 
 _SALTED = "iti_salted"
-"""Beside it: the word of this process that the request has the `cache_salt` of its strengths."""
+"""The name of the argument by which this process marks a request that has the `cache_salt` of its strengths."""
 
 SALT = "iti-"
-"""How those salts begin."""
+"""The start of every such salt."""
 
 LONGEST = 512
-"""Characters of a model's name, or of the strengths in a request."""
+"""The most characters of a model's name, or of the strengths in a request."""
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def register_model() -> None:
-    """Entry point `vllm.general_plugins`: the architecture, imported when it is asked for."""
+    """The entry point `vllm.general_plugins`: it registers the architecture, which vLLM imports on first use."""
     from vllm import ModelRegistry
 
     ModelRegistry.register_model("ITILlamaForCausalLM", "iti_llama.toolkit.export.vllm_model:ITILlamaForCausalLM")
@@ -53,8 +54,8 @@ def register_model() -> None:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """A directions file of an export: its name there, its digest, how many of its best heads are steered (None for
-    all), and its share of the mix in units of the export's alpha."""
+    """A directions file of an export. sha256: its digest. top_k: how many of its best heads are steered; None for all.
+    share: its share of the mix, in units of the export's alpha."""
 
     file: str
     sha256: str
@@ -64,8 +65,8 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An export. alpha: its own strength. allowed: the strengths that may be asked for. scope: the positions that are
-    shifted. repo, commit: where it came from; a folder has no commit."""
+    """An export. alpha: its own strength. allowed: the strengths that a request may ask for. scope: the positions that
+    are shifted. repo, commit: where it came from; a folder has no commit."""
 
     name: str
     folder: Path
@@ -77,7 +78,7 @@ class Adapter:
     behaviours: tuple[Behaviour, ...]
 
     def about(self, strength: float) -> dict:
-        """What an answer says of it."""
+        """What an answer says about the steering."""
         digests = {behaviour.file: behaviour.sha256 for behaviour in self.behaviours}
         return Origin(self.repo, self.commit, digests).say(strength, self.scope)
 
@@ -86,7 +87,7 @@ def read_adapters(text: str) -> dict[str, Adapter]:
     """`NAME=FOLDER,...` as a dictionary.
 
     Raises:
-        ValueError: if it is not so, or a folder holds no export of `--to vllm`.
+        ValueError: if the text has another form, or a folder holds no export of `--to vllm`.
     """
     adapters = {}
     for part in filter(None, text.split(",")):
@@ -98,7 +99,7 @@ def read_adapters(text: str) -> dict[str, Adapter]:
 
 
 def read_adapter(name: str, folder: Path) -> Adapter:
-    """Raises `ValueError`, naming the folder, unless it is an export of `--to vllm` whose files are what it says."""
+    """Raises `ValueError`, naming the folder, unless it is an export of `--to vllm` with the files of its record."""
     wanted = "expected a folder of `iti-llama export --to vllm`"
     try:
         record = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
@@ -108,13 +109,13 @@ def read_adapter(name: str, folder: Path) -> Adapter:
             raise ValueError(f"holds the form {form!r}")
         low, high = map(float, record["range"])
         if not -math.inf < low <= high < math.inf:
-            raise ValueError(f"range is [{low}, {high}], and not two finite numbers")
+            raise ValueError(f"range is [{low}, {high}] instead of two finite numbers, the lower one first")
         if record["scope"] not in SCOPES:
             raise ValueError(f"scope is {record['scope']!r}")
         behaviours = tuple(Behaviour(**behaviour) for behaviour in record["behaviours"])
         for behaviour in behaviours:
             if file_sha256(folder / behaviour.file) != behaviour.sha256:
-                raise ValueError(f"{behaviour.file} is another file than was exported")
+                raise ValueError(f"{behaviour.file} is not the file that was exported")
         kept = {key: record[key] for key in ("scope", "repo", "commit")}
         allowed = StrengthRange(low, high, bool(record["measured"]))
         return Adapter(name, folder, float(record["alpha"]), allowed, **kept, behaviours=behaviours)
@@ -124,7 +125,7 @@ def read_adapter(name: str, folder: Path) -> Adapter:
 
 @functools.cache
 def adapters_of_server() -> dict[str, Adapter]:
-    """Those of this process's environment. Raises `ValueError` as `read_adapters`, or where there are none."""
+    """The adapters of this process's environment. Raises `ValueError` as `read_adapters`, or if there are none."""
     adapters = read_adapters(os.environ.get("ITI_ADAPTERS", ""))
     if not adapters:
         raise ValueError("ITI_ADAPTERS names no export; expected NAME=FOLDER,...")
@@ -147,10 +148,10 @@ def offsets_of(adapters: Mapping[str, Adapter], config) -> dict[int, dict[str, d
 
 
 def strengths_of_model(model: str, adapters: Mapping[str, Adapter], any_strength: bool) -> dict[str, float] | None:
-    """The strengths that a model's name asks for; None for a name that names none of the adapters.
+    """The strengths that a model's name asks for; None if it names none of the adapters.
 
     Raises:
-        ValueError: saying why the name cannot be had.
+        ValueError: if the name asks for something that is refused, with the reason.
     """
     _check_length("model", model)
     parts = [part.partition("@") for part in split_mix(model)]
@@ -161,7 +162,7 @@ def strengths_of_model(model: str, adapters: Mapping[str, Adapter], any_strength
 
 
 def split_mix(model: str) -> list[str]:
-    """`A@0.8+B@+1e+0` as `A@0.8` and `B@+1e+0`: a plus begins a part where no number goes on."""
+    """`A@0.8+B@+1e+0` as `A@0.8` and `B@+1e+0`: a plus begins a new part unless it belongs to a number."""
     parts = []
     for piece in model.split("+"):
         if parts and (parts[-1][-1:] == "@" or "@" not in piece):
@@ -172,10 +173,10 @@ def split_mix(model: str) -> list[str]:
 
 
 def strengths_of_argument(value: object, adapters: Mapping[str, Adapter], any_strength: bool) -> dict[str, float]:
-    """The strengths that `vllm_xargs` asks for: a number, where the server has one adapter, or `NAME=0.8,OTHER=-0.3`.
+    """The strengths that `vllm_xargs` asks for: a number, if the server has one adapter, or `NAME=0.8,OTHER=-0.3`.
 
     Raises:
-        ValueError: saying why it cannot be had.
+        ValueError: if the value is refused, with the reason.
     """
     where = f"vllm_xargs[{ARGUMENT!r}]"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -209,7 +210,7 @@ def _strengths(where: str, pairs, adapters: Mapping[str, Adapter], any_strength:
             continue
         strength = float(number) + 0.0 if NUMBER.fullmatch(number) else math.nan  # -0.0 is 0.0
         if not abs(strength) <= FLOAT32_MAX:
-            raise ValueError(f"{where}: the strength of {name!r} is {number!r}; expected a finite number, as 0.8")
+            raise ValueError(f"{where}: the strength of {name!r} is {number!r}; expected a finite number, such as 0.8")
         if not any_strength:
             adapter.allowed.check(strength, f"{where}: the strength of {name!r}")
         strengths[name] = strength
@@ -219,11 +220,12 @@ def _strengths(where: str, pairs, adapters: Mapping[str, Adapter], any_strength:
 def arguments_of(
     strengths: Mapping[str, float], adapters: Mapping[str, Adapter], salt: str | None = None
 ) -> tuple[dict[str, str], str | None]:
-    """The `extra_args` of a request with these strengths, and its `cache_salt`: keys and values in the prefix cache
-    are shared by equal strengths alone. `salt` is the request's own. Nothing is added where all strengths are 0.
+    """The `extra_args` of a request with these strengths, and its `cache_salt`. With the salt, only requests of equal
+    strengths share keys and values in the prefix cache. `salt` is the request's own. Nothing is added if all strengths
+    are 0.
 
-    In scope "generated" they are shared by no request: vLLM caches what was generated too, as the prompt of the next
-    turn, where the same tokens are plain.
+    In scope "generated" no requests share them: vLLM also caches the generated tokens, and in the prompt of the next
+    turn the same tokens are plain.
     """
     if salt is not None and (not isinstance(salt, str) or salt.startswith(SALT)):
         raise ValueError(f"cache_salt is {str(salt)[:80]!r}; expected a text that does not begin with {SALT!r}")
@@ -239,7 +241,7 @@ def arguments_of(
 
 @functools.cache
 def _word() -> str:
-    """No client knows it: a request that bears it went through `arguments_of` in this process."""
+    """A secret of this process. A request that has it went through `arguments_of`, since no client knows it."""
     return secrets.token_hex(16)
 
 
@@ -249,7 +251,7 @@ def check_arguments(
     """The strengths of a request as the engine gets it.
 
     Raises:
-        ValueError: if they cannot be had, or the request has not the salt of its strengths.
+        ValueError: if they are refused, or the request does not have the salt of its strengths.
     """
     given = {name: value for name, value in (extra_args or {}).items() if name.startswith(ARGUMENT)}
     if not given:
@@ -259,8 +261,8 @@ def check_arguments(
             raise ValueError(f"vllm_xargs[{name[:80]!r}] is not known; expected {ARGUMENT!r}")
     if given.get(_SALTED) != _word():
         raise ValueError(
-            f"vllm_xargs[{ARGUMENT!r}] came without the cache_salt of its strengths, and would share keys and values "
-            "of the prefix cache with others; start the server with --middleware "
+            f"vllm_xargs[{ARGUMENT!r}] came without the cache_salt of its strengths, so it would share keys and "
+            "values of the prefix cache with others; start the server with --middleware "
             "iti_llama.toolkit.export.vllm_server.Steering, and ask its /v1/completions or another path that it steers"
         )
     return strengths_of_argument(given.get(ARGUMENT), adapters, any_strength)

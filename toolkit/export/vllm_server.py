@@ -1,5 +1,5 @@
-"""The middleware of a vLLM server: `--middleware iti_llama.toolkit.export.vllm_server.Steering`. It makes strengths of
-the models' names, gives each request the `cache_salt` of its strengths, and says in each answer what steered it."""
+"""The middleware of a vLLM server: `--middleware iti_llama.toolkit.export.vllm_server.Steering`. It turns the model's
+name into strengths, gives each request the `cache_salt` of its strengths, and says in each answer what steered it."""
 
 import json
 from collections.abc import Mapping
@@ -17,25 +17,25 @@ from .vllm_plugin import (
 
 
 STEERED_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages")
-"""Where vLLM takes `vllm_xargs` and `cache_salt`."""
+"""The paths where vLLM takes `vllm_xargs` and `cache_salt`."""
 
 
 class Refusal(ValueError):
-    """A request that cannot be had: the HTTP status, and the field of the request that is wrong."""
+    """Why a request is refused: the HTTP status, and the field of the request that is wrong."""
 
     def __init__(self, status: int, field: str, message: object):
         super().__init__(str(message))
         self.status, self.field = status, field
 
     def answer(self) -> bytes:
-        """As vLLM's own errors are written."""
+        """The body, in the form of vLLM's own errors."""
         kind = {404: "NotFoundError"}.get(self.status, "BadRequestError")
         error = {"message": str(self), "type": kind, "param": self.field, "code": self.status}
         return json.dumps({"error": error}).encode()
 
 
 class Steering:
-    """ASGI. adapters: those of the server's environment where none are given."""
+    """ASGI middleware. adapters: by default those in the server's environment."""
 
     def __init__(self, app, adapters: Mapping[str, Adapter] | None = None):
         self.app = app
@@ -76,11 +76,11 @@ class Steering:
         await self.app(scope | {"headers": [*without_length(scope["headers"]), length]}, replay, saying(send, said))
 
     def rewrite(self, body: bytes, base: str | None) -> tuple[bytes, dict]:
-        """A request as vLLM gets it, and what its answer says. What is no JSON object is left to vLLM. `base`: the
-        name of the plain model.
+        """A request as vLLM gets it, and what its answer says. A body that is not a JSON object is left to vLLM.
+        `base`: the name of the plain model.
 
         Raises:
-            Refusal: if the strengths cannot be had.
+            Refusal: if the strengths are refused.
         """
         try:
             fields = json.loads(body)
@@ -94,7 +94,7 @@ class Steering:
         except ValueError as error:
             raise Refusal(400, "cache_salt", error) from None
         if extra and fields.get("use_beam_search"):
-            raise Refusal(400, "use_beam_search", "use_beam_search: vLLM drops the strengths of a request there")
+            raise Refusal(400, "use_beam_search", "use_beam_search: vLLM drops a request's strengths in beam search")
         if named:
             fields["model"] = base
         if strengths:
@@ -103,7 +103,7 @@ class Steering:
         return (json.dumps(fields).encode() if strengths else body), self.about(strengths)
 
     def strengths_of(self, fields: dict) -> tuple[dict[str, float], bool]:
-        """What a request asks for, and whether its model's name does. Raises as `rewrite`."""
+        """The strengths of a request, and whether its model's name asks for them. Raises as `rewrite` does."""
         model, xargs = fields.get("model"), fields.get("vllm_xargs") or {}
         if not isinstance(xargs, dict):
             raise Refusal(400, "vllm_xargs", f"vllm_xargs is {str(xargs)[:80]!r}; expected an object")
@@ -127,7 +127,7 @@ class Steering:
         return {name: self.adapters[name].about(strength) for name, strength in strengths.items()}
 
     async def list_models(self, scope, receive, send) -> None:
-        """The server's list, with a model for each adapter."""
+        """Send the server's list with a model for each adapter."""
         start, body = {}, b""
 
         async def add(message) -> None:

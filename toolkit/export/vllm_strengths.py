@@ -1,4 +1,4 @@
-"""The strengths of the requests in vLLM's batch, on its device. Imported by vLLM alone:
+"""The strengths of the requests in vLLM's batch, on its device. Only vLLM imports this module:
 `--logits-processors iti_llama.toolkit.export.vllm_strengths:Strengths`."""
 
 import torch
@@ -10,16 +10,16 @@ from .vllm_plugin import ARGUMENT, adapters_of_server, check_arguments, offsets_
 
 
 KEY = "iti_strengths"
-"""Where the model finds them in vLLM's `static_forward_context`."""
+"""The key under which the model finds them in vLLM's `static_forward_context`."""
 
 
 class Strengths(LogitsProcessor):
     """vLLM's model runner (V1) tells its logits processors before each pass which requests came, went and moved, with
-    their arguments. This one changes no logits: it keeps what the model multiplies its offsets by.
+    their arguments. This one changes no logits: it keeps the strengths, by which the model multiplies its offsets.
 
-    alphas: float32 [places in the batch, adapters]. starts: int64, of that shape, the first position that is shifted.
-    tokens: float32 [tokens of a pass, adapters], see `place`. These are made once and written in place, because CUDA
-    graphs read them where they are. offsets: see `offsets_of`.
+    alphas: float32 [places in the batch, adapters]. starts: int64 of the same shape, the first shifted position.
+    tokens: float32 [tokens of a pass, adapters], see `place`. These tensors are made once and written in place,
+    because CUDA graphs read them at their address. offsets: see `offsets_of`.
     """
 
     @classmethod
@@ -31,10 +31,12 @@ class Strengths(LogitsProcessor):
         self.adapters = adapters_of_server()
         self.generated = torch.tensor([adapter.scope == "generated" for adapter in self.adapters.values()])
         if vllm_config.model_config.enable_prompt_embeds and self.generated.any():
-            raise ValueError("--enable-prompt-embeds: such a prompt's end is not told, where scope 'generated' begins")
+            raise ValueError(
+                "--enable-prompt-embeds: vLLM does not say where the prompt ends, and scope 'generated' begins there"
+            )
         self.offsets = offsets_of(self.adapters, vllm_config.model_config.hf_config)
         scheduler = vllm_config.scheduler_config
-        shape = scheduler.max_num_seqs + 1, len(self.adapters)  # the last place is of padding, and stays 0
+        shape = scheduler.max_num_seqs + 1, len(self.adapters)  # the last place is for padding, and stays 0
         self.alphas = torch.zeros(shape, device=device)
         self.starts = torch.zeros(shape, device=device, dtype=torch.int64)
         self.tokens = torch.zeros(scheduler.max_num_batched_tokens, len(self.adapters), device=device)
@@ -63,15 +65,15 @@ class Strengths(LogitsProcessor):
         self.starts.copy_(self._starts, non_blocking=True)
 
     def _row(self, params, prompt_ids: list[int] | None, output_ids: list[int]) -> tuple[list[float], int] | None:
-        """The strengths of a request, and where its prompt's last token is; None for one that is plain."""
+        """The strengths of a request, and the place of its prompt's last token; None for a plain request."""
         if ARGUMENT not in (params.extra_args or {}):
             return None
         strengths = strengths_of_argument(params.extra_args[ARGUMENT], self.adapters, any_strength=True)  # checked
         return [strengths.get(name, 0.0) for name in self.adapters], len(prompt_ids or ()) - 1
 
     def place(self, bounds: torch.Tensor | None, positions: torch.Tensor) -> None:
-        """Write the strengths of the tokens of a pass. bounds: int32 [requests + 1], where the tokens of each begin,
-        and the end; None for a pass without requests. positions: int64 [tokens]."""
+        """Write the strengths of the tokens of a pass. bounds: int32 [requests + 1], where the tokens of each request
+        begin, then the end; None for a pass without requests. positions: int64 [tokens]."""
         tokens = self.tokens[: len(positions)]
         if bounds is None:
             tokens.zero_()

@@ -1,4 +1,4 @@
-"""A page of a repo: its model, what its files say of it, prompts to start from."""
+"""Build the page of a repo from its model, its files, and prompts to start from."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ EXAMPLES = 6
 
 
 def page_of(repo: str, model: ITILlamaForCausalLM, tokenizer, limits: Limits | None = None) -> Page:
-    """The page of a folder or Hub repo. The bundled model's prompts have tests, which are run where the sandbox proves
-    itself; nothing is ever run without one."""
+    """The page of a folder or Hub repo. The bundled model's prompts have tests; they run only if the sandbox proves
+    itself on this machine."""
     folder = folder_of(repo)
     if folder is None:
         kept = ["*.json", "iti_directions*.safetensors", "README.md"]
-        folder = Path(snapshot_download(repo, revision=model._iti_revision, allow_patterns=kept))  # as the model
+        folder = Path(snapshot_download(repo, revision=model._iti_revision, allow_patterns=kept))  # the model's commit
     steered_repo, tasks, sandbox = SteeredRepo.open(folder), {}, None
     measured = [example["shown"] for example in steered_repo.evaluation.get("examples", ())]
     held_out = [shown for _, shown in steered_repo.prompts]

@@ -1,4 +1,4 @@
-"""What the page draws by itself: answers whose tokens are coloured and compared, the scale of strengths, the heads."""
+"""Draw the HTML of the page: answers with coloured and compared tokens, the scale of strengths, the heads."""
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
@@ -11,7 +11,7 @@ from .steered import Answer
 
 
 def differing(answer: Answer, plain: Answer) -> set[int]:
-    """Places of the tokens that the plain answer does not have there."""
+    """The places of tokens that differ from the plain answer."""
     blocks = SequenceMatcher(None, plain.tokens, answer.tokens, autojunk=False).get_opcodes()
     return {place for kind, _, _, start, end in blocks if kind != "equal" for place in range(start, end)}
 
@@ -24,8 +24,8 @@ def answer_html(
     full: float = 1.0,
     verdict: str = "",
 ) -> str:
-    """One answer. heads: the (layer, head) of each row of projections [heads, tokens], those that count. full: sigmas
-    at which a token's colour is full."""
+    """One answer. heads: the (layer, head) of each row of projections [heads, tokens]. full: the sigmas at which a
+    token's colour is full."""
     differs, spans = differing(answer, plain), []
     for place, token in enumerate(answer.tokens):
         style, title = "", ""
@@ -52,13 +52,13 @@ def answer_html(
 
 
 def safe_strengths(repo: SteeredRepo) -> list[float]:
-    """`strengths_inside` of the repo's own sweep, with the shipped heads and scope; [] where there was none."""
+    """`strengths_inside` of the repo's sweep, with the shipped heads and scope; [] if there was no sweep."""
     return strengths_inside(repo.sweep, repo.heads, repo.scope)
 
 
 def scale_html(repo: SteeredRepo, largest: float) -> str:
-    """A strip under the slider, from 0 to `largest`: shaded where the sweep found the strength safe, a mark where the
-    repo's own is."""
+    """A strip under the slider, from 0 to `largest`. It is shaded up to the largest strength that the sweep allows,
+    and has a mark at the repo's strength."""
     inside, alpha = safe_strengths(repo), abs(repo.alpha)
     share = 100 * min(max(inside, default=0.0) / largest, 1.0)
     legend = f"Mark: the shipped strength, {repo.alpha:g}. "
@@ -98,7 +98,7 @@ footer { display: none !important; }
 
 
 def heads_css(heads: Sequence[tuple[int, int]]) -> str:
-    """The checkboxes of the heads as a picture: a row a layer, a column a head."""
+    """CSS that lays out the heads' checkboxes as a picture: a row for each layer, a column for each head."""
     layers, columns = sorted({layer for layer, _ in heads}), sorted({head for _, head in heads})
     lines = [
         f"#iti-heads .wrap label:nth-of-type({place}) {{ grid-row: {layers.index(layer) + 1}; "

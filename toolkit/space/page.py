@@ -25,11 +25,11 @@ from .steered import SIGNS, Answer, Asked, Steered
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a page that anybody may open.
+    """The limits of a page that anybody may open.
 
-    a_minute: calls of one address: answers, what a page asks for when it opens, examples that are chosen. waiting:
-    calls in the queue. seconds: of one answer. visitors: addresses that are counted. any_strength: whether also
-    strengths are given that were not measured, see `SteeredRepo.strengths_allowed`.
+    a_minute: the calls of one address: answers, requests of a page when it opens, chosen examples. waiting: the calls
+    in the queue. seconds: the time for one answer. visitors: the addresses that are counted. any_strength: whether
+    visitors may also ask for strengths that were not measured, see `SteeredRepo.strengths_allowed`.
     """
 
     max_new_tokens: int = 120
@@ -47,7 +47,7 @@ class Rate:
         self.limits, self.calls = limits, OrderedDict()
 
     def __call__(self, address: str) -> None:
-        """Raises `ValueError` where an address asks too often."""
+        """Count a call. Raises `ValueError` if its address asks too often."""
         now, calls = time.monotonic(), self.calls.setdefault(address, deque())
         self.calls.move_to_end(address)
         while len(self.calls) > self.limits.visitors:
@@ -61,9 +61,9 @@ class Rate:
 
 
 class CountCalls:
-    """Counts each call before it is read, queued or answered, whatever function of the page it is for (ASGI
-    middleware). One too many is answered in gradio's form for an input that is refused, whose words its page and its
-    clients show."""
+    """ASGI middleware that counts each call before it is read, queued or answered, for every function of the page. A
+    call too many is answered in gradio's form for a refused input, because gradio's page and clients show its
+    message."""
 
     def __init__(self, app, rate: Rate):
         self.app, self.rate = app, rate
@@ -80,14 +80,14 @@ class CountCalls:
 
 
 class Page:
-    """What the blocks call.
+    """The functions that the blocks call.
 
     Args:
         steered: the model.
-        repo: what its files say.
+        repo: the files of its repo.
         examples: prompts to start from.
-        tasks: tasks with tests, by prompt; their answers are run where there is a sandbox.
-        sandbox: None runs nothing.
+        tasks: tasks with tests, by prompt; their answers are run if there is a sandbox.
+        sandbox: where tests run. With None nothing runs.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Page:
         self.is_chat = bool(steered.tokenizer.chat_template)
 
     def asked(self, prompt: str, alpha: float, scope: str, heads: Sequence[str], system: str = "") -> Asked:
-        """Raises `ValueError`, in a visitor's words, for what is not offered."""
+        """A visitor's inputs, checked. Raises `ValueError`, in words for a visitor, for what is not offered."""
         if scope not in ("all", "generated"):
             raise ValueError(f"The scope is {scope!r}; 'all' and 'generated' are offered.")
         alpha = check_alpha(alpha) + 0.0  # -0.0 is 0.0
@@ -141,14 +141,14 @@ class Page:
         return [{"alpha": answer.alpha, "text": answer.text, FIELD: self.steering(asked, answer)} for answer in last]
 
     def steering(self, asked: Asked, answer: Answer) -> dict[str, dict]:
-        """What steered an answer, see `Origin.say`; and, since a visitor may switch some off, by which heads."""
+        """What steered an answer, see `Origin.say`, and with which heads, since a visitor may switch heads off."""
         strengths = self.steered.strengths(answer.alpha)
         said = {name: self.origins[name].say(strength, asked.scope) for name, strength in strengths.items()}
         said[self.steered.name]["heads"] = [self.names[place] for place in asked.heads]
         return said
 
     def show(self, prompt: str, alpha: float, scope: str, heads: list[str], system: str = ""):
-        """Yields (minus, plain, plus, status, curve) for the page, as tokens come."""
+        """Yield (minus, plain, plus, status, curve) for the page, as tokens come."""
         try:
             asked = self.asked(prompt, alpha, scope, heads, system)
         except ValueError as error:
@@ -156,7 +156,7 @@ class Page:
             return
         shown, begin = 0.0, inf
         for answers in self.steered.answers(asked):
-            if begin == inf and answers[1].ids:  # it computes, and waits no longer
+            if begin == inf and answers[1].ids:  # it computes now, and is not in the queue
                 begin = time.monotonic()
             if time.monotonic() - shown > 0.1:
                 shown = time.monotonic()
@@ -181,13 +181,13 @@ class Page:
             for name, line in zip(names, lines, strict=True)
             for step, value in zip(steps, line, strict=True)
         ]
-        said = f"{len(rows)} of {len(self.names)} heads, scope {scope}. Underlined: what the plain answer has not. "
+        said = f"{len(rows)} of {len(self.names)} heads, scope {scope}. Underlined: what the plain answer lacks. "
         said += f"Full colour: {full:.2f} sigmas." if rows else "No head is on, so all three are plain."
         said += f" The answers end after {self.limits.seconds:g} seconds." if late else ""
         yield *cells, said, pd.DataFrame(points)
 
     def verdicts(self, prompt: str, answers) -> list[str]:
-        """What the tests of a prompt that has some say of each answer; "" for others."""
+        """What the tests of a prompt say about each answer; "" for a prompt without tests."""
         task = self.tasks.get(prompt)
         if task is None:
             return [""] * len(answers)
@@ -199,7 +199,7 @@ class Page:
         return [f"{one.style}; {'passes' if one.correct else 'fails'} {tests}" for one in grades]
 
     def from_link(self, request: gr.Request):
-        """(prompt, alpha, scope, heads, system) of the page's address; what it does not say, or says wrong, is as
+        """(prompt, alpha, scope, heads, system) from the page's address. What is missing or wrong there is as
         shipped."""
         said = dict(request.query_params) if request is not None else {}
         try:
@@ -291,8 +291,8 @@ class Page:
         return blocks
 
     def launch(self, host: str | None = None, port: int | None = None, block: bool = True):
-        """Serve the page, by default where gradio does: on this machine alone, in a Space for all. Returns gradio's
-        (app, local address, shared address)."""
+        """Serve the page. By default gradio chooses the host: this machine alone, or in a Space the whole web. Returns
+        gradio's (app, local address, shared address)."""
         return self.blocks().launch(
             server_name=host,
             server_port=port,
@@ -324,4 +324,4 @@ TO_LINK = """(prompt, alpha, scope, heads, system) => {
     }
     return [prompt, alpha, scope, heads, system];
 }"""
-"""What a visitor asked for, in the page's address, also where a Space shows it inside its own page."""
+"""Puts a visitor's inputs into the page's address, also if a Space shows the page inside its own."""

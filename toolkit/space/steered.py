@@ -22,8 +22,8 @@ SIGNS = ("minus", "plain", "plus")
 
 @dataclass(frozen=True)
 class Asked:
-    """What one visitor asks for. heads: places among `Steered.heads` that are switched on. seconds: after which an
-    answer ends where it is. system: the system message of a chat model, None for none."""
+    """What one visitor asks for. heads: the places in `Steered.heads` that are switched on. seconds: the time after
+    which an answer is cut off. system: the system message of a chat model, or None."""
 
     prompt: str
     alpha: float
@@ -36,7 +36,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """alpha: the strength it was given at. ids: its tokens, without special ones, and `tokens` their texts."""
+    """alpha: its strength. ids: its tokens, without special ones. tokens: the texts of these."""
 
     alpha: float
     ids: tuple[int, ...]
@@ -45,14 +45,14 @@ class Answer:
 
 
 class Steered:
-    """A model that many visitors share: every call carries its own strength, heads and scope, and no call sees
-    another's. One call computes at a time. A gate is left out: what is called steered is steered.
+    """A model that many visitors share. Every call carries its own strength, heads and scope, and no call sees
+    another's. One call computes at a time. A gate is left out, so an answer that is called steered is steered.
 
-    Beside its default directions the model gets one behaviour for each head of them, so that a call may take some of
-    the heads: the same sum of shifts.
+    Besides its default directions, the model gets one behaviour for each of their heads, so that a call can use only
+    some heads. All of them together give the same sum of shifts.
 
     Args:
-        model: a steered model; belongs to this object from now on.
+        model: a steered model; it belongs to this object from now on.
         tokenizer: its tokenizer.
         max_prompt_tokens: the longest prompt that is answered.
     """
@@ -78,7 +78,7 @@ class Steered:
         rows = {name: getattr(self.directions, name) for name in kept}
         rows = {name: tensor[place : place + 1] for name, tensor in rows.items() if tensor is not None}
         silent = "weights" in rows and not rows["weights"].any()
-        if silent:  # a weight of 0: no shift, but a file may not hold weights that are all 0
+        if silent:  # a weight of 0 means no shift, but weights that are all 0 are not allowed
             rows |= {"weights": torch.ones(1), "sigma": torch.zeros(1)}
         return replace(self.directions, gate=None, **rows)
 
@@ -87,7 +87,7 @@ class Steered:
         return {self.name: alpha} | {name: other if alpha else 0.0 for name, other in self._others.items()}
 
     def _strengths(self, alphas: Sequence[float], heads: Sequence[int]) -> dict[str, torch.Tensor]:
-        """`iti_alpha` of a call whose rows are at these strengths. A row at 0 is plain."""
+        """The `iti_alpha` of a call whose rows have these strengths. A row at 0 is plain."""
         rows = torch.tensor([float(alpha) for alpha in alphas])
         whole = len(set(heads)) == len(self.heads)
         found = {"default": rows * whole}
@@ -104,8 +104,8 @@ class Steered:
                 self.model.iti_scope = before
 
     def prompt_ids(self, prompt: str, system: str | None = None) -> list[int]:
-        """The tokens of a visitor's prompt, inside the model's chat template where it has one. Raises `ValueError`, in
-        words for a visitor, for a prompt that is empty or too long, or a system message that has no place."""
+        """The tokens of a visitor's prompt, inside the model's chat template if it has one. Raises `ValueError`, in
+        words for a visitor, if the prompt is empty or too long, or the system message cannot be used."""
         if not prompt.strip():
             raise ValueError("The prompt is empty: write something for the model to go on from.")
         length = len(prompt) + len(system or "")
@@ -117,8 +117,8 @@ class Steered:
         return ids
 
     def answers(self, asked: Asked) -> Iterator[list[Answer]]:
-        """At minus alpha, 0 and alpha, greedily, from one batched call; again and again as tokens come, complete the
-        last time. Whoever stops listening stops the computing."""
+        """The greedy answers at minus alpha, 0 and alpha, from one batched call. They are yielded again as tokens
+        come, and the last ones are complete. The computing stops when the caller stops listening."""
         ids = self.prompt_ids(asked.prompt, asked.system)
         alphas = (-asked.alpha, 0.0, asked.alpha)
         room = min(asked.max_new_tokens, self.model.config.max_position_embeddings - len(ids))
@@ -127,7 +127,7 @@ class Steered:
 
         def compute() -> None:
             try:
-                with self._alone(asked.scope) as model:  # here, so that a listener who is gone holds up nobody
+                with self._alone(asked.scope) as model:  # inside the thread, so that a caller who left blocks nobody
                     model.generate(
                         input_ids=inputs,
                         attention_mask=torch.ones_like(inputs),
@@ -140,7 +140,7 @@ class Steered:
                         **ungated(model),
                     )
                 queue.steps.put(None)
-            except BaseException as error:  # raised again where it is listened to
+            except BaseException as error:  # raised again for the caller
                 queue.steps.put(error)
 
         thread = threading.Thread(target=compute, daemon=True)
@@ -161,9 +161,9 @@ class Steered:
 
     @torch.no_grad()
     def projections(self, asked: Asked, answers: Sequence[Answer]) -> list[torch.Tensor]:
-        """Where the behaviour is read: of each answer [heads, tokens], each token's activation at the chosen heads
-        (where the directions were read, without the shift), projected on the head's direction, in sigmas from the mean
-        over the plain answer."""
+        """Where heads read the behaviour: [heads, tokens] for each answer. A value is a token's activation at a head,
+        projected on the head's direction, in sigmas from the mean over the plain answer. The activation is taken where
+        the directions were read, without the shift."""
         ids, device = self.prompt_ids(asked.prompt, asked.system), self.model.get_input_embeddings().weight.device
         wanted: dict[int, list[int]] = {}
         for place, (layer, _) in enumerate(self.heads):
@@ -199,7 +199,7 @@ class Steered:
         return [(rows - centre) / self.directions.sigma[:, None].clamp_min(1e-6) for rows in found]
 
     def curve(self, asked: Asked, answers: Sequence[Answer], alphas: Sequence[float]) -> list[list[float]]:
-        """Of each answer, its mean log-probability a token after the prompt, at each of `alphas`."""
+        """Each answer's mean log-probability per token after the prompt, at each of `alphas`."""
         ids = self.prompt_ids(asked.prompt, asked.system)
         rows = [(ids, answer.ids, alpha) for answer in answers for alpha in alphas]
         starts = [len(ids) - 1] * len(rows) if asked.scope == "generated" else None
@@ -216,7 +216,7 @@ class Steered:
 
 
 class _Row:
-    """One answer as it grows."""
+    """One answer while it grows."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, alpha: float):
         self.tokenizer, self.alpha, self.special = tokenizer, alpha, set(tokenizer.all_special_ids)
@@ -227,7 +227,7 @@ class _Row:
         if not self.ended:
             self.ids.append(token)
             said = self.tokenizer.decode(self.ids, skip_special_tokens=False).rstrip("\N{REPLACEMENT CHARACTER}")
-            self.tokens.append(said[len(self.text) :])  # of the tokens of one character the last has it
+            self.tokens.append(said[len(self.text) :])  # a character of several tokens goes to the last
             self.text = said
 
     def answer(self, complete: bool = False) -> Answer:
@@ -239,7 +239,7 @@ class _Row:
 
 
 class _Steps(BaseStreamer):
-    """The new tokens of all rows, a list a step."""
+    """A queue of the new tokens of all rows: one list for each step."""
 
     def __init__(self):
         self.steps: SimpleQueue = SimpleQueue()
