@@ -1,7 +1,7 @@
 """ITI-Llama: a Llama steered at inference time (Inference-Time Intervention, Li et al. 2023).
 
 Importing this package imports neither torch nor transformers: a name is loaded when it is used. Once both this package
-and transformers' Auto classes are imported, in any order, those know `iti_llama` without remote code.
+and transformers' Auto classes are imported, in any order, these know `iti_llama` without remote code.
 """
 
 import sys
@@ -44,7 +44,7 @@ def __getattr__(name: str):
 
 
 def register() -> None:
-    """Tell transformers' Auto classes about `iti_llama`. Done by itself; imports torch."""
+    """Tell transformers' Auto classes about `iti_llama`. It is called automatically, and imports torch."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     config = __getattr__("ITILlamaConfig")
@@ -55,7 +55,7 @@ def register() -> None:
 
 class _NamesForAutoClasses(MetaPathFinder):
     """Writes our names into the tables of the Auto classes as soon as these are imported. The classes themselves
-    cannot be loaded then: what they import may be half-way there."""
+    cannot be loaded then, since what they import may be half loaded."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
         if name not in _NAMES or (spec := PathFinder.find_spec(name, path, target)) is None:

@@ -101,11 +101,11 @@ def test_every_json_file_is_read_for_code(repo, name, content, said):
 def test_json_that_is_deep_double_or_cut_off_is_named(repo):
     path = repo / "tokenizer_config.json"
     path.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
-    assert any("no JSON that can be read (RecursionError)" in problem for problem in verify(str(repo)).problems)
+    assert any("not JSON that can be read (RecursionError)" in problem for problem in verify(str(repo)).problems)
     path.write_text('{"tokenizer_class": "A", "tokenizer_class": "B"}')
     assert any("says 'tokenizer_class' twice" in problem for problem in verify(str(repo)).problems)
     (repo / "config.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
-    with pytest.raises(ValueError, match=r"config\.json: no JSON"):
+    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
         verify(str(repo))
 
 
@@ -128,7 +128,7 @@ def test_links_and_code_in_folders_are_seen(repo, tmp_path):
     for said in (
         "notes.txt is a link to somewhere else",
         "run.py is a link to somewhere else",
-        "deep/er/run.py is no file of this package",
+        "deep/er/run.py is not a file of this package",
     ):
         assert any(said in problem for problem in problems), problems
 

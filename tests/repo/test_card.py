@@ -260,7 +260,7 @@ def test_two_prompts_are_shown_those_that_are_answered_differently_first_and_lon
     (measured / "evaluation.json").write_text(json.dumps(evaluation | {"examples": examples}))
     assert renew_card(measured)
     example = part(text_of(measured), "example")
-    assert re.findall("^p.$", example, re.MULTILINE) == ["p1", "p2"] and "3 are answered differently" in example
+    assert re.findall("^p.$", example, re.MULTILINE) == ["p1", "p2"] and "3 of the first 4 held-out prompts" in example
     assert re.findall("^b b .*$", example, re.MULTILINE) == ["b " * 199 + "..."]
 
 

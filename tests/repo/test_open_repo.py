@@ -19,7 +19,7 @@ def test_files_and_links_are_listed_and_git_is_not(tmp_path):
         opened.get("c.txt")
 
 
-@pytest.mark.parametrize("text,said", [("{", "no JSON"), ("[]", "list; expected an object"), ("\xff", "no JSON")])
+@pytest.mark.parametrize("text,said", [("{", "not JSON"), ("[]", "list; expected an object"), ("\xff", "not JSON")])
 def test_a_config_that_is_no_object_is_named(tmp_path, text, said):
     (tmp_path / "config.json").write_bytes(text.encode("latin1"))
     with pytest.raises(ValueError, match=f"config.json: {said}"):

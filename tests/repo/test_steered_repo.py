@@ -95,7 +95,7 @@ def test_the_base_is_the_configs_or_else_the_cards_and_never_a_folder(fitted):
 @pytest.mark.parametrize("name", ["iti_report.json", "sweep.json", "evaluation.json"])
 def test_a_file_that_cannot_be_read_is_named(fitted, name):
     (fitted / name).write_text("{")
-    with pytest.raises(ValueError, match=f"{name}: no JSON"):
+    with pytest.raises(ValueError, match=f"{name}: not JSON"):
         write_card(fitted)
     (fitted / name).write_text("[1]")
     with pytest.raises(ValueError, match=f"{name}: list; expected an object"):

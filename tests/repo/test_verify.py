@@ -76,14 +76,14 @@ def _link(folder):
 
 
 TAMPERED = [
-    (_disguise, "custom_generate/generate.py is no file of this package"),
+    (_disguise, "custom_generate/generate.py is not a file of this package"),
     (_link, "the repo has a custom_generate folder"),
     (lambda f: (f / "__init__.py").write_text("import os"), "__init__.py is not this package's own"),
     (
         lambda f: (f / "modeling_iti_llama.py").write_text("import os"),
         "modeling_iti_llama.py is not this package's own",
     ),
-    (lambda f: (f / "extra.py").write_text("x = 1"), "extra.py is no file of this package"),
+    (lambda f: (f / "extra.py").write_text("x = 1"), "extra.py is not a file of this package"),
     (lambda f: (f / "directions.pkl").write_bytes(b"\x80\x04N."), "directions.pkl can hold a pickle"),
     (lambda f: (f / "pytorch_model.bin").write_bytes(b""), "pytorch_model.bin can hold a pickle"),
     (
@@ -93,7 +93,7 @@ TAMPERED = [
     (lambda f: (f / "iti_directions.safetensors").write_bytes(b"no"), "it will not load: "),
     (lambda f: (f / "iti_directions.safetensors").unlink(), "no iti_directions.safetensors"),
     (lambda f: _change(f / "config.json", '"iti_llama"', '"llama"'), "model_type 'llama'"),
-    (lambda f: (f / "RUN.PY").write_text("x"), "RUN.PY is no file of this package"),
+    (lambda f: (f / "RUN.PY").write_text("x"), "RUN.PY is not a file of this package"),
     (lambda f: (f / "w.PT").write_bytes(b""), "w.PT can hold a pickle"),
     (lambda f: (f / "a.so").write_bytes(b""), "a.so is compiled code"),
     (lambda f: (f / "b.pyc").write_bytes(b""), "b.pyc is compiled code"),
@@ -104,7 +104,7 @@ TAMPERED = [
     ),
     (
         lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret.safetensors"}}'),
-        "takes weights from '../../secret.safetensors', which is no file of the repo",
+        "takes weights from '../../secret.safetensors', which is not a file of the repo",
     ),
     (
         lambda f: _change(f / "config.json", "{", '{"transformers_weights": "../base/model.safetensors",', 1),
@@ -134,7 +134,7 @@ TAMPERED = [
     (lambda f: _dangle(f / "SHA256SUMS", "gone"), "SHA256SUMS is a link to nothing"),
     (lambda f: _dangle(f / "stray", "stray"), "stray is a link to somewhere else"),
     (lambda f: _dangle(f / "iti_directions.safetensors"), "it will not load: "),
-    (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "SHA256SUMS is no text that can be read"),
+    (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "SHA256SUMS is not text that can be read"),
     (lambda f: (f / "SHA256SUMS").write_text(""), "config.json is not in SHA256SUMS"),
     (lambda f: (f / "custom_generate").mkdir() or (f / "custom_generate" / "x.txt").write_text(""), "custom_generate"),
 ]

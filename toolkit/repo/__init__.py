@@ -1,5 +1,5 @@
-"""A steered repo: make, describe (card), convert older files into it, look into it, verify, push.
+"""Work on a steered repo: make it, describe it (card), look into it, verify it, push it.
 
-In: a base and directions, or a folder. Out: a folder, a Hub repo, or what was found in one.
+In: a base and directions, or a folder. Out: a folder, a Hub repo, or what one holds.
 May import `foundation`, `data`, `fit` and `measure`.
 """

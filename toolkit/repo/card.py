@@ -1,8 +1,8 @@
 """The model card of a steered repo: what the Hub reads (YAML) and what people read.
 
-A card is written from the files beside it, and its parts between `<!-- iti-NAME: begin -->` and `end` are written
-again by every command that changes one of those files: what it says of alpha, heads, scope, form and results is what
-they hold. The rest is its owner's, and is kept. The words are in `model_card_template.md`.
+A card is written from the files beside it. Every command that changes one of those files writes the parts between
+`<!-- iti-NAME: begin -->` and `end` again, so alpha, heads, scope, form and results on the card are those of the
+files. The rest belongs to the owner, and is kept. The words are in `model_card_template.md`.
 """
 
 import os
@@ -25,12 +25,12 @@ from .steered_repo import SteeredRepo
 TAGS = ["inference-time-intervention", "iti", "activation-steering", "llama"]
 
 LIVE = ("what", "example", "start", "receipt", "made", "limits", "licence")
-"""The parts of a card that are written from the files beside it, by the names that published cards have them under."""
+"""The parts of a card that are written from the files beside it, by their names in published cards."""
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 MOST_SHOWN = 400
-"""Characters of an answer that a card shows."""
+"""How many characters of an answer a card shows at most."""
 
 
 def replace_section(path: Path, name: str, text: str) -> None:
@@ -46,14 +46,14 @@ def replace_section(path: Path, name: str, text: str) -> None:
 
 
 def write_card(folder: Path, base: str | None = None, converted_from: str = "", decisions: Sequence[str] = ()) -> Path:
-    """Write a folder's card anew. `base`: see `SteeredRepo.open`. `converted_from`: what `convert` read, a folder or a
-    Hub repo, and what it decided."""
+    """Write a folder's card anew. `base`: see `SteeredRepo.open`. `converted_from`: the folder or Hub repo that
+    `convert` read. `decisions`: what it decided."""
     repo = SteeredRepo.open(folder, base=base)
     return write_text(folder / "README.md", new_card(repo, converted_from=converted_from, decisions=decisions))
 
 
 def new_card(repo: SteeredRepo, hub_name: str = "", converted_from: str = "", decisions: Sequence[str] = ()) -> str:
-    """A card from the first line to the last, its quick start loading `hub_name`."""
+    """A whole new card, whose quick start loads `hub_name`."""
     evaluation = repo.evaluation if repo.is_measured else {}
     summary = {row.name: row for row in map(Summary.from_dict, evaluation.get("summary", ()))}
     chosen = repo.sweep.get("chosen") or {}
@@ -85,8 +85,8 @@ def new_card(repo: SteeredRepo, hub_name: str = "", converted_from: str = "", de
 
 
 def renewed_card(folder: Path, hub_name: str = "") -> str | None:
-    """The text of a folder's card with its live parts and metadata as the files beside it have them now, the quick
-    start loading `hub_name`. None if there is no card with live parts. Raises as `check_card`."""
+    """The text of a folder's card, with live parts and metadata renewed from the files beside it and a quick start
+    that loads `hub_name`. None if there is no card with live parts. Raises as `check_card` does."""
     text = check_card(folder)
     if text is None:
         return None
@@ -102,11 +102,11 @@ def renewed_card(folder: Path, hub_name: str = "") -> str | None:
 
 
 def check_card(folder: Path) -> str | None:
-    """The text of a folder's card with live parts, None if there is none. To be called before a command writes what
-    such a card says, since the card is written again after it.
+    """The text of a folder's card, None if there is none with live parts. Call it before a command changes what such
+    a card says, since the card is written again afterwards.
 
     Raises:
-        ValueError: naming the file and what is wrong, if it cannot be read, or where a part ends is not known.
+        ValueError: naming the file and what is wrong, if it cannot be read, or a mark of a part has no partner.
     """
     path = folder / "README.md"
     if not path.is_file():
@@ -119,8 +119,8 @@ def check_card(folder: Path) -> str | None:
 
 
 def renew_card(folder: str | os.PathLike) -> bool:
-    """Write the live parts of a folder's card again. False if there is none with such parts; nothing is changed
-    then.
+    """Write the live parts of a folder's card again. If there is no card with such parts, it returns False and
+    changes nothing.
 
     >>> from iti_llama import renew_card
     >>> renew_card("steered-llama")
@@ -133,7 +133,7 @@ def renew_card(folder: str | os.PathLike) -> bool:
 
 
 def _live_parts(card: str) -> dict[str, str]:
-    """The parts of a new card, by their marks, without these."""
+    """The live parts of a new card by the names of their marks, without the marks."""
     parts = marked_parts(card, [f"iti-{name}" for name in LIVE])
     return {name: "\n".join(card[start:end].split("\n")[1:-1]) for name, start, end in parts}
 
@@ -163,13 +163,13 @@ def _title(repo: SteeredRepo) -> str:
 
 
 def _moved(evaluation: dict) -> dict:
-    """How far the steering moves the perplexity, and of which texts: those that the checks take."""
+    """How far the steering moves the perplexity, and on which texts: those that the checks use."""
     text, conditions = list(evaluation["divergence"].items())[-1]
     return {"text": text} | conditions["steered"]
 
 
 def _examples(evaluation: dict) -> dict:
-    """Two prompts with their answers, the first that are answered differently where there are such."""
+    """Two prompts with their answers: the first ones that are answered differently, if there are any."""
     examples = evaluation.get("examples") or []
     changed = [example for example in examples if example["plain"] != example["steered"]]
     shown = (changed or examples)[:2]
@@ -193,7 +193,7 @@ def _cut(answer: str) -> str:
 
 
 def _first_prompt(repo: SteeredRepo) -> dict:
-    """What the quick start asks, and whether it is a chat's message."""
+    """The prompt of the quick start, and whether it is a chat message."""
     prompts = [(e["prompt"], e["shown"]) for e in repo.evaluation.get("examples", ())] or list(repo.prompts)
     prompts = sorted(prompts, key=lambda pair: len(pair[1]) > 300)[:1] or [("Once upon a time", "Once upon a time")]
     given, shown = prompts[0]
@@ -207,7 +207,7 @@ def name_repo(text: str, hub_name: str) -> str:
 
 
 def with_base(text: str, base: str | None) -> str:
-    """A card that names the base of an adapter, and its licence, where it names none yet."""
+    """A card that names the base of an adapter and its licence, if it did not name a base before."""
     parsed = ModelCard(text)
     if base is None or parsed.data.base_model:
         return text
@@ -220,7 +220,7 @@ def with_base(text: str, base: str | None) -> str:
 
 
 def write_results(path: Path, evaluation: dict) -> None:
-    """Put what an evaluation found into the `model-index` of a card."""
+    """Put the results of an evaluation into the `model-index` of a card."""
     card = ModelCard(read_card(path))
     card.data.model_name = card.data.model_name or re.search(r"^# (.+)$", card.text, re.MULTILINE)[1]
     card.data.eval_results = eval_results(evaluation)

@@ -1,4 +1,4 @@
-"""The words of a card are in a template, a Markdown file beside the code; here its blanks are filled."""
+"""Fill in a template, the Markdown file beside the code that holds the words of a card."""
 
 from pathlib import Path
 

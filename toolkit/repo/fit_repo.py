@@ -39,10 +39,10 @@ def load_base(
     self-contained steered model. `hub`: its revision; `kwargs` are those of `from_pretrained`.
 
     Raises:
-        ValueError: if it is no Llama, or is itself an adapter form.
+        ValueError: if it is not a Llama, or is itself an adapter form.
     """
     named, kwargs = (hub or {}).get("revision"), {"dtype": "auto"} | kwargs
-    hub = pinned(base, hub or {})  # what is read of it is of one commit
+    hub = pinned(base, hub or {})  # everything is read at one commit
     fields, _ = PretrainedConfig.get_config_dict(base, **hub)
     if fields.get("model_type") == "iti_llama":
         inner = fields.get("base_model_name_or_path")
@@ -64,12 +64,12 @@ def read_for(
     raw: bool = False,
     system: str | None = None,
 ) -> LabelledSet:
-    """A labelled set, its prompts and messages as the base is given them: through its chat template, if it has one and
-    they are not `raw`, with a `system` message before those that have none. `mapping`: "ROLE=FIELD,...", see
+    """A labelled set, with its prompts and messages as the base gets them: through its chat template, if it has one
+    and they are not `raw`, with a `system` message before those without one. `mapping`: "ROLE=FIELD,...", see
     `parse_mapping`.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_examples`; if the base has no tokenizer.
+        FileNotFoundError, ValueError: as `read_examples`, or if the base has no tokenizer.
     """
     roles = parse_mapping(mapping)
     if not Path(data).is_file():
@@ -81,11 +81,11 @@ def read_for(
 
 
 ANSWER_TOKENS = 512
-"""Of an answer of a chat model whose own generation config does not say: transformers' default is 20."""
+"""The length of an answer, if a chat model's generation config does not set it: transformers' default is 20."""
 
 
 def drop_long(settings: RepoSettings, examples: Sequence[Example]) -> list[Example]:
-    """The examples that the base model reads whole."""
+    """The examples that the base model can read whole."""
     tokenizer = AutoTokenizer.from_pretrained(settings.base, **settings.hub, trust_remote_code=False)
     config = AutoConfig.from_pretrained(settings.base, **settings.hub, trust_remote_code=False)
     policy, longest = Policy.parse(settings.policy), config.max_position_embeddings
@@ -109,10 +109,10 @@ def fit_repo(
 ) -> dict:
     """Capture, fit, and write a repo to `out`: code, config, directions, tokenizer, report, figures, card; the weights
     too if self-contained. The labelled set is kept there as well, with its parts, for measuring; `push` leaves it out.
-    Returns the report. `dataset` is what the set is called, `left_out` counts rows that were too long, `record` goes
-    into the report. `gate`: when to steer, see `fit_gate`. With `name` the repo in `out`, which is there, gets the
-    directions as a further behaviour of that name: it keeps what it has, and its card is renewed. `loaded` is called
-    with the base before the work.
+    Returns the report. `dataset` is the name of the set, `left_out` counts rows that were too long, `record` goes into
+    the report. `gate`: when to steer, see `fit_gate`. With `name` the repo that is already in `out` gets the
+    directions as a further behaviour of that name; it keeps the rest, and its card is renewed. `loaded` is called with
+    the base before the work.
 
     Raises:
         ValueError: for a base or data that cannot be used, before anything is written.

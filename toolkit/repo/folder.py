@@ -13,10 +13,10 @@ CODE = (
     *("configuration_iti_llama.py", "generation_iti_llama.py", "iti_directions.py", "loading_iti_llama.py"),
     *("modeling_iti_llama.py", "steering_iti_llama.py"),
 )
-"""What `trust_remote_code` runs."""
+"""The files that `trust_remote_code` runs."""
 
 MANIFEST = "SHA256SUMS"
-"""What `push` writes and `verify` checks; `sha256sum -c` reads it too."""
+"""The checksums that `push` writes and `verify` checks; `sha256sum -c` reads it too."""
 
 
 TOKENIZER_FILES = (
@@ -30,11 +30,11 @@ TOKENIZER_FILES = (
 
 
 def weight_files(folder: Path, fields: dict) -> list[str]:
-    """The files that transformers reads a folder's weights from, by name: one, or an index and the shards that it
-    names. Other weights that lie there are not among them; [] if there are none. `fields`: those of config.json.
+    """The names of the files from which transformers reads a folder's weights: one file, or an index and its shards.
+    Other weights in the folder are left out; [] if there are none. `fields`: those of config.json.
 
     Raises:
-        ValueError: naming index and file, if the index is not one, or names a file outside the folder.
+        ValueError: naming index and file, if the index cannot be read, or names a file outside the folder.
         FileNotFoundError: if a shard is missing.
     """
     named = fields.get("transformers_weights")
@@ -46,7 +46,7 @@ def weight_files(folder: Path, fields: dict) -> list[str]:
     try:
         shards = set(json.loads((folder / first).read_text(encoding="utf-8"))["weight_map"].values())
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / first}: no index of weights ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{folder / first}: not an index of weights ({type(error).__name__}: {error})") from None
     shards = sorted(check_plain(name, f"{folder / first}") for name in shards)
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise FileNotFoundError(f"{folder / first}: names {', '.join(missing)}, and there is no such file")
@@ -54,7 +54,7 @@ def weight_files(folder: Path, fields: dict) -> list[str]:
 
 
 def check_plain(name: object, where: str) -> str:
-    """The name of a file of weights. Raises `ValueError` unless it is one in safetensors, in the folder itself."""
+    """The name of a weights file. Raises `ValueError` unless it is a safetensors file in the folder itself."""
     plain = isinstance(name, str) and not any(character in name for character in "/\\:\0")
     if not plain or not name.endswith((".safetensors", ".safetensors.index.json")):
         raise ValueError(f"{where}: names {name!r}; expected a .safetensors file in the same folder")
@@ -62,8 +62,8 @@ def check_plain(name: object, where: str) -> str:
 
 
 def leads_out(root: Path, name: str) -> bool:
-    """Whether a file of a folder is a link to somewhere else, or lies behind one. A snapshot in the Hub's cache is
-    made of links to its own blobs."""
+    """Whether a file of a folder is a link out of the folder, or lies behind one. Links from a snapshot in the Hub's
+    cache to its own blobs do not count."""
     try:
         root, target = root.resolve(), (root / name).resolve()
     except (OSError, RuntimeError):  # a link to itself
@@ -73,8 +73,8 @@ def leads_out(root: Path, name: str) -> bool:
 
 
 def check_no_links(folder: Path, names: Iterable[str]) -> None:
-    """Raises `ValueError`, naming file and target, if a file that is to be published is a link, or in a linked folder:
-    what it leads to was not meant. The links of the Hub's own cache are no such links."""
+    """Raises `ValueError`, naming file and target, if a file to be published is a link, or is in a linked folder:
+    its target may not be meant for publishing. The links of the Hub's own cache are allowed."""
     for name in names:
         parts = [folder / name, *(folder / name).parents]
         linked = next((path for path in parts[: len(Path(name).parts)] if path.is_symlink()), None)
@@ -85,12 +85,11 @@ def check_no_links(folder: Path, names: Iterable[str]) -> None:
 
 
 def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
-    """Refuse to write a repo where it would destroy something. To be called before the work as well as after it.
+    """Refuse to write a repo where it would destroy something. Call it before the work as well as after it.
 
     Raises:
         FileExistsError: if `out` is a file, or a folder that is not empty; with `overwrite`, unless it is a steered
-        repo and no
-            git checkout.
+            repo and not a git checkout.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -103,14 +102,14 @@ def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
     ours = config.is_file() and '"iti_llama"' in config.read_text(encoding="utf-8", errors="replace")
     if not ours or (out / ".git").exists():
         raise FileExistsError(
-            f"{out}: is no folder that holds a steered repo alone, so it is not overwritten; choose another --out"
+            f"{out}: is not a folder that holds only a steered repo, so it is not overwritten; choose another --out"
         )
 
 
 @contextmanager
 def new_folder(out: str | os.PathLike, overwrite: bool = False):
-    """A temporary folder that becomes `out` when the block ends well, and is gone when it does not; then `out` is as
-    it was.
+    """A temporary folder that becomes `out` if the block succeeds. If it fails, the folder is deleted and `out` stays
+    as it was.
 
     Raises:
         FileExistsError: see `check_out`.
@@ -133,7 +132,7 @@ def new_folder(out: str | os.PathLike, overwrite: bool = False):
 
 
 def copy_tokenizer(base: str | os.PathLike, folder: Path, **hub) -> None:
-    """The base's own tokenizer files, byte for byte: whichever version of transformers wrote them will read them."""
+    """Copy the base's tokenizer files byte for byte: the version of transformers that wrote them can read them."""
     from transformers.utils import cached_file
 
     from iti_llama.configuration_iti_llama import pinned

@@ -19,9 +19,9 @@ from .steered_repo import SteeredRepo
 
 @dataclass(frozen=True)
 class Info:
-    """A steered repo at a glance. heads_by_layer: {layer: heads}, of the heads in use. behaviours: further ones,
-    {name: {"alpha", "heads", "file"}}. overlap: of each pair of behaviours, by layer, see `overlap`; of the "shifts"
-    where the weights are at hand, else of the "offsets", as `overlap_of` says."""
+    """A steered repo at a glance. heads_by_layer: {layer: heads}, the heads in use. behaviours: the further ones,
+    {name: {"alpha", "heads", "file"}}. overlap: for each pair of behaviours and each layer, see `overlap`. overlap_of:
+    "shifts" if the weights are at hand, else "offsets"."""
 
     repo: str
     form: str
@@ -48,8 +48,8 @@ class Info:
 
 def overlap(first: ITIDirections, second: ITIDirections, weight_of: Callable | None = None) -> dict[int, float]:
     """The cosine of their shifts in each layer that both steer. `weight_of` gives a layer's output projection
-    [hidden_size, width]; without it the cosine is that of the offsets to the heads' outputs, before W_O, which does
-    not see what different heads do alike."""
+    [hidden_size, width]; without it the cosine is that of the offsets to the heads' outputs, before W_O, which
+    misses similar effects of different heads."""
     offsets, cosines = (first.offsets(), second.offsets()), {}
     for layer in sorted(offsets[0].keys() & offsets[1].keys()):
         a, b = (offset[layer] for offset in offsets)
@@ -62,7 +62,7 @@ def overlap(first: ITIDirections, second: ITIDirections, weight_of: Callable | N
 
 
 def _output_projections(folder: Path) -> Callable | None:
-    """Reads a layer's output projection, where the weights lie in a folder of this machine; else None."""
+    """A function that reads a layer's output projection, if the weights are in a folder on this machine; else None."""
     if not (folder / "config.json").is_file():
         return None
     names = weight_files(folder, read_object(folder / "config.json"))
@@ -84,8 +84,8 @@ def _output_projections(folder: Path) -> Callable | None:
 
 
 def inspect(repo: str | os.PathLike, revision: str | None = None) -> Info:
-    """Read the config and the directions of a repo or folder, without torch; of several behaviours also the output
-    projections, where they lie on this machine. A field that is absent has its default.
+    """Read the config and the directions of a repo or folder, without torch; for several behaviours also the output
+    projections, if they are on this machine. An absent field has its default.
 
     Raises:
         ValueError, OSError: as `SteeredRepo.open`.

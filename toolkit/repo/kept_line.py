@@ -1,10 +1,10 @@
-"""What is kept of a steering that was made from a sentence, in words."""
+"""How much of a sentence's effect the steering made from it keeps, in words."""
 
 from ..foundation.intervals import Estimate
 
 
 TOLD, BOTH = "asked in words", "asked in words, steered"
-"""What the conditions are called in which the sentence is said, without steering and with it."""
+"""The names of the conditions in which the prompt holds the sentence, without steering and with it."""
 
 WHERE = {
     "system": "in the system turn",
@@ -21,7 +21,7 @@ def share(estimate: dict) -> str:
 
 
 def kept_line(evaluation: dict) -> str:
-    """For a line at the end of a run; `evaluation` is `evaluation.json`."""
+    """The line at the end of a run; `evaluation` is `evaluation.json`."""
     said = evaluation["instruction"]
-    line = f"{share(said['kept']['steered'])} of what saying it does is kept"
+    line = f"{share(said['kept']['steered'])} of the sentence's effect is kept"
     return line if said["beyond_random"] else f"nothing is kept beyond random directions ({line})"

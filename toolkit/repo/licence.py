@@ -1,4 +1,4 @@
-"""Under which licence a base model is, and where its text is."""
+"""The licence of a base model, and where to read it."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ LICENSES = {
     r"llama-?3": "llama3",
     r"llama-?2": "llama2",
 }
-"""Licences by the name of a base model, where its own card does not say."""
+"""Licences by the name of a base model, for one whose card does not name its licence."""
 
 LINKS = {
     "apache-2.0": "https://choosealicense.com/licenses/apache-2.0/",
@@ -30,8 +30,8 @@ LINKS = {
 
 
 def base_license(base: str | None) -> str | None:
-    """The licence that the card of a base model, on the Hub or in a folder, names, or else its name suggests; None if
-    neither does."""
+    """The licence that the card of a base model names, on the Hub or in a folder, or else the one that its name
+    suggests; None if there is neither."""
     if base is None or (Path(base).is_dir() and not Path(base, "README.md").is_file()):
         return None
     on_card = _on_card(Path(base, "README.md") if Path(base).is_dir() else base)
@@ -47,7 +47,7 @@ def _on_card(card: str | Path) -> str | None:
 
 
 def link_of(license_: str | None, base: str | None) -> str | None:
-    """Where a licence can be read: its own page where that is known, else the page of the base on the Hub."""
+    """Where a licence can be read: on its own page if that is known, else on the page of the base on the Hub."""
     if license_ is None:
         return None
     return LINKS.get(license_) or (f"https://huggingface.co/{base}" if base and not Path(base).is_dir() else None)

@@ -13,15 +13,15 @@ from ..foundation.package import ROOT
 
 @dataclass(frozen=True)
 class OpenRepo:
-    """repo: its name or folder. commit: on the Hub, what is looked at; None for a folder."""
+    """A repo to read. repo: its name or folder. commit: the commit on the Hub that is read; None for a folder."""
 
     repo: str
     commit: str | None
     listed: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
-        """Every file, with `/` between folders; links too, and what is in hidden folders, but for .git. Of a checkout
-        of this project what stands at its top: a repo holds no more."""
+        """Every file, with `/` between folders; links and hidden folders too, except .git. For a checkout of this
+        project only the files at its top, since a repo holds no others."""
         if self.commit is not None:
             return self.listed
         root = Path(self.repo)
@@ -30,7 +30,7 @@ class OpenRepo:
         return tuple(sorted(path.as_posix() for path in inside if path.parts[0] != ".git"))
 
     def get(self, name: str) -> Path:
-        """A file of the repo, downloaded where need be. Raises `FileNotFoundError` if there is none."""
+        """A file of the repo, downloaded if need be. Raises `FileNotFoundError` if there is none."""
         if self.commit is not None and name in self.listed:
             return Path(hf_hub_download(self.repo, name, revision=self.commit))
         if self.commit is None and Path(self.repo, name).is_file():
@@ -38,16 +38,16 @@ class OpenRepo:
         raise FileNotFoundError(f"{self.repo}: no {name}")
 
     def config(self) -> dict:
-        """config.json. Raises `FileNotFoundError` if there is none, `ValueError` if it is no JSON object."""
+        """config.json. Raises `FileNotFoundError` if there is none, `ValueError` if it is not a JSON object."""
         return read_object(self.get("config.json"), f"{self.repo}/config.json")
 
 
 def read_object(path: Path, where: str = "") -> dict:
-    """A JSON file. Raises `ValueError`, naming it, if it holds no JSON object."""
+    """The object in a JSON file. Raises `ValueError`, naming the file, if there is none in it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where or path}: no JSON ({error})") from None
+        raise ValueError(f"{where or path}: not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{where or path}: {type(content).__name__}; expected an object")
     return content

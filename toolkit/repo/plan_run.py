@@ -21,13 +21,14 @@ from .settings import RunSettings
 
 
 ROWS, TOKENS = 8, 8
-"""Of the trial: prompts, and tokens written after each."""
+"""How many prompts the trial has, and how many tokens are written after each."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """read, written: tokens, at most. texts: labelled texts to fit on. answers: of the sweep and of the measurement;
-    where `pairs`, readings of two given texts. seconds, bytes: of all of it, the probes of the fit left out."""
+    """What a run takes. read, written: tokens, at most. texts: labelled texts to fit on. answers: those of the sweep
+    and of the measurement; with `pairs`, readings of two given texts. seconds, bytes: for all of it except the probes
+    of the fit."""
 
     texts: int
     answers: int
@@ -43,7 +44,7 @@ class Plan:
         time = f"{hours:.1f} hours" if hours >= 2 else f"{minutes:.0f} minutes" if minutes >= 2 else "a minute or two"
         return (
             f"to do: {self.texts:,} texts, then at most {self.answers:,} {answers}: {self.read:,} tokens to read and "
-            f"{self.written:,} to write. By a short trial about {time}, the probes of the fit left out, and "
+            f"{self.written:,} to write. A short trial says about {time}, without the probes of the fit, and "
             f"{self.bytes / 2**30:.1f} GiB for weights, activations and cache"
         )
 
@@ -54,7 +55,7 @@ def plan_run(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Plan:
-    """Count what `run` does at most, and time `model` at a little of it."""
+    """Count what `run` does at most, and time `model` on a small part of it."""
     pairs = settings.target in (None, "labels") and (settings.tasks is None or is_labelled(settings.tasks))
     if settings.tasks is None:
         half = len({example.prompt for example in examples}) * settings.test_share / 2

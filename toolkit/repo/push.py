@@ -47,12 +47,12 @@ RECORDS = ("iti_report.json", "sweep.json", "evaluation.json")
 FIGURES = tuple(f"figures/{name}.png" for name in ("head_auc", "layers", "null", "projections", "sweep"))
 
 FILES = (*CODE, *TOKENIZER_FILES, "config.json", "generation_config.json", *OWNERS, *RECORDS, *FIGURES)
-"""What is pushed where it is there, besides the directions and, in self-contained form, the weights."""
+"""The files that are pushed if they exist, besides the directions and, in self-contained form, the weights."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where it went. pull_request: its address, where one was asked for. info: what the Hub's client returned."""
+    """Where it went. pull_request: its address, if one was asked for. info: what the Hub's client returned."""
 
     repo: str
     commit: str
@@ -62,11 +62,10 @@ class Pushed:
 
 
 def files_to_push(folder: Path) -> list[str]:
-    """The files of a steered repo, by name. Tests, caches, environments and whatever else lies there are not among
-    them.
+    """The names of a steered repo's files. Tests, caches, environments and whatever else lies there are left out.
 
     Raises:
-        FileNotFoundError: if code or the weights of a self-contained form are missing; else as `SteeredRepo.open`.
+        FileNotFoundError: if code or the weights of a self-contained form are missing; also as `SteeredRepo.open`.
         ValueError: if nobody else could load the base, or a file is a link.
     """
     return _files_of(SteeredRepo.open(folder))
@@ -108,14 +107,14 @@ def push(
     announce: Callable[[Sequence[str]], None] = lambda names: logger.info("to be pushed: %s", ", ".join(names)),
 ) -> Pushed:
     """Publish a steered repo, a folder or a model in memory, whole and in one commit: code, config, directions,
-    tokenizer, card and, in self-contained form, the weights. The repo is created if there is none. A folder without
-    card gets one, without tokenizer its base's. `tokenizer` is that of a model in memory, which is pushed with card,
-    licence and, as long as it holds the same directions and weights, the records of the repo that it was loaded from.
-    `announce` is told the names of the files before anything is sent.
+    tokenizer, card and, in self-contained form, the weights. The repo is created if there is none. A folder without a
+    card gets one; a folder without a tokenizer gets its base's. `tokenizer` is that of a model in memory. Such a model
+    is pushed with the card and licence of the repo that it was loaded from, and with its records as long as directions
+    and weights are the same. `announce` is called with the names of the files before anything is sent.
 
     Raises: as `files_to_push`; `ValueError` if the steering failed a check when it was measured, unless `anyway`;
-    `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; what
-    huggingface_hub raises else. An upload that is cut off leaves no commit; try again.
+    `FileNotFoundError` if there is no tokenizer anywhere; `PermissionError` without a token that may write; whatever
+    else huggingface_hub raises. An upload that is cut off leaves no commit; try again.
 
     >>> from iti_llama import push
     >>> push("steered-llama", "me/steered-llama", private=True).repo  # doctest: +SKIP
@@ -133,7 +132,7 @@ def push(
         content: dict[str, bytes | str] = {name: str(folder / name) for name in names}
         if not set(TOKENIZER_FILES) & content.keys():
             content |= _base_tokenizer(steered, Path(holder, "tokenizer"), token)
-        _card(steered, repo)  # what is wrong with a card is said before anything is sent
+        _card(steered, repo)  # refuses a card that is wrong before anything is sent
         announce(sorted({*content, "README.md", MANIFEST}))
         try:
             repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
@@ -157,7 +156,7 @@ def check_push(repo: str, base: str, self_contained: bool, token: str | None) ->
     """Refuse before the work what `push` would refuse after it.
 
     Raises:
-        ValueError: if the repo's name is none, or nobody else could load the base. PermissionError: without a token.
+        ValueError: if the name is invalid, or nobody else could load the base. PermissionError: without a token.
     """
     validate_repo_id(repo)
     if os.path.isdir(base) and not self_contained:
@@ -168,7 +167,7 @@ def check_push(repo: str, base: str, self_contained: bool, token: str | None) ->
 
 
 def _card(repo: SteeredRepo, hub_name: str) -> str:
-    """The card as the Hub gets it: of the repo as it is now, and naming it."""
+    """The card as the Hub gets it: it describes the repo as it is now, and names it."""
     text = renewed_card(repo.folder, hub_name)
     if text is not None:
         return text
@@ -178,8 +177,8 @@ def _card(repo: SteeredRepo, hub_name: str) -> str:
 
 
 def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", folder: Path, token) -> Path:
-    """The files of a model in memory, and of the repo that it was loaded from: the tokenizer, unless one is given, and
-    see `_take_along`."""
+    """Save a model in memory, the tokenizer of the repo that it was loaded from, unless one is given, and what
+    `_take_along` copies from there."""
     base = model.config.base_model_name_or_path
     if base is not None and os.path.isdir(base):
         advice = "set it to the base's Hub repo, or to None to push the weights as well"
@@ -201,7 +200,7 @@ def _saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
 
 
 def _folder_of(name: str, revision: str | None, token: str | None) -> Path | None:
-    """Where a model was loaded from: a folder, or what a Hub repo holds besides weights. None if that is gone."""
+    """The folder that a model was loaded from, or the files of its Hub repo except weights. None if that is gone."""
     if os.path.isdir(name):
         return Path(name)
     if not name or os.path.isabs(name):
@@ -215,7 +214,7 @@ def _folder_of(name: str, revision: str | None, token: str | None) -> Path | Non
 
 
 def _fields_of(source: Path | None) -> dict | None:
-    """The steering fields of the repo that a model was loaded from; None if that is gone, or a plain Llama."""
+    """The steering fields of the repo that a model was loaded from; None if that is gone, or is a plain Llama."""
     if source is None or not (source / "config.json").is_file():
         return None
     fields = open_repo(source).config()
@@ -224,7 +223,7 @@ def _fields_of(source: Path | None) -> dict | None:
 
 def _take_along(source: Path, former: dict, folder: Path, same_weights: bool) -> None:
     """Copy what a steered repo holds besides the model: card and licence; with the same directions and weights also
-    what was found of them. Of a card without live parts, which speaks of one strength, another keeps the header.
+    the records. A card without live parts describes one steering: if that has changed, only the card's header is kept.
     former: the steering fields of the source."""
     repo, before = SteeredRepo.open(folder), list(behaviours_of(former).values())
     same = same_weights and bool(before)
@@ -251,10 +250,10 @@ def _same_tensors(new: Path, former: Path) -> bool:
 
 
 def _base_tokenizer(repo: SteeredRepo, beside: Path, token: str | None) -> dict[str, str]:
-    """The base's tokenizer, for a repo that has none of its own, in the folder `beside`: {name: path}.
+    """The base's tokenizer, for a repo without one, copied into the folder `beside`: {name: path}.
 
     Raises:
-        FileNotFoundError: if there is none either: nobody could use the repo.
+        FileNotFoundError: if the base has none either: nobody could use the repo.
     """
     base, revision = repo.weights_from, repo.base_revision
     beside.mkdir()

@@ -1,5 +1,5 @@
-"""A document with parts that commands write again: between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, each on a
-line of its own. The rest is its owner's, and is kept."""
+"""A document with parts that commands write again. A part is between `<!-- NAME: begin -->` and `<!-- NAME: end -->`,
+each on a line of its own. The rest belongs to the owner, and is kept."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,16 +16,16 @@ def section(name: str, text: str) -> str:
 
 
 def without_marks(text: str) -> str:
-    """A text whose marks of parts, as an answer or a name may hold them, are marks no more."""
+    """A text in which nothing counts as a mark of a part: an answer or a name may hold such marks."""
     return re.sub(r"<!-- ([\w-]+): (begin|end) -->", r"<!-- \1 : \2 -->", text)
 
 
 def marked_parts(text: str, names: Iterable[str]) -> list[tuple[str, int, int]]:
-    """(name, start, end) of each part of a document with one of these names, in their order. What stands in its YAML
-    header, and inside another part, is no mark.
+    """(name, start, end) of each part of a document with one of these names, in their order. Text in the YAML header
+    or inside another part does not count as a mark.
 
     Raises:
-        ValueError: naming line and mark, if one has no partner: where a part ends is not known then.
+        ValueError: naming line and mark, if one has no partner, since the part's end is not known then.
     """
     header, parts, opened = REGEX_YAML_BLOCK.match(text), [], None
     pattern = rf"^<!-- ({'|'.join(map(re.escape, names))}): (begin|end) -->[ \t]*$"
@@ -58,7 +58,7 @@ def replaced(text: str, parts: Mapping[str, str]) -> str | None:
 
 
 def one_line(text: str) -> str:
-    """A value as it stands in a title, a list or a line of code of a document."""
+    """A value on one line, for a title, a list or a line of code of a document."""
     return " ".join(text.split())
 
 
@@ -71,7 +71,7 @@ def read_card(path: Path) -> str:
     """
     data = path.read_bytes()
     if data.startswith(b"\xef\xbb\xbf"):
-        raise ValueError(f"{path}: begins with a byte-order mark, before which no header is seen; expected none")
+        raise ValueError(f"{path}: begins with a byte-order mark, which hides the header; expected none")
     try:
         text = data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

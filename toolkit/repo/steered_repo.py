@@ -1,5 +1,5 @@
-"""A steered repo, a folder or on the Hub: its config, its behaviours and their directions, read once and checked as
-loading checks them, without torch and without running any of it; and its records, which a card is written from."""
+"""A steered repo, in a folder or on the Hub: its config, its behaviours and their directions, and the records for its
+card. They are read once and checked as loading checks them, without torch and without running any of it."""
 
 import json
 import math
@@ -31,14 +31,14 @@ from .replace_parts import one_line, read_card
 
 
 LLAMA_7B = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096}
-"""The geometry that a config.json describes where it names none, as `LlamaConfig` has it."""
+"""The geometry that a config.json without these fields describes: the defaults of `LlamaConfig`."""
 
 
 def steering_fields(fields: dict, where: str = "config.json") -> dict:
     """A config.json with the defaults of its steering fields filled in.
 
     Raises:
-        ValueError: naming the field, if it is not of a steered model, or would not load.
+        ValueError: naming the field, if it is not that of a steered model, or would not load.
     """
     check_harmless(fields, where)
     if (model_type := fields.get("model_type")) != "iti_llama":
@@ -60,7 +60,7 @@ def change_fields(folder: str | os.PathLike, **changes) -> None:
 @dataclass(frozen=True)
 class SteeredRepo:
     """opened: its files. fields: config.json, with the steering's defaults. behaviours: by name, the default one
-    first; directions: those of each, also those that `top_k` leaves out. card_base: the base's name on the Hub, where
+    first. directions: by the same names, also those that `top_k` leaves out. card_base: the base's name on the Hub, if
     the config does not say it (self-contained form)."""
 
     opened: OpenRepo
@@ -73,8 +73,8 @@ class SteeredRepo:
     def open(
         cls, repo: str | os.PathLike, revision: str | None = None, framework: str = "np", base: str | None = None
     ) -> "SteeredRepo":
-        """Read a folder or a Hub repo. framework: of the directions' arrays, see `ITIDirections.load`. base: the
-        base's Hub name where the config does not say it; a card that is there already may say it too.
+        """Read a folder or a Hub repo. framework: that of the directions' arrays, see `ITIDirections.load`. base:
+        the base's Hub name, if the config does not say it; an existing card may say it too.
 
         Raises:
             OSError: if the repo, its config.json or a directions file is not there.
@@ -85,7 +85,7 @@ class SteeredRepo:
 
     @classmethod
     def read(cls, opened: OpenRepo, config: dict, framework: str = "np", base: str | None = None) -> "SteeredRepo":
-        """As `open`, of a config.json that was read already."""
+        """As `open`, with a config.json that was read already."""
         fields = steering_fields(config, f"{opened.repo}/config.json")
         if not (behaviours := behaviours_of(fields)):
             raise ValueError(f"{opened.repo}: iti_directions_file is null, so this model is not steered")
@@ -114,7 +114,7 @@ class SteeredRepo:
         return self.directions[self.default.name]
 
     def used(self, behaviour: Behaviour | None = None) -> ITIDirections:
-        """The directions that a behaviour, the default one where none is named, steers with."""
+        """The directions that a behaviour, by default the default one, steers with."""
         behaviour = behaviour or self.default
         return self.directions[behaviour.name].top(behaviour.top_k)
 
@@ -137,7 +137,7 @@ class SteeredRepo:
 
     @property
     def weights_from(self) -> str | None:
-        """The base that the weights come from (adapter form); None where they are in the repo."""
+        """The base that the weights come from (adapter form); None if they are in the repo."""
         return self.fields["base_model_name_or_path"]
 
     @property
@@ -146,7 +146,7 @@ class SteeredRepo:
 
     @cached_property
     def base(self) -> str | None:
-        """The base's name on the Hub, None for one that was a folder."""
+        """The base's name on the Hub, None if the base was a folder."""
         if self.weights_from is not None and not Path(self.weights_from).is_absolute():
             return self.weights_from
         if self.card_base is not None:
@@ -160,7 +160,7 @@ class SteeredRepo:
 
     @property
     def base_title(self) -> str:
-        """What the base is called, without its owner."""
+        """The base's name, without its owner."""
         return one_line((self.base or self.default_directions.base_model or "A Llama").split("/")[-1])
 
     @property
@@ -169,7 +169,7 @@ class SteeredRepo:
 
     @property
     def does(self) -> str:
-        """What the default behaviour does, in words on one line; "" where nobody said."""
+        """What the default behaviour does, in words on one line; "" if that is not recorded."""
         return one_line(self.provenance.get("behaviour", ""))
 
     @cached_property  # the base's own card may be on the Hub
@@ -178,7 +178,7 @@ class SteeredRepo:
 
     @cached_property
     def report(self) -> dict:
-        """`iti_report.json`, {} where there is none, as for the two below."""
+        """`iti_report.json`; {} if there is none, as for the two below."""
         return self._record("iti_report.json")
 
     @cached_property
@@ -200,7 +200,7 @@ class SteeredRepo:
 
     @cached_property
     def prompts(self) -> tuple[tuple[str, str], ...]:
-        """Some of the data that was held out from fitting: (as the model is given it, as its writer wrote it)."""
+        """The prompts that were held out from fitting: (as the model gets it, as its writer wrote it)."""
         if not (self.folder / FILE).is_file():
             return ()
         rows = read_parts(self.folder, "test", "validation")
@@ -208,7 +208,7 @@ class SteeredRepo:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the evaluation is of the steering as it is shipped: its alpha, heads and scope."""
+        """Whether the evaluation measured the steering as it is shipped: its alpha, heads and scope."""
         evaluation = self.evaluation
         if "summary" not in evaluation:
             return False
@@ -217,14 +217,13 @@ class SteeredRepo:
 
     @property
     def failed_checks(self) -> list[str]:
-        """The checks that the steering as it is shipped did not pass, see `measure.checks`; none where it was not
-        measured."""
+        """The checks that the steering as it is shipped failed, see `measure.checks`; none if it was not measured."""
         checks = self.evaluation.get("checks", ()) if self.is_measured else ()
         return [check["name"] for check in checks if not check["passed"]]
 
     def strengths_allowed(self, behaviour: Behaviour | None = None, scope: str | None = None) -> StrengthRange:
-        """The strengths of a behaviour, the default one where none is given, in a scope, that are as good as measured:
-        those of `strengths_inside`, its own, and what is weaker, towards the behaviour and away from it."""
+        """The strengths that are as good as measured, for a behaviour (by default the default one) in a scope: its
+        own, those of `strengths_inside`, and all weaker ones, towards the behaviour and away from it."""
         behaviour = behaviour or self.default
         sweep = self.sweep if behaviour.file == self.default.file else {}
         inside = strengths_inside(sweep, len(self.used(behaviour)), scope or self.scope)
@@ -239,7 +238,7 @@ class SteeredRepo:
         return bool(budget) and (budget["alpha"], budget["top_k"], budget["scope"]) == self.shipped
 
     def check_addition(self, name: str, overwrite: bool = False) -> None:
-        """Raises `FileExistsError` or `ValueError` where a further behaviour cannot have this name."""
+        """Raises `FileExistsError` or `ValueError` if a further behaviour cannot have this name."""
         if name in (self.default.name, "default"):
             raise ValueError(f"--name is {name!r}, that of the repo's own directions; expected another")
         if name in self.behaviours and not overwrite:
@@ -249,10 +248,10 @@ class SteeredRepo:
         check_fields(self.fields | {"iti_behaviours": self.fields["iti_behaviours"] | {name: {}}})
 
     def add(self, name: str, directions: ITIDirections, alpha: float) -> None:
-        """Put a further behaviour, or another in place of one, into a repo on disk.
+        """Put a further behaviour into a repo on disk, or replace one.
 
         Raises:
-            ValueError: if the directions are of another base. Nothing is written then.
+            ValueError: if the directions are for another base. Nothing is written then.
         """
         if self.default_directions.base_model != directions.base_model:
             held, given = self.default_directions.base_model, directions.base_model
@@ -262,14 +261,14 @@ class SteeredRepo:
         try:
             entry = {"file": file, "alpha": alpha, "top_k": None, "sha256": file_sha256(staged)}
             change_fields(self.folder, iti_behaviours=self.fields["iti_behaviours"] | {name: entry})
-            os.replace(staged, self.folder / file)  # after the digest: where this is cut off, an old file is refused
+            os.replace(staged, self.folder / file)  # after the digest: if this is cut off, an old file is refused
         finally:
             staged.unlink(missing_ok=True)
 
 
 def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
-    """Strengths of a `sweep.json`, with these heads and this scope, in their order, up to the first at which more was
-    lost than its guards allow (see `choose_point`); [] without a sweep."""
+    """The strengths of a `sweep.json` with these heads and this scope, weakest first, before the first that loses more
+    than the guards allow (see `choose_point`); [] without a sweep."""
     points, inside = sweep.get("points", ()), []
     plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
     most = sweep.get("perplexity_guard", math.inf)
@@ -278,7 +277,7 @@ def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
         lost = plain - point["at"]["correct"]["mean"]
         near = sweep.get("kl_guard") is None or point["kl"] <= sweep["kl_guard"]
         whole = lost <= sweep.get("guard", 0.0) + 1e-9 and point.get("perplexity", 1.0) <= most
-        if not (near and whole):  # a number that is not one passes neither
+        if not (near and whole):  # NaN passes neither
             break
         inside.append(point["alpha"])
     return inside

@@ -1,4 +1,4 @@
-"""Measuring a steered repo on disk: what is found is kept beside it, and its card says so."""
+"""Sweep a steered repo on disk: the result is kept beside it, and its card says so."""
 
 import json
 import os
@@ -41,8 +41,8 @@ def sweep_model(
     told: Callable[[list[Point]], None] = lambda points: None,
 ) -> tuple[dict, Choice | Budget]:
     """Choose alpha, K and scope; returns `sweep.json` and the choice. With `out` that file, a figure, and the answers
-    that a killed run goes on from are written there. `apply_to` is a repo whose config takes the choice and whose card
-    says so; it gets file and figure too. With `budget_alone` no task is answered: alpha is the largest inside the
+    for a killed run to go on from are written there. `apply_to` is a repo: its config takes the choice, its card says
+    so, and it gets file and figure too. With `budget_alone` no task is answered: alpha is the largest inside the
     grid's budget. told: see `sweep`."""
     if apply_to is not None:
         check_card(apply_to)

@@ -1,4 +1,4 @@
-"""What loading a steered repo would run, and whether to trust it, found out without running any of it."""
+"""Find out what loading a steered repo would run, and whether to trust it, without running any of it."""
 
 import json
 import re
@@ -22,7 +22,7 @@ READ_BY_TRANSFORMERS = r".*config\.json|tokenizer.*\.json|special_tokens_map\.js
 @dataclass(frozen=True)
 class CodeFile:
     """status: "ours" (this package's own, byte for byte), "released 0.1.0" (that of a released version), "changed", or
-    "unknown" (no file of ours)."""
+    "unknown" (not a file of ours)."""
 
     name: str
     sha256: str
@@ -42,10 +42,10 @@ class Verdict:
 
 
 def verify(repo: str, revision: str | None = None) -> Verdict:
-    """Look into a folder or Hub repo. Of a Hub repo all but weights is downloaded, and nothing of it is run.
+    """Look into a folder or Hub repo. All files of a Hub repo except weights are downloaded, and none is run.
 
     Raises:
-        OSError: if it cannot be found, or has no config.json. ValueError: if that is no JSON object.
+        OSError: if it cannot be found, or has no config.json. ValueError: if that is not a JSON object.
     """
     opened = open_repo(repo, revision)
     names, get, commit = list(opened.names()), opened.get, opened.commit
@@ -74,7 +74,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
         if file.status == "changed":
             problems.append(f"{file.name} is not this package's own: read it before you run it")
         elif file.status == "unknown":
-            problems.append(f"{file.name} is no file of this package: read it before you run it")
+            problems.append(f"{file.name} is not a file of this package: read it before you run it")
     if "adapter_config.json" in names:
         problems.append(
             "adapter_config.json: transformers would load a PEFT adapter, and the base that it names, as well"
@@ -92,7 +92,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     if ran:
         notes.append(f"trust_remote_code=True runs {', '.join(ran)}, with the rights of your user")
     base = config.get("base_model_name_or_path")
-    notes.append("chat templates run in a sandbox of Jinja's, in which transformers keeps them")
+    notes.append("transformers runs chat templates in a sandbox of Jinja's")
     notes.append(
         "the weights are in the repo" if base is None else f"the weights come from {base}; no code of that repo is run"
     )
@@ -102,7 +102,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
 
 
 def _card(config: dict, names: list[str], get) -> list[str]:
-    """Whether the card says another strength than the config: it was changed by something that does not renew it."""
+    """The problem of a card that says another strength than the config: the card was not renewed after a change."""
     if "README.md" not in names or not isinstance(alpha := config.get("iti_alpha", 1.0), (int, float)):
         return []
     text = get("README.md").read_text(encoding="utf-8", errors="replace")
@@ -132,7 +132,7 @@ def released() -> dict[str, dict[str, str]]:
 
 
 def _references(name: str, path: Path, files: list[str]) -> list[str]:
-    """What a JSON file of a repo says that makes transformers run code, or read outside the repo, in words."""
+    """The parts of a repo's JSON file that make transformers run code or read outside the repo, in words."""
     problems = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict:
@@ -169,22 +169,22 @@ def _references(name: str, path: Path, files: list[str]) -> list[str]:
             if name == "config.json" and content.get("transformers_weights") is not None:
                 wanted.add(str(content["transformers_weights"]))
             outside = sorted(wanted - set(files))
-            problems += [f"{name} takes weights from {file!r}, which is no file of the repo" for file in outside]
+            problems += [f"{name} takes weights from {file!r}, which is not a file of the repo" for file in outside]
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         if re.fullmatch(READ_BY_TRANSFORMERS, name):
-            problems.append(f"{name} is no JSON that can be read ({type(error).__name__})")
+            problems.append(f"{name} is not JSON that can be read ({type(error).__name__})")
     return list(dict.fromkeys(problems))
 
 
 def _manifest(opened: OpenRepo, names: list[str]) -> tuple[list[str], list[str]]:
-    """Problems and notes of SHA256SUMS, which `push` writes. Weights on the Hub are not downloaded for it."""
+    """Problems and notes from SHA256SUMS, which `push` writes. Weights on the Hub are not downloaded for it."""
     if MANIFEST not in names:
-        return [], [f"no {MANIFEST}: whether the files are those that were pushed cannot be said"]
+        return [], [f"no {MANIFEST}: the files cannot be compared with those that were pushed"]
     problems, unread, listed = [], [], {MANIFEST, ".gitattributes"}
     try:
         lines = opened.get(MANIFEST).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        return [f"{MANIFEST} is no text that can be read"], []
+        return [f"{MANIFEST} is not text that can be read"], []
     for line in lines:
         wanted, _, name = line.partition("  ")
         listed.add(name)
@@ -195,5 +195,5 @@ def _manifest(opened: OpenRepo, names: list[str]) -> tuple[list[str], list[str]]
         elif file_sha256(opened.get(name)) != wanted:
             problems.append(f"{name} is not the file that was pushed: its SHA-256 is not the one in {MANIFEST}")
     added = [name for name in names if name not in listed and not name.startswith(".cache/huggingface/")]
-    problems += [f"{name} is not in {MANIFEST}: it was not there, or is of an earlier push" for name in added]
+    problems += [f"{name} is not in {MANIFEST}: it was added later, or is from an earlier push" for name in added]
     return problems, [f"not checked against {MANIFEST}: {', '.join(unread)}"] if unread else []
