@@ -13,13 +13,13 @@ LLAMA_FIELDS = (
     *("num_key_value_heads", "hidden_act", "rms_norm_eps", "attention_bias", "mlp_bias", "tie_word_embeddings"),
     *("rope_parameters", "rope_theta", "rope_scaling"),
 )
-"""What makes a Llama compute what it computes, counts first (the rope names are those of transformers 5 and 4)."""
+"""The fields that decide what a Llama computes, counts first (the rope names are those of transformers 5 and 4)."""
 
 FREE_FIELDS = (
     *("max_position_embeddings", "initializer_range", "use_cache", "pretraining_tp", "attention_dropout"),
     *("pad_token_id", "bos_token_id", "eos_token_id", "dtype", "torch_dtype", "quantization_config"),
 )
-"""What a Llama's config may say besides."""
+"""What else a Llama's config may say."""
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token", "revision", "subfolder")
 
@@ -32,11 +32,11 @@ class ITILlamaConfig(LlamaConfig):
         iti_top_k (`int`, *optional*): Use only the k best-ranked heads of the directions file. All of them by default.
         iti_scope (`str`, *optional*, defaults to `"all"`): `"all"` positions, or `"generated"`, as in the paper.
         iti_directions_file (`str`, *optional*, defaults to `"iti_directions.safetensors"`):
-            Its name in the repo, without a folder. `None`: there is none, this is a plain Llama.
-        iti_directions_sha256 (`str`, *optional*): Digest of that file; where it is given, another file is refused.
+            Its name in the repo, without a folder. `None`: there is no such file, and this is a plain Llama.
+        iti_directions_sha256 (`str`, *optional*): Digest of that file; if it is given, another file is refused.
         iti_behaviours (`dict`, *optional*): Further directions, {name: {"file": a name in the repo, "alpha": strength,
-            "top_k": heads, all by default, "sha256": digest}}. An entry that holds `iti_directions_file` alone gives
-            that one its name, which is "default" else.
+            "top_k": heads, all by default, "sha256": digest}}. An entry that holds `iti_directions_file` alone
+            gives those directions its name; else they are called "default".
         base_model_name_or_path (`str`, *optional*): Whose weights (adapter form). `None`: those beside the config.
         base_model_revision (`str`, *optional*): Branch, tag or commit of the base model.
 
@@ -78,9 +78,9 @@ class ITILlamaConfig(LlamaConfig):
             advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
             raise ValueError(f"config.json has model_type {model_type!r}; expected 'iti_llama': {advice}")
         given = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("iti_")}
-        if "iti_directions_file" in given:  # the digest is that of the file which this replaces
+        if "iti_directions_file" in given:  # the digest is that of the file that this replaces
             config_dict = config_dict | {"iti_directions_sha256": None}
-        if "num_labels" in config_dict:  # transformers would list as many
+        if "num_labels" in config_dict:  # transformers would make a list of that length
             raise ValueError(f"{where}: num_labels is {config_dict['num_labels']!r}; expected no such field")
         for field in LLAMA_FIELDS[:7]:
             check_count(f"{where}: {field}", config_dict.get(field))
@@ -88,7 +88,7 @@ class ITILlamaConfig(LlamaConfig):
             loaded = super().from_dict(config_dict | given, **kwargs)
         except (ValueError, OSError):
             raise
-        except Exception as error:  # transformers checks some fields by errors of many kinds
+        except Exception as error:  # transformers refuses some fields by errors of many kinds
             raise ValueError(f"{where}: transformers refuses it: {type(error).__name__}: {error}") from error
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         config._commit_hash = config_dict.get("_commit_hash")  # transformers 5.24 drops it
@@ -101,7 +101,7 @@ class ITILlamaConfig(LlamaConfig):
 
 
 def pinned(repo, hub: dict) -> dict:
-    """The Hub arguments `hub` with their revision resolved to a commit, so that everything read of a repo belongs
+    """The Hub arguments `hub` with their revision resolved to a commit, so that everything read from a repo belongs
     together. A folder has no commit. Raises `OSError` if there is no such repo, or no config.json in it."""
     try:
         commit = extract_commit_hash(cached_file(repo, "config.json", **hub), None)

@@ -1,5 +1,5 @@
 # Copyright 2026 The ITI-Llama authors. Licensed under the Apache License, Version 2.0.
-"""What `generate` needs to know of the steering: each row's strength and where its prompt ends."""
+"""What `generate` needs to know about the steering: each row's strength and where its prompt ends."""
 
 import copy
 import functools
@@ -16,10 +16,10 @@ ONE_STRENGTH = "continuous batching has one strength, the model's own: set model
 
 
 def record_heads(model, read, **inputs) -> dict[int, torch.Tensor]:
-    """One plain pass of `model`: {layer: `read` of what its o_proj gets, [batch, seq, heads * head_dim]}. Under tensor
-    parallelism the heads of all ranks are gathered."""
+    """Run one plain pass of `model`: {layer: `read` of its o_proj's input, [batch, seq, heads * head_dim]}. Under
+    tensor parallelism the heads of all ranks are gathered."""
     if not hasattr(model, "iti_strengths"):
-        raise TypeError(f"{type(model).__name__} keeps its heads to itself: load it by ITILlamaForCausalLM.from_base")
+        raise TypeError(f"{type(model).__name__} cannot record its heads: load it by ITILlamaForCausalLM.from_base")
     recorded = {}
 
     def record(layer: int, heads: torch.Tensor) -> None:
@@ -42,23 +42,23 @@ def plain(model) -> dict:
 
 
 class ITILlamaGenerationMixin:
-    """`generate(iti_alpha=)` takes a number or [batch], a strength for each row, which its beams and several returns
-    share; as a mask does, it travels in that call's own `model_kwargs`. With several behaviours it takes {name: number
-    or [batch]}. Directions with a gate read each prompt's end in one plain pass at the start, and steer the rows that
-    they are for; `generate(iti_gate=False)` steers them all."""
+    """`generate(iti_alpha=)` takes a number or [batch], a strength for each row; the beams and returns of a row share
+    it. Like a mask, it travels in the `model_kwargs` of that call. With several behaviours it takes {name: number or
+    [batch]}. A gate reads each prompt's end in one plain pass at the start, and decides which rows are steered;
+    `generate(iti_gate=False)` steers them all."""
 
     def _validate_model_kwargs(self, model_kwargs: dict) -> None:
         ours = (*STRENGTHS, "iti_assistant")
         super()._validate_model_kwargs({key: value for key, value in model_kwargs.items() if key not in ours})
 
     def _prepare_generation_config(self, *args, **kwargs):
-        """A request's generation config may hold its strength; the model's own may not, since the config does."""
+        """A request's generation config may hold a strength; the model's may not, since its config holds it."""
         self._iti_refuse_strength(self.generation_config, "model.generation_config")
         config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
         for name in STRENGTHS:
             if (value := config.__dict__.pop(name, None)) is not None:
                 model_kwargs[name] = value
-        if config.is_assistant:  # its guesses are checked, so it may go on from its own cache behind a longer prompt
+        if config.is_assistant:  # its guesses are checked, so it may go on from its own cache after a longer prompt
             model_kwargs["iti_assistant"] = True
         return config, model_kwargs
 
@@ -69,7 +69,7 @@ class ITILlamaGenerationMixin:
                 raise ValueError(f"{where}: {name} is {value!r}; expected no such field: {home}")
 
     def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **model_kwargs):
-        """Adds strength and start, [batch], to what is repeated for beams and several returns."""
+        """Add strength and start, [batch], to the inputs that are repeated for beams and several returns."""
         gate, assistant = model_kwargs.pop("iti_gate", None), model_kwargs.pop("iti_assistant", False)
         if not isinstance(gate, bool | None):
             raise ValueError(f"iti_gate is {gate!r}; expected True or False")
@@ -85,7 +85,7 @@ class ITILlamaGenerationMixin:
                     alphas[:, list(behaviours).index(name)] *= opened
             model_kwargs["iti_alpha"] = alphas.to(input_ids.device)
         if gates:
-            model_kwargs["iti_gate"] = False  # what it says is in the strengths
+            model_kwargs["iti_gate"] = False  # the strengths hold its decision
         if self.iti_scope == "generated" and behaviours:
             cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))
             if getattr(cache, "iti_shifted", False) and cache.get_seq_length() and not assistant:
@@ -109,7 +109,7 @@ class ITILlamaGenerationMixin:
         return torch.stack([torch.tensor(numbers).expand(rows) for numbers in columns.values()], 1)
 
     def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> dict[str, torch.Tensor]:
-        """What each gate says of the rows, float32 [batch]: 1 lets a row through, 0 leaves it plain."""
+        """What each gate says about the rows, float32 [batch]: 1 lets a row through, 0 leaves it plain."""
         embeds, mask = model_kwargs.get("inputs_embeds"), model_kwargs.get("attention_mask")
         inputs = {"input_ids": input_ids} if embeds is None else {"inputs_embeds": embeds}
         (rows, length), device = (input_ids if embeds is None else embeds).shape[:2], input_ids.device
@@ -128,12 +128,12 @@ class ITILlamaGenerationMixin:
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
         model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
         if self._iti_disabled() and model_inputs.get("iti_alpha") is None:
-            model_inputs |= plain(self)  # said here, where contexts can be seen: the pass may be compiled
+            model_inputs |= plain(self)  # set here, where contexts can be seen: the pass may be compiled
         fed = model_inputs.get("input_ids")
         if fed is not None and fed.shape[1] == 1 < input_ids.shape[1]:  # past the prompt, so no mask is needed
             model_inputs.pop("iti_start", None)
         elif model_inputs.get("iti_start") is not None:
-            # Said here too, since PEFT's virtual tokens take the positions away, and number the others anew.
+            # Set here too: with virtual tokens PEFT drops the positions, and numbers the others anew.
             model_inputs["iti_positions"] = model_inputs.get("position_ids")
         return model_inputs
 
@@ -143,7 +143,7 @@ class ITILlamaGenerationMixin:
         return super()._get_candidate_generator(*args, model_kwargs=theirs, **kwargs)
 
     def _get_logits_processor(self, *args, model_kwargs: dict | None = None, **kwargs):
-        """The unconditional branch of guided decoding is steered as its call, from its own prompt's last token on."""
+        """Steers the unconditional branch of guided decoding like its call, from its own prompt's last token on."""
         processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
         for place, given in enumerate(processors):
             if isinstance(given, UnbatchedClassifierFreeGuidanceLogitsProcessor) and given.model is self:

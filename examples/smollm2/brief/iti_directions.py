@@ -24,7 +24,7 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_iti_llama.ITILlamaForCausalLM",
 }
 DANGEROUS_FIELDS = ("attn_implementation", "experts_implementation", "custom_generate", "custom_pipelines")
-"""What can make transformers fetch and run code, with `_` before or `_internal` after; whoever loads may choose it."""
+"""They can make transformers fetch and run code, with `_` before or `_internal` after; only a caller may set them."""
 FIELDS = {
     "iti_alpha": 1.0,
     "iti_top_k": None,
@@ -37,7 +37,7 @@ FIELDS = {
 }
 """The fields of config.json that a plain Llama does not have, with their defaults."""
 _ENTRY = {"file": "iti_directions_file", "alpha": "iti_alpha", "top_k": "iti_top_k", "sha256": "iti_directions_sha256"}
-"""What an entry of `iti_behaviours` may hold, and the field that says the same of the default directions."""
+"""The keys of an entry of `iti_behaviours`, and the fields that say the same about the default directions."""
 SCOPES = ("all", "generated")
 FLOAT32_MAX = 3.4028234663852886e38
 _TENSORS = {
@@ -62,7 +62,7 @@ _METADATA = {
     "base_model": ("(?s).*", "a text"),
     **dict.fromkeys(_GEOMETRY, ("0*[1-9][0-9]{0,7}", "a positive integer")),
 }
-"""What the texts of the metadata match, and how an error says it."""
+"""The pattern that each text of the metadata must match, and how an error describes it."""
 _OTHER_KINDS = {
     b"\x80": "looks like a pickle, which is never read",
     b"PK": "looks like a zip archive (a torch.save file, perhaps), which is never read",
@@ -78,7 +78,7 @@ class ITIDirectionsError(ValueError):
 @dataclass(frozen=True)
 class ITIGate:
     """When to steer: a linear probe of the plain model's heads at the prompt's last token. Its score, a log-odds, is
-    `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; a prompt is steered from the threshold on.
+    `sum_g weights[g] . x[heads[g]] + bias`, x a head's output before W_O; a prompt is steered if score >= threshold.
     heads: int64 [G, 2], (layer, head); weights: float32 [G, head_dim]; bias: [1]; threshold: [2], a number twice."""
 
     heads: "torch.Tensor"
@@ -87,8 +87,8 @@ class ITIGate:
     threshold: "torch.Tensor"
 
     def opens(self, heads: "Mapping[int, torch.Tensor]") -> "torch.Tensor":
-        """Whether each prompt is steered, bool [batch]; a score that is not a number leaves it plain. `heads`: what
-        o_proj gets at the last token, {layer: [batch, heads * head_dim]}."""
+        """Whether each prompt is steered, bool [batch]; a score that is not a number leaves it plain. `heads`: the
+        input of o_proj at the last token, {layer: [batch, heads * head_dim]}."""
         score = self.bias
         for (layer, head), weights in zip(self.heads.tolist(), self.weights, strict=True):
             output = heads[layer].unflatten(-1, (-1, len(weights)))[:, head].float().to(weights.device)
@@ -143,7 +143,7 @@ class ITIDirections:
         sizes = {"head_dim": self.head_dim, 1: 1, 2: 2}
         for key, tensor in self._tensors().items():
             dtype, shape = _TENSORS[key]
-            sizes.setdefault(shape[0], len(tensor) if tensor.ndim else 0)  # K and G, which the heads say
+            sizes.setdefault(shape[0], len(tensor) if tensor.ndim else 0)  # K and G come from the heads
             wanted = f"torch.{dtype} {[sizes[size] for size in shape]}"
             given = f"torch.{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             _expect(given == wanted and len(tensor) > 0, f"{key} is {given}", f"{wanted}, K of at least 1")
@@ -187,7 +187,7 @@ class ITIDirections:
         return replace(self, **{name: tensor[:k] for name, tensor in self._tensors().items() if name in _RANKED})
 
     def _tensors(self) -> "dict[str, torch.Tensor]":
-        """By their names in the file."""
+        """The tensors by their names in the file."""
         tensors = {name: getattr(self, name) for name in _RANKED}
         if self.gate is not None:
             tensors |= {name: getattr(self.gate, name.removeprefix("gate_")) for name in _GATE}
@@ -195,16 +195,16 @@ class ITIDirections:
 
     @property
     def format_version(self) -> str:
-        """The lowest that can say what is in here: an older reader refuses what it does not know."""
+        """The lowest version that can hold these directions: an older reader refuses what it does not know."""
         return "1" if self.gate is None and self.weights is None else "1.1"
 
     @property
     def scales(self) -> "torch.Tensor":
-        """What each direction is multiplied by at alpha 1: sigma, times the weights where there are any; [K]."""
+        """The factor of each direction at alpha 1: sigma, times the weights if there are any; [K]."""
         return self.sigma if self.weights is None else self.sigma * self.weights
 
     def offsets(self) -> "dict[int, torch.Tensor]":
-        """scale * theta of each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
+        """scale * theta for each steered layer, heads side by side: {layer: float32 [heads * head_dim]}."""
         offsets = {}
         rows = self.scales[:, None] * self.directions
         for (layer, head), row in zip(self.heads.tolist(), rows, strict=True):
@@ -227,13 +227,13 @@ class ITIDirections:
     @classmethod
     def load(cls, path: str | os.PathLike, framework: str = "pt") -> "ITIDirections":
         """Read and check a directions file. With `framework` "np" its fields are NumPy arrays, and no torch is needed.
-        Raises `FileNotFoundError` or, naming the file, what it holds and what it should, `ITIDirectionsError`."""
+        Raises `FileNotFoundError`, or `ITIDirectionsError` with the file, the value found and the value wanted."""
         if not (path := Path(path)).is_file():
             raise FileNotFoundError(f"{path}: no such directions file")
         try:
             with safe_open(path, framework=framework) as file:
                 metadata, names = file.metadata() or {}, list(file.keys())
-                for name in names if framework == "np" else ():  # which lacks some dtypes
+                for name in names if framework == "np" else ():  # NumPy lacks some dtypes
                     dtype = file.get_slice(name).get_dtype()
                     _expect(dtype in ("I64", "F32"), f"{name} has dtype {dtype}", "I64 or F32", path)
                 tensors = {name: file.get_tensor(name) for name in names}
@@ -290,7 +290,7 @@ class ITIDirections:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What config.json says of one set of directions, see `ITILlamaConfig`. The default ones are called "default",
+    """What config.json says about one set of directions, see `ITILlamaConfig`. The default ones are called "default",
     unless `iti_behaviours` gives them a name."""
 
     name: str
@@ -301,8 +301,8 @@ class Behaviour:
 
 
 def behaviours_of(fields: Mapping) -> dict[str, Behaviour]:
-    """The behaviours that checked `fields` of a config name, the default one first, which is "default" here whatever
-    its name is; none where there is no file."""
+    """The behaviours in the checked `fields` of a config, the default one first; its key is "default", whatever its
+    name is. There are none without a directions file."""
     file, entries = fields["iti_directions_file"], fields["iti_behaviours"]
     if file is None:
         return {}
@@ -313,9 +313,9 @@ def behaviours_of(fields: Mapping) -> dict[str, Behaviour]:
 
 
 def read_behaviours(config, file_of: Callable, where: str, framework: str = "pt") -> dict[str, ITIDirections]:
-    """The directions of each of the `behaviours_of` a `LlamaConfig`, or of what has its fields. Their geometry, digest
-    and number of heads are those that the config says. `file_of` finds a file of the repo `where`. Raises `OSError` if
-    one is missing and, naming repo and file, `ITIDirectionsError` if it cannot be used."""
+    """Read the directions of all `behaviours_of` a `LlamaConfig`, or of an object with its fields, and check geometry,
+    digest and number of heads against it. `file_of` finds a file of the repo `where`. Raises `OSError` if a file is
+    missing, and `ITIDirectionsError`, naming repo and file, if it cannot be used."""
     directions = {}
     for name, behaviour in behaviours_of(check_fields(vars(config))).items():
         path, file = file_of(behaviour.file), f"{where}/{behaviour.file}"
@@ -331,7 +331,7 @@ def read_behaviours(config, file_of: Callable, where: str, framework: str = "pt"
 
 def check_fields(fields: Mapping) -> dict:
     """The fields of `FIELDS` in a config, with their defaults, and NumPy's numbers as Python's. Raises `ValueError`,
-    naming field, value found and value wanted."""
+    naming the field, the value found and the value wanted."""
     for name in fields:
         if name.startswith("iti_") and name not in FIELDS:
             nearest = get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
@@ -406,11 +406,11 @@ _RULES = {
     "base_model_name_or_path": (bool, "a non-empty string or null"),
     "base_model_revision": (bool, "a non-empty string or null"),
 }
-"""What a text must be, and how an error says it. Each but the scope may be null."""
+"""What each text must be, and how an error describes it. All except the scope may be null."""
 
 
 def _cut(value: object) -> str:
-    """A value as an error shows it: of a long text its beginning."""
+    """A value as an error shows it; a long text is cut."""
     return repr(f"{value[:80]}..." if isinstance(value, str) and len(value) > 80 else value)
 
 
@@ -422,12 +422,12 @@ def check_harmless(fields: Mapping, where: str) -> None:
 
 
 def hub_file(repo_or_dir: str | os.PathLike, filename: str, **hub_kwargs) -> Path:
-    """Where a directions file of a Hub repo or folder lies here. Raises `FileNotFoundError` if there is none."""
+    """The local path of a directions file of a Hub repo or folder. Raises `FileNotFoundError` if there is none."""
     from transformers.utils import cached_file
 
     path = cached_file(repo_or_dir, filename, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
     if path is None:
-        advice = "A steered model is never loaded without; to load the weights alone, use the base model."
+        advice = "A steered model is never loaded without them; to load the weights alone, use the base model."
         raise FileNotFoundError(f"{repo_or_dir}: no {filename}, where its directions should be. {advice}")
     return Path(path)
 
@@ -437,7 +437,7 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> Path:
-    """Write a file, whole or not at all; the folder is made where there is none."""
+    """Write a file, whole or not at all; the folder is made if there is none."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}")
@@ -455,8 +455,8 @@ def _expect(right: bool, given: str, wanted: str, where: str | Path = "these dir
 
 
 def _expect_rows(right, given: str, wanted: str, *columns) -> None:
-    """`right`, bool [n], must hold throughout; `given` is told the first row where it does not, and what the columns
-    hold there."""
+    """Every row of `right`, bool [n], must be true. `given` is filled in with the first row that is not, and with the
+    values of the columns there."""
     if not bool(right.all()):
         row = right.tolist().index(False)
         _expect(False, given.format(row, *(column[row].item() for column in columns)), wanted)

@@ -27,12 +27,12 @@ class ITILlamaLoadingMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """Config and directions from this repo or folder, and the weights too (self-contained form) or from the base
-        model that its config names (adapter form). Takes the arguments of transformers' `from_pretrained` and every
-        field of the config. `revision` and `subfolder` belong to this repo, `base_model_revision` to the base; other
-        Hub arguments hold for both. Each repo is read at one commit. No code of the base is run. Raises `OSError` if
-        the repo, its directions or its base are not there, `ValueError` if they are wrong, or the base is not what the
-        config describes.
+        """Load config and directions from this repo or folder. The weights are there too (self-contained form), or
+        come from the base model that the config names (adapter form). Takes the arguments of transformers'
+        `from_pretrained` and every field of the config. `revision` and `subfolder` belong to this repo,
+        `base_model_revision` to the base; other Hub arguments hold for both. Each repo is read at one commit. No code
+        of the base is run. Raises `OSError` if the repo, its directions or its base are not there, `ValueError` if
+        they are wrong, or the base is not what the config describes.
         """
         repo = pretrained_model_name_or_path
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
@@ -97,7 +97,7 @@ class ITILlamaLoadingMixin:
 
     @classmethod
     def _load(cls, repo, config: ITILlamaConfig, directions: dict[str, ITIDirections], hub: dict, *args, **kwargs):
-        """Weights from the base or the repo into this class, steered. Nothing of the repo's reaches the base."""
+        """Load the weights of the base or repo, and steer them. Nothing that belongs to the repo reaches the base."""
         base, source, stored = config.base_model_name_or_path, repo, hub
         lora = (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path")
         if base is not None:
@@ -126,7 +126,7 @@ class ITILlamaLoadingMixin:
         return loaded
 
     def __getstate__(self) -> dict:
-        """A copy has weights of its own: they count as loaded where those of the original are as they were. It starts
+        """A copy has weights of its own; they count as loaded if those of the original are unchanged. It starts
         outside `disable_iti`."""
         state = self.__dict__ | {"_iti_blocks": []}
         if state.get("_iti_weights") is not None:
@@ -139,7 +139,7 @@ class ITILlamaLoadingMixin:
             self._iti_weights = _versions(self)
 
     def train(self, mode: bool = True):
-        """As torch's; says at once what `save_pretrained` would say of an adapter form at the first checkpoint."""
+        """As torch's, but an adapter form warns now of what `save_pretrained` would refuse at the first checkpoint."""
         base = getattr(self.config, "base_model_name_or_path", None)
         trained = (name for name, weight in self.named_parameters() if weight.requires_grad and "lora_" not in name)
         if mode and base is not None and (name := next(trained, None)):
@@ -149,7 +149,7 @@ class ITILlamaLoadingMixin:
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
         """Write code, config, generation config and directions; and the weights, unless the config names a base model
-        (adapter form). Raises `ValueError` where that would lose weights that were changed, or the steering."""
+        (adapter form). Raises `ValueError` if that would lose changed weights, or the steering."""
         if getattr(self, "_hf_peft_config_loaded", False):  # saves the PEFT adapter alone
             return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if kwargs.pop("push_to_hub", False):
@@ -176,7 +176,7 @@ class ITILlamaLoadingMixin:
                     config.iti_directions_sha256 = digest
                 else:
                     config.iti_behaviours[name]["sha256"] = digest
-            # The config, which holds the digests, comes first: where a save is cut off, old directions are refused.
+            # The config comes first, since it holds the digests: if a save is cut off, old directions are refused.
             if base is None:
                 super().save_pretrained(folder, is_main_process=is_main_process, **kwargs)
             elif is_main_process:
@@ -198,7 +198,7 @@ class ITILlamaLoadingMixin:
             import_module("iti_llama").renew_card(folder)
 
     def push_to_hub(self, repo_id: str, **kwargs):
-        """Publish the whole repo, with tokenizer and card, by `iti_llama.push`, whose arguments it takes."""
+        """Publish the whole repo, with tokenizer and card. Takes the arguments of `iti_llama.push`, and calls it."""
         try:
             package = import_module("iti_llama")
         except ImportError as error:
@@ -206,20 +206,19 @@ class ITILlamaLoadingMixin:
         return package.push(self, repo_id, **kwargs).info
 
     def load_custom_generate(self, pretrained_model_name_or_path=None, *args, **kwargs):
-        """Refuses, also for a local base, where transformers 4.57 would not ask; `OSError` means "there is none"."""
+        """Always refuses; for a local base transformers 4.57 would not ask. `OSError` means "there is none"."""
         raise OSError(f"{pretrained_model_name_or_path}: custom_generate would replace the steering; not supported")
 
 
 def read_base_config(base: str, revision: str | None, hub: dict) -> tuple[dict, dict]:
-    """What the base's config.json says of a Llama, and the Hub arguments of its commit. Raises as
-    `from_pretrained`."""
+    """The Llama fields of the base's config.json, and the Hub arguments of its commit. Raises as `from_pretrained`."""
     hub = {name: hub[name] for name in hub if name not in ("revision", "subfolder")}
     try:
         hub = pinned(base, hub | {"revision": revision or "main"})
         fields, _ = PretrainedConfig.get_config_dict(base, **hub)
     except OSError as error:
         advice = "If the model is gated, accept its licence on its Hub page and log in with `hf auth login`; if it is"
-        advice = f"{advice} private, the latter; if you are offline, download it first."
+        advice = f"{advice} private, log in; if you are offline, download it first."
         raise OSError(f"base model {base!r}: its config.json cannot be read: {error}\n{advice}") from error
     if (model_type := fields.get("model_type")) != "llama":
         raise ValueError(f"base model {base!r}: config.json has model_type {model_type!r}; expected 'llama'")
@@ -242,9 +241,9 @@ def check_base(config: PretrainedConfig, base_fields: dict) -> None:
 
 
 def _versions(model) -> dict[str, tuple]:
-    """Which tensor each weight is, how often it was written to, as torch counts, and some 64 of its values, since
-    torch does not count what is written through `weight.data`. Quantised and offloaded weights are replaced at every
-    pass by those who keep them: they count by their names."""
+    """For each weight: which tensor it is, how often torch saw it written to, and about 64 of its values, since torch
+    does not count writes through `weight.data`. Quantised and offloaded weights are replaced at every pass by the
+    library that keeps them: only their names count."""
     versions = {}
     for name, weight in model.named_parameters():
         data, versions[name] = getattr(weight.detach(), "_local_tensor", weight.detach()), ()
@@ -255,8 +254,8 @@ def _versions(model) -> dict[str, tuple]:
 
 
 def weights_changed(model) -> str | None:
-    """The first weight that came, went, or was written to since the model was loaded; None if all are as they were. A
-    write through `weight.data` is seen where it changes one of the values that are sampled."""
+    """The first weight that was added, removed or written to since the model was loaded; None if all are unchanged. A
+    write through `weight.data` is seen if it changes one of the sampled values."""
     before, now = getattr(model, "_iti_weights", None) or {}, _versions(model)
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)

@@ -27,7 +27,7 @@ CACHE = "cache" if "cache" in FORWARD_INPUTS else "past_key_values"  # the latte
 
 
 class SteeredView:
-    """An attention in all but one thing: its `o_proj` gets the shifted heads."""
+    """An attention with one difference: its `o_proj` gets the shifted heads."""
 
     def __init__(self, attention: nn.Module, steering: Steering):
         self.attention, self.steering = attention, steering
@@ -59,25 +59,25 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
     def __init__(self, config: ITILlamaConfig):
         super().__init__(config)
         for layer in self.layers:
-            layer.self_attn.__class__ = ITILlamaAttention  # of the same parts, which are not built a second time
+            layer.self_attn.__class__ = ITILlamaAttention  # keeps its parts, which are not built a second time
         self._iti_held = HeldDirections({})
         self._iti_blocks = []
 
     def forward(self, *args, iti_alpha=None, iti_start=None, iti_mask=None, iti_gate=None, iti_record=None, **kwargs):
-        """As Llama's forward, with five arguments more, for this call alone. Raises `ValueError` if one has a wrong
-        shape, or is passed to a model that is not steered or disabled.
+        """Llama's forward, with five more arguments for this call alone. Raises `ValueError` if one has a wrong shape,
+        or is passed to a model that is not steered, or is disabled.
 
         Args:
-            iti_alpha (`float`, `torch.Tensor` or `dict`, *optional*): strength of every row, or [batch], one for each,
-                of the default directions; {name: strength} for those of several behaviours, of which the others keep
-                the model's own; or [batch, behaviours], all of them, in the order of `iti_strengths`.
+            iti_alpha (`float`, `torch.Tensor` or `dict`, *optional*): strength of the default directions, for all
+                rows or [batch], one for each; or {name: strength} of several behaviours, while the others keep the
+                model's own; or [batch, behaviours], all strengths, in the order of `iti_strengths`.
             iti_start (`int` or `torch.Tensor`, *optional*): first position that is shifted, or [batch], one for each
                 row; compared with `position_ids`. Overrides the scope.
             iti_mask (`torch.Tensor`, *optional*): [batch, seq], a weight for each position. Overrides both.
-            iti_gate (`bool`, *optional*): False shifts every row, where the directions have a gate: only `generate`
-                knows where a prompt ends, which the gate reads.
-            iti_record (`Callable`, *optional*): called in each layer with its number and what its o_proj gets, [batch,
-                seq, heads * head_dim], before the shift of that layer.
+            iti_gate (`bool`, *optional*): False shifts every row. Directions with a gate need it here: the gate reads
+                the end of a prompt, and only `generate` knows where that is.
+            iti_record (`Callable`, *optional*): called in each layer with its number and the input of its o_proj,
+                [batch, seq, heads * head_dim], before the shift of that layer.
         """
         positions = kwargs.pop("iti_positions", None)
         if unknown := [name for name in kwargs if name.startswith("iti_")]:
@@ -95,7 +95,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             if iti_gate is not False and held.gates(behaviours):
                 advice = "call generate, or pass iti_gate=False to shift every row"
                 raise ValueError(f"a forward pass does not know where prompts end, which the gate reads: {advice}")
-            # The dtype of the residual stream, also where projections are quantised, and in a stage of a pipeline.
+            # The dtype of the residual stream, also if projections are quantised, and in a stage of a pipeline.
             dtype = next(layer.input_layernorm.weight.dtype for layer in self.layers if hasattr(layer, "self_attn"))
             mask = self._iti_mask(call, inputs, iti_start, iti_mask, positions)
             mask = None if mask is None else mask.to(inputs.device, dtype)[..., None]
@@ -106,14 +106,14 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         output = super().forward(**call)
         cache = getattr(output, CACHE, None)
         if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
-            cache.iti_shifted = True  # so that `generate` does not go on from it behind another prompt
+            cache.iti_shifted = True  # so that `generate` does not go on from it after another prompt
         return output
 
     forward.__wrapped__ = LlamaModel.forward  # its signature
 
     def _iti_behaviours(self) -> tuple[dict[str, Behaviour], HeldDirections]:
-        """What the config says at this moment, and the directions that it names, by the same names. Raises
-        `ValueError` if it is wrong, or the model does not hold them: it is never taken for a steered one."""
+        """The behaviours in the config at this moment, and the directions of the model. Raises `ValueError` if the
+        config is wrong, or names directions that the model does not hold: that is never taken for a steered model."""
         fields = vars(self.config) if torch.compiler.is_compiling() else check_fields(vars(self.config))
         behaviours, held = behaviours_of(fields), self._iti_held
         for name, behaviour in behaviours.items():
@@ -124,7 +124,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         return behaviours, held
 
     def _iti_alphas(self, behaviours: dict[str, Behaviour], inputs: torch.Tensor, alpha) -> dict | None:
-        """The strength of each behaviour in one call, a number or [rows, 1, 1]; None where nothing is added."""
+        """The strength of each behaviour in one call, a number or [rows, 1, 1]; None if nothing is added."""
         alphas = {name: behaviour.alpha for name, behaviour in behaviours.items()}
         if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas):
             alphas = dict(zip(alphas, alpha.unbind(1), strict=True))
@@ -147,7 +147,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         return None if zero or self._iti_disabled() else alphas
 
     def _iti_mask(self, call: dict, inputs: torch.Tensor, start, mask, positions) -> torch.Tensor | None:
-        """Weights of the positions of one call, [batch, seq]; None where all are shifted."""
+        """Weights of the positions of one call, [batch, seq]; None if all are shifted."""
         batch, length = inputs.shape[:2]
         for name, value, shapes in (("iti_start", start, ([batch], [])), ("iti_mask", mask, ([batch, length],))):
             if isinstance(value, torch.Tensor) and list(value.shape) not in shapes:
@@ -168,7 +168,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         if call.get("cu_seq_lens_q") is not None:
             raise ValueError("scope 'generated' cannot tell prompts in a packed sequence: pass iti_mask [batch, seq]")
         if not torch.compiler.is_compiling():
-            advice = "only the last is shifted, as of a prompt. Pass iti_start to score an answer, or use scope 'all'."
+            advice = "only the last is shifted, as in a prompt. Pass iti_start to score an answer, or use scope 'all'."
             logger.warning_once(f"iti_scope is 'generated' and forward got several tokens without iti_start: {advice}")
         columns, attended = torch.arange(length, device=inputs.device), call.get("attention_mask")
         padded = isinstance(attended, torch.Tensor) and attended.ndim == 2
@@ -203,7 +203,7 @@ class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, Llam
 
     def merge_and_unload(self) -> LlamaForCausalLM:
         """The same model as a plain `LlamaForCausalLM`: the steering, at its present alpha, is the bias of each output
-        projection (zero biases for q, k and v). Shares the other weights. Raises `ValueError` where that cannot be."""
+        projection (zero biases for q, k and v). Shares the other weights. Raises `ValueError` if that cannot be."""
         devices = set(getattr(self, "hf_device_map", {}).values())
         behaviours, held = self.model._iti_behaviours()
         for why, applies in {

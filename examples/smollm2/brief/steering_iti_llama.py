@@ -18,7 +18,7 @@ _entered: ContextVar[tuple[object, ...]] = ContextVar("iti_blocks", default=())
 
 class HeldDirections:
     """The directions of a model, {"default" or the name of a further behaviour: directions}, and their offsets as a
-    pass adds them. Never changed: a model replaces the whole in one assignment, and a pass takes it once."""
+    pass adds them. It never changes: a model replaces the whole in one assignment, and a pass takes it once."""
 
     def __init__(self, directions: dict[str, ITIDirections]):
         self.directions = directions
@@ -61,10 +61,10 @@ class HeldDirections:
 
 @dataclass(frozen=True)
 class Steering:
-    """What one forward pass adds: made at its start, and never changed.
+    """What one forward pass adds. It is made at the start of the pass, and never changes.
 
     shifts: {site: ({steered layer: its row}, [layers, rows or 1, 1, width])}. mask: [batch, seq, 1], weights of the
-    positions, or None for all. record: called with the layer and what its o_proj gets, before the shift.
+    positions, or None for all. record: called with the layer and the input of its o_proj, before the shift.
     """
 
     shifts: dict[str, tuple[dict[int, int], torch.Tensor]]
@@ -73,7 +73,7 @@ class Steering:
     copies: dict = field(default_factory=dict)
 
     def add(self, site: str, attention, x: torch.Tensor) -> torch.Tensor:
-        """`x` [batch, seq, width], shifted where this layer is steered at this site."""
+        """`x` [batch, seq, width], shifted if this layer is steered at this site."""
         rows, shifts = self.shifts.get(site, ({}, None))
         if attention.layer_idx not in rows:
             return x
@@ -108,12 +108,12 @@ class ITILlamaSteeringMixin:
     iti_scope = live_field("iti_scope", "Positions shifted: 'all', or 'generated' (from the last prompt token on).")
 
     def set_iti_alpha(self, alpha: float) -> None:
-        """`model.iti_alpha = alpha` through a wrapper that forwards methods (PEFT, FSDP; else on `wrapper.module`)."""
+        """Set `iti_alpha`, also through a wrapper that forwards methods (PEFT, FSDP; else use `wrapper.module`)."""
         self.iti_alpha = alpha
 
     @property
     def iti_directions(self) -> ITIDirections | None:
-        """Every direction, also those that `iti_top_k` leaves out; None for a model that is not steered."""
+        """All default directions, also those that `iti_top_k` leaves out; None if the model is not steered."""
         return self.base_model._iti_held.directions.get("default")
 
     @property
@@ -139,14 +139,14 @@ class ITILlamaSteeringMixin:
 
     def set_iti(self, strengths: dict[str, float]) -> None:
         """Set the strengths of the behaviours that are named; the others stay as they are. The default one is called
-        "default", too. Raises `ValueError` for an unknown name or no number, and changes nothing."""
+        "default", too. Raises `ValueError` for an unknown name or a bad strength, and changes nothing."""
         alphas = {self._iti_key(name): check_alpha(alpha) for name, alpha in strengths.items()}
         alpha, entries = alphas.pop("default", self.config.iti_alpha), self.config.iti_behaviours
         changed = {name: entries[name] | {"alpha": alpha} for name, alpha in alphas.items()}
         vars(self.config).update(iti_alpha=alpha, iti_behaviours=entries | changed)
 
     def _iti_key(self, name: str) -> str:
-        """What the directions of a behaviour are held under."""
+        """The key of a behaviour's directions."""
         for key, behaviour in behaviours_of(vars(self.config)).items():
             if name in (key, behaviour.name):
                 return key
@@ -172,13 +172,13 @@ class ITILlamaSteeringMixin:
         directions.check_geometry(config)
         directions.top(top_k)
         base._iti_held = HeldDirections(held | {name: directions})
-        config.iti_behaviours = checked  # after they are there: none that it names is ever missing
+        config.iti_behaviours = checked  # set last, so that it never names missing directions
 
     def load_iti_directions(
         self, path: str | os.PathLike, name: str | None = None, alpha: float = 1.0, top_k: int | None = None
     ) -> None:
-        """Read a directions file and set what it holds: as the default directions, at the model's own strength, or as
-        the behaviour `name`. Raises as `ITIDirections.load` and the two methods that set."""
+        """Read a directions file and set its directions as the default ones, at the model's own strength, or as the
+        behaviour `name`. Raises as `ITIDirections.load`, `set_iti_directions` and `set_iti_behaviour`."""
         directions = ITIDirections.load(path)
         if name in (None, "default", next(iter(self.iti_strengths), None)):
             self.set_iti_directions(directions)
@@ -187,9 +187,9 @@ class ITILlamaSteeringMixin:
 
     @contextlib.contextmanager
     def disable_iti(self):
-        """Inside the `with` block the model is plain Llama, bit by bit: for the context that entered it (a thread, a
-        task of asyncio), in any order of ends. A thread started inside has its own: pass `iti_alpha=0` there. Compiled
-        passes outside `generate` are plain while any block is open."""
+        """Inside the `with` block the model is a plain Llama, bit by bit, for the context that entered it (a thread, a
+        task of asyncio). Blocks may end in any order. A thread started inside has its own: pass `iti_alpha=0` there.
+        Compiled passes outside `generate` are plain while any block is open."""
         block, open_blocks = object(), self.base_model._iti_blocks
         _entered.set((*_entered.get(), block))
         open_blocks.append(block)
