@@ -22,7 +22,7 @@ from ..fit.record_activations import capture
 from ..fit.settings import FitSettings
 from ..foundation.intervals import Estimate, estimate
 from ..measure.degenerate import degenerate
-from ..measure.divergence import Divergence, Text, measure_divergence
+from ..measure.divergence import Text, measure_divergence
 from ..measure.kept import AnswerClassifier, kept_share
 from ..measure.likeness import Likeness
 from .own_answers import OwnAnswers
@@ -48,11 +48,7 @@ HEAD_SHARES = (0.09, 0.18, 0.36)
 
 SCOPES = ("all", "generated")
 
-PROBED = (0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4)
-"""Strengths at which the perplexity guard is looked for. The largest ends the search."""
-
-STEPS = (0.4, 0.6, 0.8, 1.0)
-"""What is tried, unless strengths are given: these shares of the largest strength inside the perplexity guard."""
+ALPHAS = (0.6, 0.9, 1.3, 1.8)
 
 SCREEN_ALPHA = 0.7
 """The strength at which likeness screens: at larger ones it falls, whatever the answers are."""
@@ -157,7 +153,7 @@ def choose_steering(
     tokenizer: PreTrainedTokenizerBase,
     directions: dict[Reading, ITIDirections],
     top_ks: Sequence[int],
-    alphas: Sequence[float] | None,
+    alphas: Sequence[float],
     likeness: Callable[[], Likeness],
     validation: Validation,
     classifier: AnswerClassifier,
@@ -166,9 +162,8 @@ def choose_steering(
     perplexity_guard: float,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Steering:
-    """The choice by this module's rule. alphas: strengths to try; by default `strengths_inside`. likeness: measures
-    the two ends of its distance, once the model has directions. At the end the model has the directions of the choice,
-    with its K, scope and strength."""
+    """The choice by this module's rule. likeness: measures the two ends of its distance, once the model has
+    directions. At the end the model has the directions of the choice, with its K, scope and strength."""
     ends, screened = None, []
     for reading, of_reading in directions.items():
         model.set_iti_directions(of_reading)
@@ -192,12 +187,9 @@ def choose_steering(
     for candidate in finalists:
         model.set_iti_directions(directions[candidate.reading])
         model.iti_top_k, model.iti_scope = candidate.top_k, candidate.scope
-        own_alphas = alphas or strengths_inside(
-            measure_divergence(model, tokenizer, neutral, PROBED), perplexity_guard
-        )
-        costs = measure_divergence(model, tokenizer, neutral, own_alphas)
-        kls = measure_divergence(model, tokenizer, plain_texts, own_alphas)
-        for alpha, cost, moved in zip(own_alphas, costs, kls, strict=True):
+        costs = measure_divergence(model, tokenizer, neutral, alphas)
+        kls = measure_divergence(model, tokenizer, plain_texts, alphas)
+        for alpha, cost, moved in zip(alphas, costs, kls, strict=True):
             kept = intact = None
             ratio = math.exp(cost.nll_change.mean)
             if ratio <= perplexity_guard:
@@ -216,9 +208,8 @@ def choose_steering(
     ]
     why = ""
     if not inside:
-        listed = ", ".join(f"{alpha:g}" for alpha in sorted({one.alpha for one in tried}))
         why = (
-            f"no strength of {listed} goes towards the instruction with as many "
+            f"no strength of {', '.join(f'{alpha:g}' for alpha in alphas)} goes towards the instruction with as many "
             f"answers intact as the guards ask (at most {100 * guard:g} points lost, perplexity at most "
             f"{perplexity_guard:g} times plain's)"
         )
@@ -226,19 +217,6 @@ def choose_steering(
     model.set_iti_directions(directions[best.candidate.reading])
     model.iti_top_k, model.iti_scope, model.iti_alpha = best.candidate.top_k, best.candidate.scope, best.alpha
     return Steering(best, why, screened, tried, plain_intact)
-
-
-def strengths_inside(costs: Sequence[Divergence], perplexity_guard: float) -> list[float]:
-    """`STEPS` of the largest strength whose perplexity is inside the guard, as far as `costs`, at rising strengths,
-    say: the logarithm of the perplexity is taken as linear between two of them, so the crossing is found too early
-    rather than too late."""
-    most, below, largest = math.log(perplexity_guard), (0.0, 0.0), costs[-1].alpha
-    for cost in costs:
-        if (rise := cost.nll_change.mean) > most:
-            largest = below[0] + (cost.alpha - below[0]) * (most - below[1]) / (rise - below[1])
-            break
-        below = cost.alpha, rise
-    return [max(0.01, math.floor(100 * share * largest) / 100) for share in STEPS]
 
 
 def _by_rule(one: Tried) -> tuple:

@@ -41,11 +41,11 @@ from ..repo.run_pipeline import RunResult, hash_base, no_progress
 from ..repo.settings import RunSettings
 from ..repo.steered_repo import SteeredRepo, change_fields
 from .choose_steering import (
+    ALPHAS,
     CHOSEN_ON,
     READINGS,
     SCOPES,
     SCREENED,
-    STEPS,
     Steering,
     Validation,
     choose_steering,
@@ -322,7 +322,7 @@ def fit_and_choose(
         tokenizer,
         directions,
         top_ks,
-        settings.alphas,
+        settings.alphas or ALPHAS,
         lambda: Likeness.between(model, tokenizer, texts),
         Validation(bare, own.plain, own.told, own.groups),
         classifier,
@@ -524,4 +524,4 @@ def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase
     answered = 2 * sum(map(len, vars(parts).values()))
     answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
-    return answered + places + len(READINGS) * len(SCOPES) * 3 + 2 * len(STEPS) * CHOSEN_ON
+    return answered + places + len(READINGS) * len(SCOPES) * 3 + 2 * len(ALPHAS) * CHOSEN_ON
