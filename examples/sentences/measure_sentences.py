@@ -46,7 +46,7 @@ SENTENCES = (
 CHECKERS = Path(__file__).parent / "checkers.py"
 
 HEADS = ("sentence", "plain", "told", "steered", "both", "minus alpha", "random", "kept", "likeness")
-HEADS += ("intact", "perplexity", "KL", "tokens saved", "checks", "steering", "minutes")
+HEADS += ("intact", "to the point", "perplexity", "KL", "tokens saved", "checks", "steering", "minutes")
 
 
 def measure(sentence: Sentence, out: Path) -> None:
@@ -89,6 +89,8 @@ def row(sentence: Sentence, out: Path) -> str:
     instruction = evaluation["instruction"]
     intact = [f"{100 * Estimate(**of_rows[way]['correct']).mean:.0f}" for way in ("plain", TOLD, "steered")]
     cells += [share(instruction["kept"]["steered"]), f"{instruction['likeness']:+.2f}", " / ".join(intact) + "%"]
+    to_the_point = [f"{100 * evaluation['answering'][way]['mean']:.0f}" for way in ("plain", TOLD, "steered")]
+    cells += [" / ".join(to_the_point) + "%"]
     cells += [f"{last['perplexity_steered'] / last['perplexity_plain']:.3f}", f"{kl:.2f}"]
     cells += [f"{instruction['tokens_saved']:g} ({100 * instruction['prefill_share']:.0f}%)"]
     cells += [f"fails {', '.join(checks)}" if checks else "pass"]
@@ -99,7 +101,9 @@ def row(sentence: Sentence, out: Path) -> str:
 
 def table(out: Path) -> str:
     """The table of what is measured so far."""
-    rows = [row(sentence, out) for sentence in SENTENCES if (out / f"{sentence.name}.json").is_file()]
+    records = {sentence: out / f"{sentence.name}.json" for sentence in SENTENCES}
+    done = [one for one, path in records.items() if path.is_file() and json.loads(path.read_text())["done"]]
+    rows = [row(sentence, out) for sentence in done]
     return "\n".join([f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *rows])
 
 

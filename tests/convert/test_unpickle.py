@@ -81,7 +81,7 @@ DTYPE = short("numpy") + short("dtype") + b"\x93"
                 short("numpy.core.multiarray"), short("_reconstruct"), b"\x93",
                 DTYPE, b"K\x00\x85", b"C\x01b", b"\x87R",
             ),
-            "no array",
+            "not an array",
         ),
         (raw(short("numpy"), short("ndarray"), b"\x93", b"\x8a\x05\x00\xe4\x0bT\x02", b"\x85\x85R"), "ndarray"),
         (pickle.dumps(np.array([object()], dtype=object)), "refused"),
