@@ -213,7 +213,7 @@ def choose_steering(
             f"answers intact as the guards ask (at most {100 * guard:g} points lost, perplexity at most "
             f"{perplexity_guard:g} times plain's)"
         )
-    best = min(inside, key=_by_rule) if inside else min(tried, key=lambda one: (one.perplexity, one.alpha))
+    best = min(inside, key=_by_rule) if inside else min(tried, key=lambda one: (one.kl, one.alpha))
     model.set_iti_directions(directions[best.candidate.reading])
     model.iti_top_k, model.iti_scope, model.iti_alpha = best.candidate.top_k, best.candidate.scope, best.alpha
     return Steering(best, why, screened, tried, plain_intact)
