@@ -307,8 +307,7 @@ def draw(out: Path, path: Path) -> None:
         axis.plot(kl, share, color="#4477aa", lw=1.2, zorder=1)
         inside = ["#4477aa" if one["inside"] else "white" for one in tried]
         axis.scatter(kl, share, c=inside, edgecolors="#4477aa", s=28, zorder=2)
-        last = max(one["kl"] for one in tried if one["inside"])
-        if beyond := [one["kl"] for one in tried if one["kl"] > last]:
+        if beyond := [one["kl"] for one in tried if not one["inside"]]:
             axis.axvspan(min(beyond), max(kl) * 1.05, color="#dddddd", zorder=0)
         axis.set(title=behaviour.name.replace("_", " "), ylim=(-4, 104), xlim=(0, max(kl) * 1.05))
     for axis in list(axes.flat)[len(done) :]:

@@ -40,12 +40,12 @@ from ..sentences.checkers import brief
 REPO = ROOT / "examples" / "smollm2" / "brief"
 
 TOKENS, N = 64, 80
-"""Of an answer at most; prompts of each kind at most."""
+"""Most tokens of an answer, and most prompts of each kind."""
 
 CONVERSATIONS, TURNS = 40, 5
 
 PAIRS, DRAWS = (4, 8, 16, 32, 64, 96), 5
-"""Pairs of rows that directions are fitted on, and random choices of each number."""
+"""How many pairs of rows directions are fitted on, and how often each number of pairs is drawn."""
 
 
 class Measuring:
