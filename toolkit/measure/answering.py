@@ -31,10 +31,12 @@ def answering(
     turn = "" if tokenizer.chat_template else "\n\n"
     pairs = {}
     for place, index in enumerate(order):
-        others = [i for i in [*order[place + 1 :], *order[:place]] if requests[i] != requests[index]]
-        prompts = [chat_prompt(tokenizer, ASKS.format(answer=answers[i])) + turn for i in (index, *others[:1])]
+        others = (i for i in [*order[place + 1 :], *order[:place]] if requests[i] != requests[index])
+        if (other := next(others, None)) is None:
+            continue
+        prompts = [chat_prompt(tokenizer, ASKS.format(answer=answers[i])) + turn for i in (index, other)]
         length = len(completion_ids(tokenizer, requests[index]))
-        if others and all(fits(model, tokenizer, prompt, length) for prompt in prompts):
+        if all(fits(model, tokenizer, prompt, length) for prompt in prompts):
             pairs[index] = [Given(prompt, requests[index]) for prompt in prompts]
     scores = iter(log_probabilities(model, tokenizer, [row for pair in pairs.values() for row in pair]))
     shares = [0.5] * len(answers)
