@@ -32,7 +32,7 @@ class ITILlamaConfig(LlamaConfig):
         iti_top_k (`int`, *optional*): Use only the k best-ranked heads of the directions file. All of them by default.
         iti_scope (`str`, *optional*, defaults to `"all"`): `"all"` positions, or `"generated"`, as in the paper.
         iti_directions_file (`str`, *optional*, defaults to `"iti_directions.safetensors"`):
-            Its name in the repo, without a folder. `None`: there is no such file, and this is a plain Llama.
+            The file's name in the repo, without a folder. `None`: the model has no directions, and is a plain Llama.
         iti_directions_sha256 (`str`, *optional*): Digest of that file; if it is given, another file is refused.
         iti_behaviours (`dict`, *optional*): Further directions, {name: {"file": a name in the repo, "alpha": strength,
             "top_k": heads, all by default, "sha256": digest}}. An entry that holds `iti_directions_file` alone
