@@ -35,10 +35,11 @@ from iti_llama.toolkit.foundation.sandbox import LateSandbox
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.instruct.read_requests import Parts, Request, read_requests, split_requests
 from iti_llama.toolkit.instruct.say_instruction import Prompts
-from iti_llama.toolkit.measure.conditions import Condition, random_directions
+from iti_llama.toolkit.measure.conditions import Condition, told_conditions
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.measure.evaluate import answer, evaluate
 from iti_llama.toolkit.measure.labelled_tasks import damage_set, labelled_set
+from iti_llama.toolkit.measure.summary import BOTH, TOLD
 from iti_llama.toolkit.measure.target import Target, with_target
 from iti_llama.toolkit.measure.tasks import FileTask, TaskSet, file_set, grade_intact
 from iti_llama.toolkit.repo.card import replace_section
@@ -46,8 +47,8 @@ from iti_llama.toolkit.repo.card import replace_section
 from . import checkers
 
 
-HEADS, ALPHAS, DRAWS = 48, (0.6, 0.9, 1.3, 1.8), 3
-"""How many of 270 heads are shifted; strengths to try; draws of random directions."""
+HEADS, ALPHAS = 48, (0.6, 0.9, 1.3, 1.8)
+"""How many of 270 heads are shifted; strengths to try."""
 
 FITTED_ON, CHOSEN_ON, MEASURED_ON, TOKENS = 120, 24, 80, 96
 """The most requests or pairs to fit on, to choose on and to measure on; the most tokens of an answer."""
@@ -116,7 +117,8 @@ BEHAVIOURS = (
 )
 """These were chosen before any was measured; each stays in the table."""
 
-COLUMNS = ("plain", "told", "steered", "both", "minus alpha", "random")
+COLUMNS = {"plain": "plain", "told": TOLD, "steered": "steered", "both": BOTH, "minus alpha": "minus alpha"}
+"""The conditions by their names in the table, beside "random"."""
 
 
 class Measuring:
@@ -143,20 +145,12 @@ class Measuring:
         rows, policy, to_choose, to_measure = of_kind(behaviour)
         self.steer(rows, policy)
         alpha, tried = self.choose(to_choose, say)
-        used = self.model.iti_directions
-        conditions = [
-            Condition("plain"),
-            Condition("told", asked=True),
-            Condition("steered", alpha),
-            Condition("both", alpha, asked=True),
-            Condition("minus alpha", -alpha),
-            *(Condition(f"random {i + 1}", alpha, random_directions(used, i + 1)) for i in range(DRAWS)),
-        ]
+        conditions = told_conditions(self.model, alpha)
         results, answers = evaluate(self.model, self.tokenizer, to_measure, conditions, self.sandbox)
         texts = [Text("", task.prompt, task.group) for task in to_measure.tasks]
         (moved,) = measure_divergence(self.model, self.tokenizer, texts, [alpha])
         groups = [task.group for task in to_measure.tasks]
-        drawn = [answers[f"random {i + 1}"].target for i in range(DRAWS)]
+        drawn = [given.target for name, given in answers.items() if name.startswith("random")]
         beyond = min(paired(answers["steered"].target, target, groups).low for target in drawn) > 0
         return {
             "alpha": alpha,
@@ -268,13 +262,12 @@ class Measuring:
 def row_of(behaviour: Instruction | Pairs, said: dict) -> str:
     """The table's row for a behaviour."""
     shares = {name: Estimate(**row["target"]) for name, row in said["rows"].items()}
-    drawn = [shares[f"random {i + 1}"].mean for i in range(DRAWS)]
-    shown = {
-        name: shares[name].percent() if name == "steered" else _percent(shares[name].mean) for name in COLUMNS[:-1]
-    }
+    drawn = [share.mean for name, share in shares.items() if name.startswith("random")]
+    shown = {column: _percent(shares[name].mean) for column, name in COLUMNS.items()}
+    shown["steered"] = shares["steered"].percent()
     shown["random"] = f"{_percent(min(drawn))} to {_percent(max(drawn))}"
-    intact = "/".join(f"{100 * said['rows'][name]['correct']['mean']:.0f}" for name in ("plain", "told", "steered"))
-    cells = [behaviour.name.replace("_", " "), str(said["n"]), *(shown[name] for name in COLUMNS)]
+    intact = "/".join(f"{100 * said['rows'][name]['correct']['mean']:.0f}" for name in ("plain", TOLD, "steered"))
+    cells = [behaviour.name.replace("_", " "), str(said["n"]), *shown.values()]
     cells += [f"{said['alpha']:g}", f"{said['kl']['mean']:.2f}"]
     cells += [
         "" if isinstance(behaviour, Pairs) and not behaviour.open_ended else f"{intact}%",
@@ -289,7 +282,7 @@ def _percent(share: float) -> str:
 
 def table(out: Path) -> str:
     """The table of what is measured so far."""
-    heads = ("behaviour", "n", *COLUMNS, "alpha", "KL", "intact", "MMLU, points", "beyond random")
+    heads = ("behaviour", "n", *COLUMNS, "random", "alpha", "KL", "intact", "MMLU, points", "beyond random")
     said = {b: out / f"{b.name}.json" for b in BEHAVIOURS}
     rows = [row_of(behaviour, json.loads(path.read_text())) for behaviour, path in said.items() if path.is_file()]
     return "\n".join([f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *rows])

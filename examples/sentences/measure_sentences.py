@@ -17,9 +17,9 @@ from pathlib import Path
 
 from iti_llama.toolkit.foundation.files import write_text
 from iti_llama.toolkit.foundation.intervals import Estimate
-from iti_llama.toolkit.measure.summary import Summary
+from iti_llama.toolkit.measure.summary import BOTH, TOLD, Summary
 from iti_llama.toolkit.repo.card import replace_section
-from iti_llama.toolkit.repo.kept_line import BOTH, TOLD, share
+from iti_llama.toolkit.repo.kept_line import share
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from iti_llama import ITILlamaForCausalLM, smollm2
 from iti_llama.toolkit.foundation.sandbox import LateSandbox
 from iti_llama.toolkit.instruct.read_requests import read_requests
 from iti_llama.toolkit.instruct.say_instruction import Prompts
-from iti_llama.toolkit.measure.conditions import Condition, random_directions
+from iti_llama.toolkit.measure.conditions import told_conditions
 from iti_llama.toolkit.measure.divergence import Text
 from iti_llama.toolkit.measure.evaluate import divergence_of, evaluate
 from iti_llama.toolkit.measure.target import Target, with_target
@@ -25,10 +25,6 @@ from iti_llama.toolkit.repo.card import replace_section
 from iti_llama.toolkit.repo.open_repo import read_object
 
 from ..sentences import checkers
-
-
-DRAWS = 3
-"""How many sets of random directions are drawn."""
 
 
 def task_set(folder: Path, questions: Path, n: int, tokenizer) -> TaskSet:
@@ -50,16 +46,7 @@ def table_of(folder: Path, questions: Path, n: int) -> str:
     """Measure the shares with intervals, and the divergence on the questions."""
     model = ITILlamaForCausalLM.from_pretrained(folder, base_model_name_or_path=smollm2(), dtype="auto").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tasks, alpha = task_set(folder, questions, n, tokenizer), model.iti_alpha
-    used = model.iti_directions.top(model.iti_top_k)
-    conditions = [
-        Condition("plain"),
-        Condition("told", asked=True),
-        Condition("steered", alpha),
-        Condition("told and steered", alpha, asked=True),
-        Condition("minus alpha", -alpha),
-        *(Condition(f"random {i + 1}", alpha, random_directions(used, i + 1)) for i in range(DRAWS)),
-    ]
+    tasks, conditions = task_set(folder, questions, n, tokenizer), told_conditions(model)
     rows, _ = evaluate(model, tokenizer, tasks, conditions, LateSandbox())
     moved = divergence_of(model, tokenizer, tasks.texts["questions"], conditions)
     lines = [f"| n = {len(tasks)} | {folder.name} | intact | KL |", "|---|---|---|---|"]

@@ -8,6 +8,7 @@ import pytest
 from iti_llama.examples.field import checkers, measure_reach
 from iti_llama.examples.field.measure_field import BEHAVIOURS, Instruction, draw, table
 from iti_llama.toolkit.foundation.intervals import estimate
+from iti_llama.toolkit.measure.summary import BOTH, TOLD
 
 
 SEEN = {
@@ -38,7 +39,7 @@ def test_what_is_measured_is_a_row_of_the_table_and_a_part_of_the_figure(tmp_pat
     def share(count):
         return asdict(estimate([1.0] * count + [0.0] * (10 - count), list(map(str, range(10)))))
 
-    counts = {"plain": 1, "told": 6, "steered": 7, "both": 9, "minus alpha": 0}
+    counts = {"plain": 1, TOLD: 6, "steered": 7, BOTH: 9, "minus alpha": 0}
     counts |= {"random 1": 1, "random 2": 3, "random 3": 2}
     tried = [
         {"alpha": a, "share": s, "kl": k, "inside": i} for a, s, k, i in ((0.0, 0.1, 0, True), (0.9, 0.7, 1, False))

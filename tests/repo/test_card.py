@@ -17,9 +17,9 @@ from iti_llama.toolkit.measure.keep_labelled_set import read_parts
 from iti_llama.toolkit.measure.labelled_tasks import labelled_set
 from iti_llama.toolkit.measure.measure_steering import measure_steering
 from iti_llama.toolkit.measure.settings import MeasureSettings
+from iti_llama.toolkit.measure.summary import BOTH, TOLD
 from iti_llama.toolkit.repo.card import LIVE, name_repo, renew_card, write_card, write_results
 from iti_llama.toolkit.repo.fit_repo import fit_repo
-from iti_llama.toolkit.repo.kept_line import BOTH, TOLD
 from iti_llama.toolkit.repo.settings import RepoSettings
 
 

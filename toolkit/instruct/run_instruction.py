@@ -21,7 +21,7 @@ from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
-from ..measure.conditions import Condition, standard_conditions
+from ..measure.conditions import told_conditions
 from ..measure.divergence import Text
 from ..measure.keep_labelled_set import FILE
 from ..measure.kept import MOST_ERROR, AnswerClassifier, kept_share
@@ -30,12 +30,13 @@ from ..measure.likeness import Likeness, ToldAnswers
 from ..measure.measure_steering import measure_steering
 from ..measure.request_tasks import read_target
 from ..measure.saved_completions import SavedCompletions
+from ..measure.summary import TOLD
 from ..measure.target import Target, with_target
 from ..measure.tasks import TaskSet, grade_intact
 from ..repo.card import check_card, renew_card
 from ..repo.fit_repo import fit_repo, load_base
 from ..repo.folder import check_out
-from ..repo.kept_line import BOTH, TOLD, WHERE, kept_line
+from ..repo.kept_line import WHERE, kept_line
 from ..repo.open_repo import read_object
 from ..repo.run_pipeline import RunResult, hash_base, no_progress
 from ..repo.settings import RunSettings
@@ -434,11 +435,6 @@ def measure_once(
     task_set = TaskSet("requests:test", tasks, "", asked, grade_intact, texts, tokens, "intact")
     task_set = with_target(task_set, given or classifier.target())
     alpha = model.iti_alpha
-    conditions = [
-        *standard_conditions(model, asked=False),
-        Condition(TOLD, asked=True),
-        Condition(BOTH, alpha, asked=True),
-    ]
     name = hashlib.sha256(json.dumps([*repo.shipped, made_from]).encode()).hexdigest()[:12]
     measured = measure_steering(
         model,
@@ -448,7 +444,7 @@ def measure_once(
         settings.measuring,
         completions=out / f"completions_{name}.jsonl",
         progress=progress,
-        conditions=conditions,
+        conditions=told_conditions(model),
         known={"plain": own.plain, TOLD: own.told},
         rephrased=REPHRASED,
     )

@@ -9,6 +9,8 @@ import torch
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 
+from .summary import BOTH, TOLD
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -42,9 +44,15 @@ def standard_conditions(
         Condition("steered", alpha),
         Condition("minus alpha", -alpha),
         *(Condition(f"random {i + 1}", alpha, random_directions(used, i + 1)) for i in range(draws)),
-        *([Condition("asked in words", asked=True)] if asked else ()),
+        *([Condition(TOLD, asked=True)] if asked else ()),
         *([Condition("asked in words, minus alpha", -alpha, asked=True)] if asked else ()),
     ]
+
+
+def told_conditions(model: ITILlamaForCausalLM, alpha: float | None = None) -> list[Condition]:
+    """As `standard_conditions`; and what the prompt asks for in words, without steering and with it."""
+    standard = standard_conditions(model, alpha, asked=False)
+    return [*standard, Condition(TOLD, asked=True), Condition(BOTH, standard[1].alpha, asked=True)]
 
 
 @contextmanager

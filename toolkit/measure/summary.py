@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 from ..foundation.intervals import Estimate
 
 
+TOLD, BOTH = "asked in words", "asked in words, steered"
+"""The names of the conditions in which the prompt asks in words, without steering and with it."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """One row. sound: see `TaskSet`; None where every answer is sound. kl: nats a token, None for plain. odds_change:

@@ -14,9 +14,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..fit.report_table import report_table
 from ..foundation.files import write_text
-from ..measure.summary import Summary, checks_table, summary_table
+from ..measure.summary import BOTH, TOLD, Summary, checks_table, summary_table
 from .fill_template import fill_template
-from .kept_line import BOTH, TOLD, WHERE
+from .kept_line import WHERE
 from .licence import base_license, link_of
 from .replace_parts import marked_parts, read_card, replaced
 from .steered_repo import SteeredRepo

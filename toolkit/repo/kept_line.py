@@ -3,9 +3,6 @@
 from ..foundation.intervals import Estimate
 
 
-TOLD, BOTH = "asked in words", "asked in words, steered"
-"""The names of the conditions in which the prompt holds the sentence, without steering and with it."""
-
 WHERE = {
     "system": "in the system turn",
     "before": "before the request",
