@@ -147,8 +147,10 @@ def test_ce_and_kl_are_of_texts_with_every_token_shifted(made):
 
 
 def test_texts_of_one_s_own_are_read_and_bad_ones_named(tmp_path):
-    (tmp_path / "t.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    assert read_texts(tmp_path / "t.jsonl") == ["one", "two"]
+    turns = [{"role": "user", "content": "three"}, {"role": "assistant", "content": "four"}]
+    rows = [{"text": "one"}, {"prompt": "two"}, {"messages": turns}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_texts(tmp_path / "t.jsonl") == ["one", "two", "three\n\nfour"]
     (tmp_path / "t.jsonl").write_text('{"text": "one"}\n{"words": "two"}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_texts(tmp_path / "t.jsonl")

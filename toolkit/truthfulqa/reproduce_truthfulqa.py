@@ -28,6 +28,7 @@ from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, write_examples
 from ..data.read_table import KINDS, read_table
+from ..data.written_prompt import check_messages
 from ..fit.fit_directions import fit, to_directions
 from ..fit.positions import Policy
 from ..fit.record_activations import capture
@@ -228,7 +229,7 @@ def comparison(found: Reproduction, name: str) -> list[list[str]]:
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a file, each under "text" or "prompt".
+    """The texts of a file, each under "text" or "prompt", or the turns under "messages" as one text.
 
     Raises:
         ValueError: naming the file, the line and the field.
@@ -236,6 +237,8 @@ def read_texts(path: Path) -> list[str]:
     texts = []
     for where, row in read_table(path):
         text = row.get("text", row.get("prompt"))
+        if "messages" in row:
+            text = "\n\n".join(message["content"] for message in check_messages(row["messages"], where))
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: text is {text!r}; expected a text, under text or prompt")
         texts.append(text)
