@@ -153,9 +153,24 @@ def test_a_server_is_asked_by_ids_or_by_text(takes_ids, exported):
     assert (asked[-1]["model"], asked[-1]["temperature"]) == ("first", 0)
 
 
-def test_a_server_that_is_not_there_is_an_error():
+@pytest.mark.parametrize("strength", ["0", "-0.0", "{alpha}", "{alpha}00"])
+def test_a_strength_that_the_canary_holds_is_asked_for(strength, exported):
+    canary = read_canary(exported / "llama" / FILE)
+    with pytest.raises(ConnectionError):  # it is asked, and nobody is there
+        ask_server("http://127.0.0.1:9", f"steered@{strength.format(alpha=canary.alpha)}")(canary)
+
+
+@pytest.mark.parametrize("model", ["steered@0.123", "steered@1e9", "steered@0.5+typed@0.5"])
+def test_a_strength_that_the_canary_does_not_hold_is_refused(model, exported):
+    canary = read_canary(exported / "llama" / FILE)
+    with pytest.raises(ValueError) as error:
+        ask_server("http://127.0.0.1:9", model)(canary)
+    assert all(value in str(error.value) for value in ("--model", repr(model), f"{canary.alpha:g}"))
+
+
+def test_a_server_that_is_not_there_is_an_error(exported):
     with pytest.raises(ConnectionError, match="no list of models"):
-        ask_server("http://127.0.0.1:9", None)(None)
+        ask_server("http://127.0.0.1:9", None)(read_canary(exported / "llama" / FILE))
 
 
 def test_a_steering_that_changes_no_answer_has_no_canary():

@@ -19,6 +19,7 @@ from ..foundation.files import write_text
 from ..foundation.strengths import strengths
 from ..foundation.tokenize import chat_prompt, prompt_ids
 from .select_behaviours import ExportError
+from .vllm_plugin import split_mix
 
 
 FILE = "iti_canary.json"
@@ -160,10 +161,25 @@ def _least_lead(logs: torch.Tensor) -> float:
     return float((first - second).min())
 
 
+def check_strength(model: str, alpha: float) -> None:
+    """Raises `ValueError` if a model's name, as in `steered@0.5`, asks for another strength than 0 and alpha."""
+    parts = [part.partition("@") for part in split_mix(model)]
+    try:
+        asked = [float(number) for _, at, number in parts if at]
+    except ValueError:  # a name with an @ of its own
+        return
+    if asked and (len(parts) > 1 or asked[0] not in (0, alpha)):
+        raise ValueError(
+            f"--model is {model!r}, but the canary holds the answers at strength 0 and {alpha:g}; expected one of "
+            "these alone, or the canary of an export with --alpha"
+        )
+
+
 def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[[Canary], str]:
     """A function that asks an OpenAI-compatible server for a completion: by token ids, or by text if it takes no ids.
 
     Raises:
+        ValueError: if the model's name asks for a strength that the canary does not hold, as in `steered@0.5`.
         ConnectionError: from that function, if the server does not answer with a completion.
     """
     root = url.rstrip("/")
@@ -176,6 +192,7 @@ def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[
             return json.load(reply)
 
     def ask(canary: Canary) -> str:
+        check_strength(model or "", canary.alpha)
         reason, name = "", model
         try:
             name = name or send("models")["data"][0]["id"]
