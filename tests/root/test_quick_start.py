@@ -30,9 +30,11 @@ def run_without_the_package(code: str, folder) -> subprocess.CompletedProcess:
     return found
 
 
-def quick_start(card: str, folder) -> str:
+def quick_start(card: str, folder, repo: str = ".") -> str:
+    """What the quick start of a card that loads `repo` prints. The repo is in `folder`."""
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    found = run_without_the_package(next(block for block in blocks if 'repo = "."' in block), folder)
+    block = next(block for block in blocks if f'repo = "{repo}"' in block)
+    found = run_without_the_package(block.replace(f'repo = "{repo}"', 'repo = "."'), folder)
     assert found.returncode == 0, found.stderr
     assert "[y/N]" not in found.stdout + found.stderr
     return found.stdout
@@ -42,6 +44,10 @@ def test_the_readmes_quick_start_answers_steered_then_plain():
     answers = quick_start((ROOT / "README.md").read_text(), ROOT)
     steered, plain = answers.index("return n > 1 and all("), answers.index("for i in range(2, int(n ** 0.5) + 1):\n")
     assert steered < plain
+
+
+def test_the_readmes_lines_for_the_hub_answer_steered():
+    assert "return n > 1 and all(" in quick_start((ROOT / "README.md").read_text(), ROOT, "OWNER/NAME")
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])

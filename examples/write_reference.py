@@ -1,0 +1,158 @@
+"""Write the parts of docs/reference.md that the code holds: fields of config.json, tensors of a directions file,
+commands, their settings and their options.
+
+    python -m iti_llama.examples.write_reference
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+
+from typer.main import get_command
+
+from iti_llama import ITIDirections, ITILlamaConfig
+from iti_llama.iti_directions import FIELDS
+from iti_llama.toolkit.cli import app
+from iti_llama.toolkit.foundation.package import ROOT
+from iti_llama.toolkit.repo.card import replace_section
+
+
+PAGE = ROOT / "docs" / "reference.md"
+
+HIDDEN = {"help", "install_completion", "show_completion"}
+"""Options that typer adds by itself."""
+
+
+def sections() -> dict[str, str]:
+    """The parts of the page, by the names of their marks."""
+    return {
+        "config": config_table(),
+        "tensors": tensor_table(),
+        "commands": command_table(),
+        "settings": settings_table(),
+        "options": option_table(),
+    }
+
+
+def config_table() -> str:
+    """The fields that a Llama's config does not have, from the docstring of the config."""
+    arguments = described_arguments(ITILlamaConfig)
+    rows = []
+    for name, default in FIELDS.items():
+        kind, meaning = arguments[name]
+        kind = re.match(r"`(\w+)`", kind)[1]
+        rows.append((f"`{name}`", kind, f"`{json.dumps(default)}`", meaning.replace("`None`", "`null`")))
+    return table(("field", "type", "default", "meaning"), rows)
+
+
+def tensor_table() -> str:
+    """The tensors of a directions file, without those of a gate, from the docstring of `ITIDirections`."""
+    rows = []
+    for name, (kind, meaning) in described_arguments(ITIDirections).items():
+        if "torch.Tensor" in kind:
+            shape, meaning = re.fullmatch(r"(\w+ \[[^]]+\]), (.+)", meaning).groups()
+            rows.append((f"`{name}`", shape + (", optional" if "optional" in kind else ""), meaning))
+    return table(("tensor", "dtype, shape", "meaning"), rows)
+
+
+def command_table() -> str:
+    """The commands by task, with the settings that they take."""
+    rows = []
+    for panel, name, command in commands():
+        settings = ", ".join(f"`{group.__name__}`" for group in settings_of(command))
+        rows.append((panel, f"`{name}`", first_sentence(command.help), settings))
+    shown = [(panel if i == 0 or panel != rows[i - 1][0] else "", *row) for i, (panel, *row) in enumerate(rows)]
+    return table(("to", "command", "what it does", "settings"), shown)
+
+
+def settings_table() -> str:
+    """The settings of the commands, with the modules that they come from."""
+    groups = {group: None for _, _, command in commands() for group in settings_of(command)}
+    rows = [
+        (f"`{group.__name__}`", f"`{group.__module__}`", first_sentence(inspect.getdoc(group))) for group in groups
+    ]
+    return table(("settings", "module", "what they say"), rows)
+
+
+def option_table() -> str:
+    """Every option of every command, in the order of the alphabet. What is alike in several commands is one row."""
+    having: dict[tuple[str, str, str], list[str]] = {}
+    names = [name for _, name, _ in commands()]
+    for _, name, command in commands():
+        for parameter in command.params:
+            if parameter.name not in HIDDEN and not parameter.hidden:
+                having.setdefault(described_option(parameter), []).append(name)
+    ordered = sorted(having.items(), key=lambda item: (item[0][0].strip("`-").lower(), names.index(item[1][0])))
+    rows = [(option, meaning, default, listed(used, names)) for (option, meaning, default), used in ordered]
+    return table(("option", "meaning", "default", "commands"), rows)
+
+
+def described_arguments(described: type) -> dict[str, tuple[str, str]]:
+    """What the docstring of a class says about its arguments, {name: (type, meaning)}."""
+    text = inspect.getdoc(described).split("Args:\n")[1].split("\n\n")[0]
+    entries = re.findall(r"^    (\w[\w, ]*) \(([^\n]*?)\):(.*?)(?=^    \w|\Z)", text + "\n", re.MULTILINE | re.DOTALL)
+    return {name: (kind, " ".join(meaning.split())) for name, kind, meaning in entries}
+
+
+def described_option(parameter) -> tuple[str, str, str]:
+    """(option, meaning, default) of a parameter of a command."""
+    option = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+    if parameter.param_type_name == "argument":
+        option = f"`{(parameter.metavar or parameter.name).upper()}`"
+    default, shown = parameter.default, getattr(parameter, "show_default", None)
+    if parameter.required:
+        return option, parameter.help or "", "required"
+    if isinstance(shown, str):
+        return option, parameter.help or "", shown
+    said = "" if default is None or default is False or default in ("", str(ROOT)) else f"`{default}`"
+    return option, parameter.help or "", "on" if default is True else said
+
+
+def commands() -> Iterator[tuple[str, str, object]]:
+    """(task, name, command) of each command, in the order of the help."""
+    panel_of = {group.name: group.rich_help_panel for group in app.registered_groups}
+    panel_of |= {command.name: command.rich_help_panel for command in app.registered_commands}
+    for name, command in get_command(app).commands.items():
+        inner = getattr(command, "commands", None) or {"": command}
+        for word, one in inner.items():
+            yield panel_of[name], f"{name} {word}".strip(), one
+
+
+def settings_of(command) -> list[type]:
+    """The settings dataclasses that a command's function takes."""
+    parameters = inspect.signature(inspect.unwrap(command.callback)).parameters.values()
+    return [parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)]
+
+
+def listed(used: list[str], names: list[str]) -> str:
+    """The commands that have an option, or, if there are fewer, those that do not."""
+    missing = [name for name in names if name not in used]
+    if not missing:
+        return "all"
+    but = ", ".join(f"`{name}`" for name in missing)
+    return f"all but {but}" if len(missing) < len(used) else ", ".join(f"`{name}`" for name in used)
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a docstring."""
+    return re.split(r"(?<=\.)\s", " ".join((text or "").split()))[0]
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def write_reference(page: Path = PAGE) -> None:
+    """Write every part of the page again."""
+    for name, text in sections().items():
+        replace_section(page, name, text)
+
+
+if __name__ == "__main__":
+    write_reference()
+    print(PAGE)
