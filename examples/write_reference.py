@@ -1,5 +1,5 @@
 """Write the parts of docs/reference.md that the code holds: fields of config.json, tensors of a directions file,
-commands, their settings and their options.
+commands and their settings.
 
     python -m iti_llama.examples.write_reference
 """
@@ -22,9 +22,6 @@ from iti_llama.toolkit.repo.card import replace_section
 
 PAGE = ROOT / "docs" / "reference.md"
 
-HIDDEN = {"help", "install_completion", "show_completion"}
-"""Options that typer adds by itself."""
-
 
 def sections() -> dict[str, str]:
     """The parts of the page, by the names of their marks."""
@@ -33,7 +30,6 @@ def sections() -> dict[str, str]:
         "tensors": tensor_table(),
         "commands": command_table(),
         "settings": settings_table(),
-        "options": option_table(),
     }
 
 
@@ -77,38 +73,11 @@ def settings_table() -> str:
     return table(("settings", "module", "what they say"), rows)
 
 
-def option_table() -> str:
-    """Every option of every command, in the order of the alphabet. What is alike in several commands is one row."""
-    having: dict[tuple[str, str, str], list[str]] = {}
-    names = [name for _, name, _ in commands()]
-    for _, name, command in commands():
-        for parameter in command.params:
-            if parameter.name not in HIDDEN and not parameter.hidden:
-                having.setdefault(described_option(parameter), []).append(name)
-    ordered = sorted(having.items(), key=lambda item: (item[0][0].strip("`-").lower(), names.index(item[1][0])))
-    rows = [(option, meaning, default, listed(used, names)) for (option, meaning, default), used in ordered]
-    return table(("option", "meaning", "default", "commands"), rows)
-
-
 def described_arguments(described: type) -> dict[str, tuple[str, str]]:
     """What the docstring of a class says about its arguments, {name: (type, meaning)}."""
     text = inspect.getdoc(described).split("Args:\n")[1].split("\n\n")[0]
     entries = re.findall(r"^    (\w[\w, ]*) \(([^\n]*?)\):(.*?)(?=^    \w|\Z)", text + "\n", re.MULTILINE | re.DOTALL)
     return {name: (kind, " ".join(meaning.split())) for name, kind, meaning in entries}
-
-
-def described_option(parameter) -> tuple[str, str, str]:
-    """(option, meaning, default) of a parameter of a command."""
-    option = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-    if parameter.param_type_name == "argument":
-        option = f"`{(parameter.metavar or parameter.name).upper()}`"
-    default, shown = parameter.default, getattr(parameter, "show_default", None)
-    if parameter.required:
-        return option, parameter.help or "", "required"
-    if isinstance(shown, str):
-        return option, parameter.help or "", shown
-    said = "" if default is None or default is False or default in ("", str(ROOT)) else f"`{default}`"
-    return option, parameter.help or "", "on" if default is True else said
 
 
 def commands() -> Iterator[tuple[str, str, object]]:
@@ -125,15 +94,6 @@ def settings_of(command) -> list[type]:
     """The settings dataclasses that a command's function takes."""
     parameters = inspect.signature(inspect.unwrap(command.callback)).parameters.values()
     return [parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)]
-
-
-def listed(used: list[str], names: list[str]) -> str:
-    """The commands that have an option, or, if there are fewer, those that do not."""
-    missing = [name for name in names if name not in used]
-    if not missing:
-        return "all"
-    but = ", ".join(f"`{name}`" for name in missing)
-    return f"all but {but}" if len(missing) < len(used) else ", ".join(f"`{name}`" for name in used)
 
 
 def first_sentence(text: str | None) -> str:
