@@ -116,7 +116,7 @@ def test_each_row_is_what_the_model_answers_at_these_strengths(both):
             share = (mean[condition] - mean["plain"]) / (mean[f"told {name}"] - mean["plain"])
             assert row["kept"][name]["mean"] == pytest.approx(share, abs=1e-6), (name, condition)
             assert row["kept"][name]["n"] == together["n"] == len(prompts)
-    steered = [answers[condition] for condition in ("plain", "default alone", "going alone", "both")]
+    steered = [answers[condition] for condition in ("plain", "default alone", "going alone")]
     assert all(one != other for one, other in combinations(steered, 2))
 
 
