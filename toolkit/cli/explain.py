@@ -30,10 +30,10 @@ def explain(
 
     Example: iti-llama explain me/brief-llama
 
-    Prints the tokens that rise and fall, in all and by layer, and answers plain and steered. --beside compares with
-    another repo.
+    Prints the tokens that rise and fall, in all and by layer, answers plain and steered, and the cosine with the
+    directions that are installed for the same base. --beside compares with another repo.
     """
-    from ..instruct.explain_repo import ANSWERED, ASKED, explain_repo
+    from ..instruct.explain_repo import ANSWERED, ASKED, explain_repo, shipped_beside
     from ..repo.steered_repo import SteeredRepo
 
     name = one_repo(repo, model)
@@ -41,6 +41,9 @@ def explain(
     steered, tokenizer = load(name, revision, **placement.kwargs)
     if alpha is not None:
         steered.iti_alpha = alpha
+    shipped = shipped_beside(steered, name)
+    named = {other.folder.resolve() for other in others}
+    others += [other for other in shipped if other.folder.resolve() not in named]
     with progress_bar(2 * ASKED + ANSWERED) as advance:
         told = explain_repo(steered, tokenizer, others, advance)
     if json_:
@@ -67,10 +70,15 @@ def explain(
             console.print(f"{kind}: {answer[kind].strip()}", markup=False, highlight=False, soft_wrap=True)
     for other, cosines in told.resembles.items():
         by_layer = ", ".join(f"layer {layer}: {cosine:+.2f}" for layer, cosine in cosines.items())
+        label = "the bundled model" if Path(other).resolve() == ROOT else Path(other).name
         console.print(
-            f"\n{Path(other).name}: cosine of the shifts, {by_layer or 'no layer in common'}",
+            f"\n{label}: cosine of the shifts, {by_layer or 'no layer in common'}",
             markup=False,
             soft_wrap=True,
         )
+    if not shipped:
+        base = steered.iti_directions.base_model or "unknown"
+        why = f"base {base}: this installation holds no other directions for it to compare with"
+        console.print(f"\n{why}", markup=False, highlight=False, soft_wrap=True)
     if Path(name).resolve() != ROOT:
         say_next(f"iti-llama verify {name} says what code would run, iti-llama info {name} what is in it")

@@ -161,6 +161,7 @@ def choose_steering(
     guard: float,
     perplexity_guard: float,
     progress: Callable[[str, int], None] = lambda step, rows: None,
+    scopes: Sequence[str] = SCOPES,
 ) -> Steering:
     """The choice by this module's rule. likeness: measures the two ends of its distance, once the model has
     directions. At the end the model has the directions of the choice, with its K, scope and strength."""
@@ -168,7 +169,7 @@ def choose_steering(
     for reading, of_reading in directions.items():
         model.set_iti_directions(of_reading)
         ends = ends or likeness()
-        for scope in SCOPES:
+        for scope in scopes:
             for top_k in top_ks:
                 model.iti_top_k, model.iti_scope = top_k, scope
                 screened.append(Candidate(reading, top_k, scope, ends.of(model, tokenizer, SCREEN_ALPHA)))

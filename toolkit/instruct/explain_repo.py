@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +12,9 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.bound_memory import next_token_logs
 from ..foundation.complete import complete
+from ..foundation.hashing import fingerprint
 from ..foundation.output_shift import output_shift
+from ..foundation.package import ROOT
 from ..foundation.strengths import strengths, ungated
 from ..foundation.tokenize import chat_prompt, completion_ids, prompt_ids
 from ..repo.info import overlap
@@ -28,6 +31,9 @@ TOKENS = 8
 """How many rising tokens, and how many falling ones, are shown."""
 
 ANSWER_TOKENS = 60
+
+
+GEOMETRY = ("num_hidden_layers", "num_attention_heads", "head_dim")
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,31 @@ def layer_tokens(model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase)
         rises, falls = order[::-1][:TOKENS], order[:TOKENS]
         rows.append(LayerTokens(layer, *([tokenizer.decode([i]) for i in indices] for indices in (rises, falls))))
     return rows
+
+
+def shipped_beside(model: ITILlamaForCausalLM, asked: str) -> list[SteeredRepo]:
+    """The steered repos that this installation holds for the base of a loaded model, without the one in `asked`: the
+    bundled model, and in a checkout the examples. A base is the same if its weights are, or its name and geometry."""
+    folders = [ROOT, *sorted(path.parent for path in ROOT.glob("examples/*/*/iti_directions.safetensors"))]
+    ours, kept = model.iti_directions, []
+    for folder in folders:
+        if folder == Path(asked).resolve():
+            continue
+        other = SteeredRepo.open(folder, framework="pt")
+        theirs = other.default_directions
+        if any(getattr(ours, key) != getattr(theirs, key) for key in GEOMETRY):
+            continue
+        same = bool(ours.base_model) and ours.base_model == theirs.base_model
+        if same or _weights(other, model.dtype) == fingerprint(model)[:16]:
+            kept.append(other)
+    return kept
+
+
+def _weights(repo: SteeredRepo, dtype: torch.dtype) -> str | None:
+    """The short name of a repo's weights: of those in it, or else as its evaluation records it."""
+    if repo.weights_from is not None:
+        return repo.evaluation.get("model")
+    return fingerprint(ITILlamaForCausalLM.from_pretrained(repo.folder, dtype=dtype))[:16]
 
 
 def resemblance(model: ITILlamaForCausalLM, other: SteeredRepo) -> dict[int, float]:

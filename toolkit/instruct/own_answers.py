@@ -30,7 +30,7 @@ class OwnAnswers:
         self.max_new_tokens = max_new_tokens
 
     def to(self, name: str, prompts: Sequence[str], alpha: float | None = None) -> list[str]:
-        """The answer to each prompt. alpha: the strength; None for a model without directions."""
+        """The answer to each prompt. alpha: the strength; None leaves the model as it is."""
         missing = [at for at in range(len(prompts)) if self.store.get(name, at, 0) is None]
         missing.sort(key=lambda at: len(prompts[at]))
         self.progress(name, len(prompts) - len(missing))

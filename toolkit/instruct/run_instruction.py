@@ -83,14 +83,25 @@ TEXTS = 40
 PERMUTATIONS = 20
 
 
+@dataclass(frozen=True)
+class InstructionResult(RunResult):
+    """measured_on: the requests of the evaluation, with their answers. classifier: the one of what is kept."""
+
+    measured_on: "Answered"
+    classifier: AnswerClassifier
+
+
 def run_instruction(
     settings: RunSettings,
     wanted: Instruction,
     progress: Callable = no_progress,
     say: Callable[[str], None] = lambda line: None,
     command: str = "",
-) -> RunResult:
-    """Like `run_pipeline.run`, but from a sentence.
+    scopes: Sequence[str] = SCOPES,
+    loaded: Callable[[ITILlamaForCausalLM, PreTrainedTokenizerBase], None] = lambda model, tokenizer: None,
+) -> InstructionResult:
+    """Like `run_pipeline.run`, but from a sentence. scopes: those to choose from. loaded: called with the base before
+    the work.
 
     Raises:
         ValueError, OSError: for a base, requests or settings that cannot be used, before long work starts; if the base
@@ -105,9 +116,10 @@ def run_instruction(
     requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
     parts = split_requests(requests, settings.seed, settings.n, FITTED_ON)
     tokens = settings.max_new_tokens or NEW_TOKENS
-    made_of = _made_of(settings, wanted, requests, tokens)
+    made_of = hash_run(settings, wanted, requests, tokens, scopes)
     report = _report_of(out, made_of)
     model, tokenizer = _load_base(settings)
+    loaded(model, tokenizer)
     prompts = Prompts(tokenizer)
     if wanted.place is not None:
         prompts.told(requests[0], wanted.instruction, wanted.place)  # refuses a place that the base does not have
@@ -142,7 +154,7 @@ def run_instruction(
         say(f"2 of 4, the base follows it: a classifier mistakes {error.percent()} of {error.n} other answers")
         answered["test"] = answer_part(answers, prompts, "test", parts.test, wanted, place)
         if report is None:
-            steering = fit_and_choose(settings, wanted, answers, answered, classifier, cache, advance)
+            steering = fit_and_choose(settings, wanted, answers, answered, classifier, cache, advance, scopes)
     if report is None:
         record = {
             "command": command,
@@ -170,7 +182,7 @@ def run_instruction(
     with progress() as advance:
         evaluation = measure_once(settings, wanted, answered["test"], classifier, error, given, sandbox, advance)
     say(f"4 of 4, measured on {evaluation['n']} other requests: {kept_line(evaluation)}")
-    return RunResult(out, report, sweep, evaluation)
+    return InstructionResult(out, report, sweep, evaluation, answered["test"], classifier)
 
 
 @dataclass(frozen=True)
@@ -304,6 +316,7 @@ def fit_and_choose(
     classifier: AnswerClassifier,
     cache: Path,
     progress: Callable[[str, int], None],
+    scopes: Sequence[str] = SCOPES,
 ) -> Steering:
     """Fit the directions of every reading, and choose among them."""
     model, tokenizer = answers.model, answers.tokenizer
@@ -331,6 +344,7 @@ def fit_and_choose(
         settings.guard,
         settings.perplexity_guard,
         progress,
+        scopes,
     )
 
 
@@ -415,6 +429,7 @@ def measure_once(
     if repo.is_measured and repo.evaluation.get("asked") == made_from:
         return repo.evaluation
     model = ITILlamaForCausalLM.from_pretrained(out, **settings.placement.kwargs).eval()
+    model.set_iti({other.name: 0.0 for other in repo.others})
     tokenizer = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
     told_of = {bare.prompt: told.prompt for bare, told in zip(own.bare, own.told_prompts, strict=True)}
     tasks = [
@@ -473,6 +488,7 @@ def measure_once(
         "prefill_share": round((told_tokens - bare_tokens) / told_tokens, 3),
     }
     evaluation = measured.record | {"asked": made_from, "instruction": said}
+    evaluation |= {"together": repo.together} if repo.together else {}
     write_text(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     renew_card(out)
     return evaluation
@@ -491,10 +507,17 @@ def _load_base(settings: RunSettings) -> tuple[ITILlamaForCausalLM, PreTrainedTo
     return load_base(settings.base, settings.repo.hub, **settings.placement.kwargs)
 
 
-def _made_of(settings: RunSettings, wanted: Instruction, requests: Sequence[Request], tokens: int) -> str:
+def hash_run(
+    settings: RunSettings,
+    wanted: Instruction,
+    requests: Sequence[Request],
+    tokens: int,
+    scopes: Sequence[str] = SCOPES,
+) -> str:
     """A hash of everything that the fit and the choice depend on."""
     parts = [asdict(wanted) | {"prompts": [request.written for request in requests]}, hash_base(settings.repo), tokens]
     parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard]
+    parts += [] if scopes == SCOPES else [scopes]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 

@@ -16,7 +16,7 @@ from ..fit.report_table import report_table
 from ..foundation.files import write_text
 from ..measure.summary import BOTH, TOLD, Summary, checks_table, summary_table
 from .fill_template import fill_template
-from .kept_line import WHERE
+from .kept_line import WHERE, together_cells
 from .licence import base_license, link_of
 from .replace_parts import marked_parts, read_card, replaced
 from .steered_repo import SteeredRepo
@@ -75,6 +75,7 @@ def new_card(repo: SteeredRepo, hub_name: str = "", converted_from: str = "", de
         **_first_prompt(repo),
         summary_table=evaluation and summary_table(list(summary.values()), evaluation["target"], evaluation["sound"]),
         chosen=chosen and (chosen["alpha"], chosen["top_k"], chosen["scope"]) == repo.shipped,
+        together_cells=repo.together and together_cells(repo.together),
         checks_table=checks_table(evaluation.get("checks", ())),
         converted_from=Path(converted_from).name if Path(converted_from).exists() else converted_from,
         decisions=decisions,

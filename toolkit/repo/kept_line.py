@@ -17,6 +17,16 @@ def share(estimate: dict) -> str:
     return f"{kept.mean:.2f} [{kept.low:.2f}, {kept.high:.2f}]"
 
 
+def together_cells(together: dict) -> list[list[str]]:
+    """The table for two behaviours, alone and both, row by row; the first row has its heads."""
+    names = list(together["sentences"])
+    rows = [["", "intact", *(f"kept of {name}" for name in names)]]
+    for row in together["rows"]:
+        kept = [share(row["kept"][name]) for name in names]
+        rows.append([row["condition"], Estimate(**row["intact"]).percent(), *kept])
+    return rows
+
+
 def kept_line(evaluation: dict) -> str:
     """The line at the end of a run; `evaluation` is `evaluation.json`."""
     said = evaluation["instruction"]

@@ -219,7 +219,20 @@ class SteeredRepo:
     def failed_checks(self) -> list[str]:
         """The checks that the steering as it is shipped failed, see `measure.checks`; none if it was not measured."""
         checks = self.evaluation.get("checks", ()) if self.is_measured else ()
-        return [check["name"] for check in checks if not check["passed"]]
+        further = [f"{name} of {self.together['name']}" for name in self.together["failed"]] if self.together else []
+        return [check["name"] for check in checks if not check["passed"]] + further
+
+    @cached_property
+    def together(self) -> dict | None:
+        """What the evaluation says of two behaviours at once (see `add_instruction`), if it measured those of this
+        repo, at their strengths."""
+        record, behaviours = self.evaluation.get("together"), self.behaviours.values()
+        now = {
+            "strengths": {behaviour.name: behaviour.alpha for behaviour in behaviours},
+            "directions": {behaviour.name: fingerprint_of(self.used(behaviour))[:16] for behaviour in behaviours},
+            "scope": self.scope,
+        }
+        return record if record and all(record.get(key) == value for key, value in now.items()) else None
 
     def strengths_allowed(self, behaviour: Behaviour | None = None, scope: str | None = None) -> StrengthRange:
         """The strengths that are as good as measured, for a behaviour (by default the default one) in a scope: its
@@ -247,8 +260,9 @@ class SteeredRepo:
             )
         check_fields(self.fields | {"iti_behaviours": self.fields["iti_behaviours"] | {name: {}}})
 
-    def add(self, name: str, directions: ITIDirections, alpha: float) -> None:
-        """Put a further behaviour into a repo on disk, or replace one.
+    def add(self, name: str, directions: ITIDirections, alpha: float, top_k: int | None = None) -> None:
+        """Put a further behaviour into a repo on disk, or replace one. If a new one is cut off, the repo stays as it
+        was.
 
         Raises:
             ValueError: if the directions are for another base. Nothing is written then.
@@ -259,9 +273,12 @@ class SteeredRepo:
         file = f"iti_directions.{name}.safetensors"
         staged = directions.save(self.folder / f".{file}.new")
         try:
-            entry = {"file": file, "alpha": alpha, "top_k": None, "sha256": file_sha256(staged)}
+            entry = {"file": file, "alpha": alpha, "top_k": top_k, "sha256": file_sha256(staged)}
+            if name not in self.behaviours:
+                os.replace(staged, self.folder / file)  # before the config, which names no file that is not there
             change_fields(self.folder, iti_behaviours=self.fields["iti_behaviours"] | {name: entry})
-            os.replace(staged, self.folder / file)  # after the digest: if this is cut off, an old file is refused
+            if name in self.behaviours:
+                os.replace(staged, self.folder / file)  # after the digest: if this is cut off, an old file is refused
         finally:
             staged.unlink(missing_ok=True)
 
