@@ -113,7 +113,7 @@ def creativity(
     ] = None,
     permutations: Annotated[int, typer.Option(min=0, help="draws of the permutation null")] = 100,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 40,
     markdown: Annotated[
         Path | None, typer.Option(help="document whose part between the marks of `creativity` is replaced")
     ] = None,

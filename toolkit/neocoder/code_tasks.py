@@ -41,12 +41,13 @@ print(_mark)
 @dataclass(frozen=True)
 class CodeTask:
     """given: code that runs before the answer, such as the function without its body. tests: code that runs after it,
-    and raises if it is wrong. shown, shown_at: see `FileTask`."""
+    and raises if it is wrong. solution: a program by the task's author. shown, shown_at: see `FileTask`."""
 
     prompt: str
     group: str
     given: str
     tests: str
+    solution: str
     shown: str
     shown_at: int
     messages: tuple[dict, ...] = ()
@@ -60,6 +61,7 @@ class Asked:
     group: str
     given: str
     tests: str
+    solution: str
 
 
 def read_tasks(data: Path, n: int | None = None) -> dict[str, list[Asked]]:
@@ -74,9 +76,12 @@ def read_tasks(data: Path, n: int | None = None) -> dict[str, list[Asked]]:
 def own_tasks() -> list[Asked]:
     """The package's own tasks, which the bundled model never saw."""
     return [
-        Asked(COMPLETE.format(task.prompt.rstrip()), task.group, task.prompt, _own_tests(task))
+        Asked(
+            COMPLETE.format(task.prompt.rstrip()), task.group, task.prompt, _own_tests(task),
+            task.program(task.solutions["plain"]),
+        )
         for task in frozen_tasks("test")
-    ]
+    ]  # fmt: skip
 
 
 def _own_tests(task: BundledTask) -> str:
@@ -93,24 +98,24 @@ def humaneval_tasks(path: Path) -> list[Asked]:
     Raises:
         ValueError: naming the file, the line and the field.
     """
-    fields = ("task_id", "prompt", "entry_point", "test")
+    fields = ("task_id", "prompt", "entry_point", "test", "canonical_solution")
     return [
-        Asked(COMPLETE.format(prompt.rstrip()), name, prompt, f"{test}\ncheck({entry})\n")
-        for _, (name, prompt, entry, test) in _read(path, fields)
+        Asked(COMPLETE.format(prompt.rstrip()), name, prompt, f"{test}\ncheck({entry})\n", prompt + solution)
+        for _, (name, prompt, entry, test, solution) in _read(path, fields)
     ]
 
 
 def creativebench_tasks(path: Path) -> list[Asked]:
     """The rows of CreativeBench-Explore: a question, and constraints that rule out the usual techniques. Its tests do
-    not see whether the constraints are kept. Raises as `humaneval_tasks`."""
+    not see whether these are kept. Raises as `humaneval_tasks`."""
     tasks = []
-    fields = ("question", "problem_id", "test_code", "constraints")
-    for where, (question, group, test, constraints) in _read(path, fields):
+    fields = ("question", "problem_id", "test_code", "reference_solution", "constraints")
+    for where, (question, group, test, solution, constraints) in _read(path, fields):
         if "def test(" not in test:
             raise ValueError(f"{where}: test_code is {test[:60]!r}; expected a function test()")
         rules = "".join(f"\n- {rule}" for rule in constraints)
         request = question + (f"\n\nConstraints:{rules}" if rules else "")
-        tasks.append(Asked(request, group, "", f"{test}\ntest()\n"))
+        tasks.append(Asked(request, group, "", f"{test}\ntest()\n", solution))
     return tasks
 
 
@@ -142,8 +147,8 @@ def code_set(name: str, tasks: Sequence[Asked], instruction: str, as_prompt: AsP
     made, told = [], {}
     for task in tasks:
         written = write_prompt(task.request, as_prompt, name)
-        around = written.prompt, task.group, task.given, task.tests, written.shown, written.shown_at, written.messages
-        made.append(CodeTask(*around))
+        of_task = task.group, task.given, task.tests, task.solution
+        made.append(CodeTask(written.prompt, *of_task, written.shown, written.shown_at, written.messages))
         told[written.prompt] = as_prompt(f"{task.request}\n\n{instruction}", name)
     return TaskSet(name, made, "", _asked_in(told), grade_code, {}, max_new_tokens)
 

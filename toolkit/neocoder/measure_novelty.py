@@ -29,6 +29,9 @@ from .code_tasks import kinds
 INSTRUCTIONS = ("Use an unusual approach.", "Write it as one expression.")
 """What the prompt says in words. The first is also said to the steered model."""
 
+AUTHOR = "the author's solution"
+"""Not a condition of the model: what the tests and the sandbox let pass at most."""
+
 TEXTS, TOLERANCE = 12, 0.05
 """How many plain answers KL is measured on; how near to the budget's strength the search ends, relatively."""
 
@@ -114,7 +117,12 @@ class Measuring:
                 answers = before if is_plain else self.answer(task_set, condition)
                 cost = Estimate(**costs[condition.name]) if condition.name in costs else None
                 rows.append(row_of(task_set, condition, answers, before, cost))
+            rows.append(row_of(sets[0][at], Condition(AUTHOR), self._of_authors(sets[0][at]), before, None))
         return alpha, rows
+
+    def _of_authors(self, task_set: TaskSet) -> Answers:
+        texts = [f"```python\n{task.solution}\n```" for task in task_set.tasks]
+        return Answers(AUTHOR, 1, texts, task_set.grade(task_set.tasks, texts, self.sandbox))
 
     def _strengths(self, texts: Sequence[Text], budget: float) -> list[float]:
         """Those that meet the budget: along the directions, and along the first random draw."""
