@@ -27,7 +27,7 @@ CONDITIONS += ['told "Use an unusual approach."', 'told "Write it as one express
 CONDITIONS += ['steered, told "Use an unusual approach."', "the author's solution"]
 
 WRITTEN = {
-    "plain": ["def doubled(numbers):\n    return [2 * n for n in numbers]\n", "def largest(numbers:"],
+    "plain": ["def doubled(numbers):\n    return [2 * n for n in numbers]\n", "def largest(numbers:\n"],
     "steered": [
         "def doubled(numbers):\n    return list(map(lambda n: n + n, numbers))\n",
         "largest = lambda numbers: max(numbers)\n",

@@ -86,8 +86,9 @@ class Measuring:
     written: int = 0
 
     def answer(self, task_set: TaskSet, condition: Condition, samples: int = 1) -> Answers:
-        """The answers of a condition; those that the folder holds are not given again."""
-        settings = sweep_settings_of(self.model, task_set) | {"samples": samples}
+        """The answers of a condition, whose name holds what is said in words. Those that the folder holds are not
+        given again."""
+        settings = sweep_settings_of(self.model, replace(task_set, asked=None)) | {"samples": samples}
         store = SavedCompletions(self.out / f"answers-{task_set.name.replace(':', '-')}.jsonl", settings)
         named = replace(condition, name=f"{condition.name}, alpha {condition.alpha:g}")
         answers = answer(
