@@ -6,6 +6,7 @@ from textwrap import indent
 import numpy as np
 from scipy.stats import binomtest
 
+from ..data.run_programs import extract_code
 from ..fit.probes import auc
 from ..fit.settings import FitSettings
 from .reproduce_creativity import PRIME, Creativity
@@ -96,7 +97,7 @@ def words(found: Creativity, name: str) -> str:
     tokens = ", ".join(f"{count:,} {what}" for what, count in found.tokens.items())
     parts = [found.reading.verdict, f"Tokens of {name}: {tokens}; KL is measured beside them.", f"Asked: {PRIME}"]
     for condition, text in found.prime.items():
-        parts += [f"{condition}, {len(text.strip())} characters:", indent(text.strip(), "    ")]
+        parts += [f"{condition}, {len(extract_code(text).strip())} characters of code:", indent(text.strip(), "    ")]
     return "\n\n".join(parts)
 
 
