@@ -107,7 +107,7 @@ def creativity(
     kl_budget: Annotated[
         float, typer.Option(min=1e-6, help="the strength is the one with this KL from plain, in nats a token")
     ] = 0.2,
-    n: Annotated[int, typer.Option("--n", "--limit", min=1, help="tasks of each set, from the first")] = 32,
+    n: Annotated[int, typer.Option("--n", "--limit", min=1, help="tasks of each set, from the first")] = 20,
     problems: Annotated[
         int | None, typer.Option(min=1, help="only this many of NeoCoder's problems, from the first")
     ] = None,
