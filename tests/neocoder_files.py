@@ -61,10 +61,15 @@ PARITY = {
 }
 
 
-def write(folder: Path) -> Path:
-    """Write the four files and return the folder."""
+def write(folder: Path, copies: int = 1) -> Path:
+    """Write the four files and return the folder. Copies of the problems have other ids and titles."""
     problems, humans, labels, cases = [], {}, {}, []
-    for entry in (DOUBLE, PARITY):
+    further = [
+        entry | {"id": f"{entry['id']}{i}", "title": f"{entry['title']} {i}"}
+        for i in range(1, copies)
+        for entry in (DOUBLE, PARITY)
+    ]
+    for entry in (DOUBLE, PARITY, *further):
         stdin, stdout = entry["sample"]
         raw = f"{entry['text']}\nExample\nInput\n{stdin.strip()}\nOutput\n{stdout}\nNote\nNothing."
         constrained = (

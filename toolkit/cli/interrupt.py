@@ -41,6 +41,7 @@ KEPT: dict[str, Callable[[dict], str]] = {
         f"samples drawn so far are in {given['out']}: the same command goes on from there"
     ),
     "truthfulqa": lambda given: f"{given['out']} is not complete: run the command again",
+    "creativity": lambda given: f"what is done is in {given['out']}: the same command goes on from there",
     "push": lambda given: "a push is one commit: unless the commit was reported, the Hub is as it was; run it again",
 }
 """For each command, from its arguments: what an interruption leaves, and how to go on."""

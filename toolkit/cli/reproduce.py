@@ -11,7 +11,7 @@ from rich.table import Table
 from ..foundation.files import read_text
 from ..foundation.settings import Placement
 from .expand_settings import expand_settings
-from .options import Json, Revision, Seed, console, progress_bar, say_next
+from .options import Json, Revision, Seed, Unsandboxed, console, progress_bar, say_next
 
 
 reproduce = typer.Typer(help="Repeat published results with your weights and data.", no_args_is_help=True)
@@ -92,3 +92,82 @@ def truthfulqa(
         markup=False,
     )
     say_next(f"a steered repo: iti-llama fit --base {base} --data {out / 'truthfulqa.jsonl'} --out REPO")
+
+
+@reproduce.command()
+@expand_settings()
+def creativity(
+    placement: Placement,
+    source: Annotated[Path, typer.Option(help="folder with NeoCoder's files")],
+    data: Annotated[Path, typer.Option(help="folder with HumanEval.jsonl.gz and creativebench_explore_200.jsonl")],
+    out: Annotated[Path, typer.Option(help="folder for the labelled set, directions, answers and results")],
+    base: Annotated[str, typer.Option("--model", "--base", help="Hub repo or folder of a Llama")] = "smollm2",
+    top_k: Annotated[int, typer.Option(min=1, help="heads")] = 48,
+    policy: Annotated[str, typer.Option(help="where activations are read")] = "completion-mean",
+    kl_budget: Annotated[
+        float, typer.Option(min=1e-6, help="the strength is the one with this KL from plain, in nats a token")
+    ] = 0.2,
+    n: Annotated[int, typer.Option("--n", "--limit", min=1, help="tasks of each set, from the first")] = 20,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="only this many of NeoCoder's problems, from the first")
+    ] = None,
+    permutations: Annotated[int, typer.Option(min=0, help="draws of the permutation null")] = 100,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 40,
+    markdown: Annotated[
+        Path | None, typer.Option(help="document whose part between the marks of `creativity` is replaced")
+    ] = None,
+    revision: Revision = None,
+    allow_unsandboxed: Unsandboxed = False,
+    seed: Seed = 0,
+    json_: Json = False,
+) -> None:
+    """Ask the claims of an earlier creativity steering again.
+
+    Example: iti-llama reproduce creativity --source NEOCODER --data CODE --out creativity
+
+    Directions are fitted on human solutions of NeoCoder that use a rare technique. Answers to the package's own tasks,
+    HumanEval and CreativeBench-Explore are judged by tests and by syntax trees: plain, told in words, steered, steered
+    away, and along random directions. Each earlier number stands beside what it is worth.
+    """
+    from ..fit.settings import FitSettings
+    from ..foundation.sandbox import Limits, Sandbox
+    from ..neocoder.code_tasks import read_tasks
+    from ..neocoder.creativity_tables import document, tables, words
+    from ..neocoder.problems import load as load_neocoder
+    from ..neocoder.reproduce_creativity import reproduce as again
+    from ..repo.card import replace_section
+    from ..repo.fit_repo import load_base
+    from ..repo.replace_parts import marked_parts
+    from ..repo.settings import find_base
+
+    if markdown is not None and not marked_parts(markdown.read_text(encoding="utf-8"), ["creativity"]):
+        raise ValueError(f"{markdown}: has no part between '<!-- creativity: begin -->' and its end")
+    tasks = read_tasks(data, n)
+    neocoder = load_neocoder(source)[:problems]
+    sandbox = Sandbox(Limits(seconds=6, memory=768 << 20), allow_unsandboxed=allow_unsandboxed)
+    base = find_base(base)
+    model, tokenizer = load_base(base, {"revision": revision} if revision else {}, **placement.kwargs)
+    settings = FitSettings(top_k=top_k, permutations=permutations, seed=seed)
+    with progress_bar() as advance:
+        found = again(
+            model, tokenizer, neocoder, tasks, out, sandbox, settings=settings, policy=policy, kl_budget=kl_budget,
+            max_new_tokens=max_new_tokens, base=base, batch_size=batch_size, progress=advance,
+        )  # fmt: skip
+    name = Path(base).name
+    if markdown is not None:
+        replace_section(markdown, "creativity", document(found, name))
+    if json_:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    for titles, rows in tables(found):
+        table = Table(padding=(0, 0))
+        for title in titles:
+            table.add_column(title, overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    console.print(words(found, name), highlight=False, markup=False)
+    say_next(
+        f"a steered repo: iti-llama fit --base {base} --data {out / 'neocoder.jsonl'} --policy {policy} --out REPO"
+    )
