@@ -142,7 +142,7 @@ field: .venv/.run
 
 truthfulqa: .venv/.run
 	.venv/bin/iti-llama reproduce truthfulqa --model smollm2 --data $(DATA)/truthfulqa/TruthfulQA.csv --dtype bfloat16 \
-	    --texts toolkit/instruct/bundled/everyday_requests.jsonl --out build/truthfulqa
+	    --texts toolkit/instruct/bundled/everyday_requests.jsonl --out build/truthfulqa --markdown docs/evidence.md
 
 # The claims of an earlier creativity steering, asked again: tables of docs/evidence.md. DATA holds `neocoder/` and `code/`, see there. A
 # killed run goes on.

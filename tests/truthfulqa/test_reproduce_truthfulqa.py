@@ -37,6 +37,8 @@ def made(tmp_path_factory):
     tiny_tokenizer().save_pretrained(folder / "base")
     words = ["reproduce", "truthfulqa", "--model", str(folder / "base"), "--data", str(folder / "TruthfulQA.csv")]
     words += ["--out", str(folder / "out"), "--top-k", "3", "--alpha", "2", "--device-map", "cpu"]
+    (folder / "evidence.md").write_text("Before.\n<!-- truthfulqa: begin -->\nnot measured\n<!-- truthfulqa: end -->\nAfter.\n")
+    words += ["--markdown", str(folder / "evidence.md")]
     run = CliRunner().invoke(app, words, catch_exceptions=False)
     assert run.exit_code == 0, run.output
     return folder, run.output, json.loads((folder / "out" / "truthfulqa.json").read_text())
@@ -44,10 +46,38 @@ def made(tmp_path_factory):
 
 def test_the_paper_s_rows_stand_beside_one_s_own(made):
     _, output, found = made
-    assert all(word in output for word in ("25.9%", "2.48", "0.40", "base, ITI", "base, plain", "24 questions"))
+    assert all(word in output for word in ("25.9%", "2.48", "0.40", "ITI, 3 heads", "base, plain", "24 questions"))
     assert found["questions"] == 24 and found["top_k"] == 3
-    assert [choice["mc1"]["n"] for choice in found["choices"]] == [24] * 8  # plain, paper, chosen, five random
+    assert [choice["mc1"]["n"] for choice in found["choices"]] == [24] * 13  # plain, 2 points, 5 random each
     assert found["chance"] == pytest.approx([1 / 3, 0.5]) and "chance" in output
+
+
+def test_a_document_gets_the_table(made):
+    folder, _, found = made
+    text = (folder / "evidence.md").read_text()
+    assert text.startswith("Before.\n") and text.endswith("After.\n") and "not measured" not in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 4 + 5 + 1 and {line.count("|") for line in table} == {7}
+    means = [choice["mc2"]["mean"] for choice in found["choices"]]
+    (row,) = (line for line in table if line.startswith("| random") and table.index(line) == len(table) - 2)
+    assert f"{100 * min(means[3:8]):.1f} to {100 * max(means[3:8]):.1f}%" in row
+
+
+def test_tokens_are_counted_with_a_shared_prefix_and_without(made):
+    """The paper's point has two strengths, the choice and each random draw one; validation has four, at two Ks."""
+    folder, _, found = made
+    read = apart = 0
+    for i, question in enumerate(read_questions(folder / "TruthfulQA.csv")):
+        prompt = len(tiny_tokenizer()(f"Q: {question.text} A:")["input_ids"])
+        lengths = [
+            len(tiny_tokenizer()(f" {answer}", add_special_tokens=False)["input_ids"])
+            for answer in (*question.true, *question.false)
+        ]
+        validated = i % 12 in (0, 5, 10)  # every fifth of the other half
+        for passes, strengths in ((1, 2), (11, 1), (2 * validated, 4)):
+            read += passes * (prompt + strengths * sum(length - 1 for length in lengths))
+            apart += passes * strengths * sum(prompt + length for length in lengths)
+    assert (found["read"], found["apart"]) == (read, apart)
 
 
 def test_a_fold_chooses_inside_the_guard_and_is_measured_on_the_other_questions(made):

@@ -1,6 +1,7 @@
 """`iti-llama reproduce`"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,33 @@ from .expand_settings import expand_settings
 from .options import Json, Revision, Seed, Unsandboxed, console, progress_bar, say_next
 
 
+Markdown = Annotated[
+    Path | None, typer.Option(help="document whose part between the marks of this name is replaced by the tables")
+]
+
 reproduce = typer.Typer(help="Repeat published results with your weights and data.", no_args_is_help=True)
 
 
 @reproduce.callback()
 def of_all() -> None:
     """Repeat published results."""
+
+
+def check_marks(document: Path | None, name: str) -> None:
+    """Raises `ValueError` unless a document has a part of this name."""
+    from ..repo.replace_parts import marked_parts
+
+    if document is not None and not marked_parts(read_text(document, "Markdown"), [name]):
+        raise ValueError(f"{document}: has no part between '<!-- {name}: begin -->' and its end")
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(padding=(0, 0))
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 @reproduce.command()
@@ -43,6 +65,7 @@ def truthfulqa(
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", "--limit", min=20, help="only this many questions")] = None,
+    markdown: Markdown = None,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 32,
     revision: Revision = None,
     seed: Seed = 0,
@@ -57,13 +80,15 @@ def truthfulqa(
     """
     from iti_llama.iti_directions import check_alpha
 
+    from ..repo.card import replace_section
     from ..repo.fit_repo import load_base
     from ..repo.settings import find_base
     from ..truthfulqa.multiple_choice import read_questions
-    from ..truthfulqa.reproduce_truthfulqa import comparison, read_texts
+    from ..truthfulqa.reproduce_truthfulqa import COLUMNS, comparison, document, read_texts, words
     from ..truthfulqa.reproduce_truthfulqa import reproduce as again
 
     check_alpha(alpha)
+    check_marks(markdown, "truthfulqa")
     base = find_base(base)
     questions = read_questions(data)[:n]
     neutral = read_texts(texts) if texts else None
@@ -74,23 +99,13 @@ def truthfulqa(
             model, tokenizer, questions, out, top_k=top_k, alpha=alpha, primer=before, texts=neutral, base=base,
             batch_size=batch_size, seed=seed, progress=advance,
         )  # fmt: skip
+    if markdown is not None:
+        replace_section(markdown, "truthfulqa", document(result, Path(base).name))
     if json_:
         print(json.dumps(result.to_dict(), indent=1))
         return
-    table = Table(padding=(0, 0))
-    for title in ("", "MC1", "MC2", "change", "CE", "KL"):
-        table.add_column(title, overflow="fold")
-    for row in comparison(result, Path(base).name):
-        table.add_row(*map(escape, row))
-    console.print(table)
-    best = ", ".join(f"{fold.accuracy:.1%}" for fold in result.folds)
-    console.print(
-        f"{result.questions} questions, {result.top_k} heads, alpha {result.alpha:g}; in brackets 95% intervals, "
-        f"bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: 83.3%). "
-        f"CE and KL of each fold on {result.texts}.",
-        highlight=False,
-        markup=False,
-    )
+    print_table(COLUMNS, comparison(result, Path(base).name))
+    console.print(words(result), highlight=False, markup=False)
     say_next(f"a steered repo: iti-llama fit --base {base} --data {out / 'truthfulqa.jsonl'} --out REPO")
 
 
@@ -114,9 +129,7 @@ def creativity(
     permutations: Annotated[int, typer.Option(min=0, help="draws of the permutation null")] = 100,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 40,
-    markdown: Annotated[
-        Path | None, typer.Option(help="document whose part between the marks of `creativity` is replaced")
-    ] = None,
+    markdown: Markdown = None,
     revision: Revision = None,
     allow_unsandboxed: Unsandboxed = False,
     seed: Seed = 0,
@@ -138,11 +151,9 @@ def creativity(
     from ..neocoder.reproduce_creativity import reproduce as again
     from ..repo.card import replace_section
     from ..repo.fit_repo import load_base
-    from ..repo.replace_parts import marked_parts
     from ..repo.settings import find_base
 
-    if markdown is not None and not marked_parts(markdown.read_text(encoding="utf-8"), ["creativity"]):
-        raise ValueError(f"{markdown}: has no part between '<!-- creativity: begin -->' and its end")
+    check_marks(markdown, "creativity")
     tasks = read_tasks(data, n)
     neocoder = load_neocoder(source)[:problems]
     sandbox = Sandbox(Limits(seconds=6, memory=768 << 20), allow_unsandboxed=allow_unsandboxed)
@@ -161,12 +172,7 @@ def creativity(
         print(json.dumps(found.to_dict(), indent=1))
         return
     for titles, rows in tables(found):
-        table = Table(padding=(0, 0))
-        for title in titles:
-            table.add_column(title, overflow="fold")
-        for row in rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+        print_table(titles, rows)
     console.print(words(found, name), highlight=False, markup=False)
     say_next(
         f"a steered repo: iti-llama fit --base {base} --data {out / 'neocoder.jsonl'} --policy {policy} --out REPO"

@@ -172,6 +172,20 @@ def question_shares(
     return [mc1, mc2]
 
 
+def tokens_read(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], strengths: int, primer: str = ""
+) -> tuple[int, int]:
+    """At most how many tokens `question_shares` reads, and how many it would read if every answer at every strength
+    came with a prefix of its own."""
+    read = apart = 0
+    for question in questions:
+        prompt = len(prompt_ids(tokenizer, primer + question.prompt))
+        answers = [len(completion_ids(tokenizer, f" {answer}")) for answer in (*question.true, *question.false)]
+        read += prompt + strengths * sum(length - 1 for length in answers)
+        apart += strengths * sum(prompt + length for length in answers)
+    return read, apart
+
+
 def choices_of(
     alphas: Sequence[float | None], mc1: np.ndarray, mc2: np.ndarray, groups: Sequence[str]
 ) -> list[Choice]:

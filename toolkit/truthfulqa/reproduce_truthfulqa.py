@@ -37,7 +37,7 @@ from ..foundation.files import write_text
 from ..foundation.tokenize import completion_ids
 from ..measure.conditions import random_directions
 from ..measure.divergence import Divergence, Text, measure_divergence
-from .multiple_choice import Choice, Question, chance, choices_of, question_shares
+from .multiple_choice import Choice, Question, chance, choices_of, question_shares, tokens_read
 
 
 TOP_K, ALPHA, FOLDS = 48, 15.0, 2
@@ -60,6 +60,9 @@ PAPER = {
 validation/iti_replication_results.md of their repository (the mean of three seeds)."""
 
 
+COLUMNS = ("", "MC1", "MC2", "change", "CE", "KL")
+
+
 @dataclass(frozen=True)
 class Fold:
     """One half. accuracy: out of fold, of the best head's probe. divergence: at the paper's K and alpha, on texts
@@ -75,8 +78,9 @@ class Fold:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """choices: plain, at the paper's K and alpha, at each fold's choice, and along random directions at that choice,
-    over the questions of all folds, each measured once. chance: MC1 and MC2 if all answers are equally likely."""
+    """choices: plain, at the paper's K and alpha, at each fold's choice, and along `DRAWS` random directions at that
+    choice and as many at the paper's point, over the questions of all folds, each measured once. chance: MC1 and MC2
+    if all answers are equally likely. read, apart: see `tokens_read`."""
 
     top_k: int
     alpha: float
@@ -85,6 +89,8 @@ class Reproduction:
     choices: list[Choice]
     chance: tuple[float, float]
     folds: list[Fold]
+    read: int
+    apart: int
 
     def to_dict(self) -> dict:
         """As JSON types."""
@@ -132,6 +138,7 @@ def reproduce(
     settings = FitSettings(top_k=heads, rank_by="accuracy", permutations=0, seed=seed)
     order, folds, names = np.array_split(np.arange(len(questions)), FOLDS), [], []
     shares: list[np.ndarray] = []
+    tokens: list[tuple[int, int]] = []
     before = model.iti_directions, (model.iti_alpha, model.iti_scope, model.iti_top_k)
 
     def fitted(outside: set[str]):
@@ -147,6 +154,7 @@ def reproduce(
         model.set_iti_directions(given)
         model.iti_alpha, model.iti_scope, model.iti_top_k = 1.0, "all", k
         of_questions = question_shares(model, tokenizer, asked, alphas, primer, lambda n: progress("questions", n))
+        tokens.append(tokens_read(tokenizer, asked, len(alphas), primer))
         answered = own or [_answered(question) for question in asked][:TEXTS]
         others = [alpha for alpha in alphas if alpha]
         damage = measure_divergence(model, tokenizer, answered, others, batch_size) if others else []
@@ -174,8 +182,11 @@ def reproduce(
             of_paper, (divergence,) = measured(asked, directions, heads, [0.0, alpha])
             k, strength = chosen or (heads, 0.0)
             of_fold, costs = measured(asked, directions, k, [strength])
-            drawn = [random_directions(directions.top(k), seed) for seed in range(1, DRAWS + 1)]
-            along = [measured(asked, random, k, [strength])[0] for random in drawn]
+            along = [
+                measured(asked, random_directions(directions.top(count), seed), count, [alpha_])[0]
+                for count, alpha_ in ((k, strength), (heads, alpha))
+                for seed in range(1, DRAWS + 1)
+            ]
             shares.append(np.concatenate([of_paper, of_fold, *along], axis=1))
             accuracy = float(found.out_of_fold_accuracy[found.ranking[0]])
             cost = costs[0] if costs else None
@@ -187,9 +198,10 @@ def reproduce(
         model.iti_alpha, model.iti_scope, model.iti_top_k = before[1]
     pooled = np.concatenate(shares, axis=2)
     told = f"{len(own)} given texts" if own else f"each fold's first {TEXTS} questions with their best answers"
-    alphas = [0.0, alpha, *[None] * (1 + DRAWS)]
+    alphas = [0.0, alpha, None, *[None] * DRAWS, *[alpha] * DRAWS]
     choices = choices_of(alphas, *pooled, names)
-    result = Reproduction(heads, alpha, len(questions), told, choices, chance(questions), folds)
+    read, apart = map(sum, zip(*tokens, strict=True))
+    result = Reproduction(heads, alpha, len(questions), told, choices, chance(questions), folds, read, apart)
     write_text(out / "truthfulqa.json", json.dumps(result.to_dict(), indent=1) + "\n")
     return result
 
@@ -214,18 +226,36 @@ def comparison(found: Reproduction, name: str) -> list[list[str]]:
     points = ", ".join(f"{f.chosen[0]} heads at {f.chosen[1]:g}" if f.chosen else "none" for f in found.folds)
     ce = " and ".join(f"{math.log(cost.perplexity_plain):.2f}" for cost in at_paper)
     rows.append([f"{name}, plain", plain.mc1.percent(), plain.mc2.percent(), "", ce, "0"])
-    for label, choice, costs in (
-        (f"{name}, ITI, {found.top_k} heads at {found.alpha:g}", paper, at_paper),
-        (f"{name}, ITI, as each fold chose: {points}", chosen, at_chosen),
+    for label, choice, costs, random in (
+        (f"ITI, {found.top_k} heads at {found.alpha:g}", paper, at_paper, drawn[DRAWS:]),
+        (f"ITI, as each fold chose: {points}", chosen, at_chosen, drawn[:DRAWS]),
     ):
         ce = " and ".join(f"{math.log(cost.perplexity_steered):.2f}" for cost in costs if cost)
         kl = " and ".join(f"{cost.kl.mean:.2f}" for cost in costs if cost)
         rows.append([label, choice.mc1.percent(), choice.mc2.percent(), choice.mc2_change.points(), ce, kl])
-    for i, choice in enumerate(drawn, 1):
-        cells = choice.mc1.percent(), choice.mc2.percent(), choice.mc2_change.points()
-        rows.append([f"{name}, random {i}, there", *cells, "", ""])
+        means = ([getattr(one, field).mean for one in random] for field in ("mc1", "mc2", "mc2_change"))
+        (low1, high1), (low2, high2), (low, high) = ((100 * min(values), 100 * max(values)) for values in means)
+        shares = f"{low1:.1f} to {high1:.1f}%", f"{low2:.1f} to {high2:.1f}%", f"{low:+.1f} to {high:+.1f}"
+        rows.append([f"random directions there, {len(random)} draws", *shares, "", ""])
     rows.append(["chance", *(f"{100 * share:.1f}%" for share in found.chance), "", "", ""])
     return rows
+
+
+def words(found: Reproduction) -> str:
+    """What the table is of."""
+    best = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds)
+    return (
+        f"{found.questions} questions, {found.top_k} heads, alpha {found.alpha:g}; in brackets 95% intervals, "
+        f"bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: 83.3%). "
+        f"CE and KL of each fold on {found.texts}. MC1 and MC2 took {found.read:,} tokens; with the prefix read again "
+        f"for each answer and strength they would take {found.apart / found.read:.1f} times as many."
+    )
+
+
+def document(found: Reproduction, name: str) -> str:
+    """The table and its words, in Markdown."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *comparison(found, name)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words(found)}"
 
 
 def read_texts(path: Path) -> list[str]:
