@@ -268,7 +268,8 @@ def row_of(behaviour: Instruction | Pairs, said: dict) -> str:
     shown["random"] = f"{_percent(min(drawn))} to {_percent(max(drawn))}"
     intact = "/".join(f"{100 * said['rows'][name]['correct']['mean']:.0f}" for name in ("plain", TOLD, "steered"))
     cells = [behaviour.name.replace("_", " "), str(said["n"]), *shown.values()]
-    cells += [f"{said['alpha']:g}", f"{said['kl']['mean']:.2f}"]
+    inside = any(one["inside"] for one in said["tried"] if one["alpha"] == said["alpha"])
+    cells += [f"{said['alpha']:g}{'' if inside else ', outside'}", f"{said['kl']['mean']:.2f}"]
     cells += [
         "" if isinstance(behaviour, Pairs) and not behaviour.open_ended else f"{intact}%",
         Estimate(**said["mmlu"]["change"]).points(),
