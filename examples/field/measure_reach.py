@@ -42,7 +42,7 @@ REPO = ROOT / "examples" / "smollm2" / "brief"
 TOKENS, N = 64, 80
 """Most tokens of an answer, and most prompts of each kind."""
 
-CONVERSATIONS, TURNS = 40, 5
+CONVERSATIONS, TURNS = 36, 5
 
 PAIRS, DRAWS = (4, 8, 16, 32, 64, 96), 5
 """How many pairs of rows directions are fitted on, and how often each number of pairs is drawn."""
@@ -93,7 +93,8 @@ class Measuring:
 
     def turns(self) -> list[dict]:
         """Plain and steered at each turn of conversations, each of which goes on from its own answers."""
-        asked = [self.fresh[i * TURNS : (i + 1) * TURNS] for i in range(CONVERSATIONS)]
+        single = [request for request in self.fresh if isinstance(request, str)]  # others are conversations themselves
+        asked = [single[i * TURNS : (i + 1) * TURNS] for i in range(CONVERSATIONS)]
         talks = {alpha: [[] for _ in asked] for alpha in (0.0, self.model.iti_alpha)}
         measured = []
         for turn in range(TURNS):
