@@ -37,7 +37,8 @@ def made(tmp_path_factory):
     tiny_tokenizer().save_pretrained(folder / "base")
     words = ["reproduce", "truthfulqa", "--model", str(folder / "base"), "--data", str(folder / "TruthfulQA.csv")]
     words += ["--out", str(folder / "out"), "--top-k", "3", "--alpha", "2", "--device-map", "cpu"]
-    (folder / "evidence.md").write_text("Before.\n<!-- truthfulqa: begin -->\nnot measured\n<!-- truthfulqa: end -->\nAfter.\n")
+    marks = "<!-- truthfulqa: begin -->\nnot measured\n<!-- truthfulqa: end -->"
+    (folder / "evidence.md").write_text(f"Before.\n{marks}\nAfter.\n")
     words += ["--markdown", str(folder / "evidence.md")]
     run = CliRunner().invoke(app, words, catch_exceptions=False)
     assert run.exit_code == 0, run.output
