@@ -114,7 +114,7 @@ def truthfulqa(
 def creativity(
     placement: Placement,
     source: Annotated[Path, typer.Option(help="folder with NeoCoder's files")],
-    data: Annotated[Path, typer.Option(help="folder with HumanEval.jsonl.gz and creativebench_explore_200.jsonl")],
+    data: Annotated[Path, typer.Option(help="folder with the files of HumanEval and CreativeBench-Explore")],
     out: Annotated[Path, typer.Option(help="folder for the labelled set, directions, answers and results")],
     base: Annotated[str, typer.Option("--model", "--base", help="Hub repo or folder of a Llama")] = "smollm2",
     top_k: Annotated[int, typer.Option(min=1, help="heads")] = 48,

@@ -17,6 +17,9 @@ EARLIER = {"rows": 48, "heads": 48, "validation": 0.625, "test": 0.688, "layer":
 
 SAMPLES, ALL_HEADS = 16, 1024
 
+LINES = 9
+"""The most lines of an answer that are shown."""
+
 CLAIMS = ("", "earlier", "worth", "here", "worth")
 
 STEERING = (
@@ -97,7 +100,9 @@ def words(found: Creativity, name: str) -> str:
     tokens = ", ".join(f"{count:,} {what}" for what, count in found.tokens.items())
     parts = [found.reading.verdict, f"Tokens of {name}: {tokens}; KL is measured beside them.", f"Asked: {PRIME}"]
     for condition, text in found.prime.items():
-        parts += [f"{condition}, {len(extract_code(text).strip())} characters of code:", indent(text.strip(), "    ")]
+        lines = text.strip().splitlines()
+        shown = "\n".join([*lines[:LINES], *(["..."] if len(lines) > LINES else [])])
+        parts += [f"{condition}, {len(extract_code(text).strip())} characters of code:", indent(shown, "    ")]
     return "\n\n".join(parts)
 
 
