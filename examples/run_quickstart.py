@@ -14,11 +14,9 @@ from iti_llama.toolkit.foundation.package import ROOT
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 
-def run_quickstart():
-    """The notebook with its outputs, but without warnings and progress bars. Raises nbclient's error if a cell
-    fails."""
+def run_quickstart(notebook):
+    """A notebook with its outputs, but without warnings and progress bars. Raises nbclient's error if a cell fails."""
     os.environ.setdefault("TQDM_DISABLE", "1")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
     how = {"timeout": 900, "kernel_name": "python3", "record_timing": False, "coalesce_streams": True}
     nbclient.NotebookClient(notebook, resources=resources, **how).execute()
@@ -29,7 +27,7 @@ def run_quickstart():
 
 
 if __name__ == "__main__":
-    notebook = run_quickstart()
+    notebook = run_quickstart(nbformat.read(NOTEBOOK, as_version=4))
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
     nbformat.write(notebook, NOTEBOOK)
     print(NOTEBOOK)
