@@ -23,7 +23,7 @@ from iti_llama.toolkit.fit.positions import Policy
 from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.measure.divergence import Text, measure_divergence
 from iti_llama.toolkit.measure.score import Given, log_probabilities
-from iti_llama.toolkit.truthfulqa.multiple_choice import Question, answer_scores
+from iti_llama.toolkit.truthfulqa.multiple_choice import Question, SharedPrefix, answer_scores
 
 
 VOCABULARY = 128_256
@@ -55,7 +55,7 @@ def diverge(model, tokenizer, rows: int, text: str) -> None:
 
 
 def choose(model, tokenizer, rows: int, text: str) -> None:
-    answer_scores(model, tokenizer, Question("a", (text,), (text,) * (rows // 2 - 1)), [0.0, 1.0])
+    answer_scores(SharedPrefix(model), tokenizer, Question("a", (text,), (text,) * (rows // 2 - 1)), [0.0, 1.0])
 
 
 def rank_by_cause(model, tokenizer, rows: int, text: str) -> None:

@@ -1,6 +1,7 @@
 """TruthfulQA as the paper did it, end to end on a small model, against plain transformers, hooks and scikit-learn."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -64,20 +65,23 @@ def test_a_document_gets_the_table(made):
     assert f"{100 * min(means[3:8]):.1f} to {100 * max(means[3:8]):.1f}%" in row
 
 
-def test_tokens_are_counted_with_a_shared_prefix_and_without(made):
-    """The paper's point has two strengths, the choice and each random draw one; validation has four, at two Ks."""
+def test_tokens_are_counted_with_a_shared_prompt_and_without(made):
+    """Validation has four strengths, at two Ks; the paper's point two, the choice and each random draw one."""
     folder, _, found = made
-    read = apart = 0
-    for i, question in enumerate(read_questions(folder / "TruthfulQA.csv")):
-        prompt = len(tiny_tokenizer()(f"Q: {question.text} A:")["input_ids"])
-        lengths = [
-            len(tiny_tokenizer()(f" {answer}", add_special_tokens=False)["input_ids"])
-            for answer in (*question.true, *question.false)
-        ]
-        validated = i % 12 in (0, 5, 10)  # every fifth of the other half
-        for passes, strengths in ((1, 2), (11, 1), (2 * validated, 4)):
-            read += passes * (prompt + strengths * sum(length - 1 for length in lengths))
-            apart += passes * strengths * sum(prompt + length for length in lengths)
+    questions, tokenizer = read_questions(folder / "TruthfulQA.csv"), tiny_tokenizer()
+    passes = [(12, 24, 5, 4)] * 2 + [(0, 12, 1, 2)] + [(0, 12, 1, 1)] * 11
+    passes += [(0, 12, 5, 4)] * 2 + [(12, 24, 1, 2)] + [(12, 24, 1, 1)] * 11
+    read, apart, before = 0, 0, []
+    for start, end, step, strengths in passes:
+        for question in questions[start:end:step]:
+            prompt = tokenizer(f"Q: {question.text} A:")["input_ids"]
+            texts = [f" {answer}" for answer in (*question.true, *question.false)]
+            lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+            pairs = zip(before, prompt[:-1], strict=False)
+            common = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            read += len(prompt) - common + strengths * sum(length - 1 for length in lengths)
+            apart += strengths * sum(len(prompt) + length for length in lengths)
+            before = prompt
     assert (found["read"], found["apart"]) == (read, apart)
 
 

@@ -88,10 +88,12 @@ def _closed(answer: str) -> str:
 
 class SharedPrefix:
     """Keys and values of a prompt, which the plain model reads once for all answers and strengths. The next prompt
-    begins in the same way, with the primer and "Q:"; that part is not read again."""
+    begins in the same way, with the primer and "Q:"; that part is not read again. read: tokens of prompts so far.
+    answers: tokens of answers so far, and apart: all tokens if each answer at each strength had its own prompt."""
 
     def __init__(self, model: ITILlamaForCausalLM):
-        self.model, self.ids, self.cache, self.read = model, [], DynamicCache(), 0
+        self.model, self.ids, self.cache = model, [], DynamicCache()
+        self.read = self.answers = self.apart = 0
 
     def extend_to(self, ids: list[int]) -> torch.Tensor:
         """Read the prompt `ids`; returns the last hidden state of its last token, [1, hidden_size]."""
@@ -130,6 +132,8 @@ def answer_scores(
     first = [answer[0] for answer in answers]
     hidden = prefix.extend_to(prompt).expand(len(first), -1)
     scores = token_logs(model, hidden, torch.tensor(first))[0].cpu().repeat(len(alphas), 1)
+    prefix.answers += len(alphas) * sum(len(answer) - 1 for answer in answers)
+    prefix.apart += len(alphas) * sum(len(prompt) + len(answer) for answer in answers)
     rows = [(row, column) for row in range(len(alphas)) for column in range(len(answers)) if len(answers[column]) > 1]
     lengths, device = [len(prompt) + len(answers[column]) for _, column in rows], hidden.device
     for batch in batches_of(lengths, batch_size, tokens_a_batch(model, "cache")):
@@ -153,7 +157,7 @@ def answer_scores(
 
 
 def question_shares(
-    model: ITILlamaForCausalLM,
+    prefix: SharedPrefix,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[Question],
     alphas: Sequence[float],
@@ -162,7 +166,6 @@ def question_shares(
 ) -> list[np.ndarray]:
     """[MC1, MC2], each [alphas, questions]; the alphas are rows of one batch."""
     mc1, mc2 = np.empty((len(alphas), len(questions))), np.empty((len(alphas), len(questions)))
-    prefix = SharedPrefix(model)
     for number, question in enumerate(questions):
         for i, scores in enumerate(answer_scores(prefix, tokenizer, question, alphas, primer)):
             true, false = scores[: len(question.true)], scores[len(question.true) :]
@@ -170,20 +173,6 @@ def question_shares(
             mc2[i, number] = float(scores.double().softmax(0)[: len(true)].sum())
         progress(1)
     return [mc1, mc2]
-
-
-def tokens_read(
-    tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], strengths: int, primer: str = ""
-) -> tuple[int, int]:
-    """At most how many tokens `question_shares` reads, and how many it would read if every answer at every strength
-    came with a prefix of its own."""
-    read = apart = 0
-    for question in questions:
-        prompt = len(prompt_ids(tokenizer, primer + question.prompt))
-        answers = [len(completion_ids(tokenizer, f" {answer}")) for answer in (*question.true, *question.false)]
-        read += prompt + strengths * sum(length - 1 for length in answers)
-        apart += strengths * sum(prompt + length for length in answers)
-    return read, apart
 
 
 def choices_of(
@@ -206,7 +195,7 @@ def multiple_choice(
 ) -> list[Choice]:
     """MC1 and MC2 at alpha 0 and at each of `alphas`."""
     alphas = [0.0, *alphas]
-    shares = question_shares(model, tokenizer, questions, alphas, primer, progress)
+    shares = question_shares(SharedPrefix(model), tokenizer, questions, alphas, primer, progress)
     return choices_of(alphas, *shares, [question.text for question in questions])
 
 

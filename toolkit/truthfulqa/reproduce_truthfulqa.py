@@ -37,7 +37,7 @@ from ..foundation.files import write_text
 from ..foundation.tokenize import completion_ids
 from ..measure.conditions import random_directions
 from ..measure.divergence import Divergence, Text, measure_divergence
-from .multiple_choice import Choice, Question, chance, choices_of, question_shares, tokens_read
+from .multiple_choice import Choice, Question, SharedPrefix, chance, choices_of, question_shares
 
 
 TOP_K, ALPHA, FOLDS = 48, 15.0, 2
@@ -80,7 +80,8 @@ class Fold:
 class Reproduction:
     """choices: plain, at the paper's K and alpha, at each fold's choice, and along `DRAWS` random directions at that
     choice and as many at the paper's point, over the questions of all folds, each measured once. chance: MC1 and MC2
-    if all answers are equally likely. read, apart: see `tokens_read`."""
+    if all answers are equally likely. read: tokens that MC1 and MC2 took; apart: if each answer at each strength had
+    its own prompt."""
 
     top_k: int
     alpha: float
@@ -138,7 +139,7 @@ def reproduce(
     settings = FitSettings(top_k=heads, rank_by="accuracy", permutations=0, seed=seed)
     order, folds, names = np.array_split(np.arange(len(questions)), FOLDS), [], []
     shares: list[np.ndarray] = []
-    tokens: list[tuple[int, int]] = []
+    prefix = SharedPrefix(model)
     before = model.iti_directions, (model.iti_alpha, model.iti_scope, model.iti_top_k)
 
     def fitted(outside: set[str]):
@@ -153,8 +154,7 @@ def reproduce(
         model.iti_top_k = None
         model.set_iti_directions(given)
         model.iti_alpha, model.iti_scope, model.iti_top_k = 1.0, "all", k
-        of_questions = question_shares(model, tokenizer, asked, alphas, primer, lambda n: progress("questions", n))
-        tokens.append(tokens_read(tokenizer, asked, len(alphas), primer))
+        of_questions = question_shares(prefix, tokenizer, asked, alphas, primer, lambda n: progress("questions", n))
         answered = own or [_answered(question) for question in asked][:TEXTS]
         others = [alpha for alpha in alphas if alpha]
         damage = measure_divergence(model, tokenizer, answered, others, batch_size) if others else []
@@ -200,8 +200,8 @@ def reproduce(
     told = f"{len(own)} given texts" if own else f"each fold's first {TEXTS} questions with their best answers"
     alphas = [0.0, alpha, None, *[None] * DRAWS, *[alpha] * DRAWS]
     choices = choices_of(alphas, *pooled, names)
-    read, apart = map(sum, zip(*tokens, strict=True))
-    result = Reproduction(heads, alpha, len(questions), told, choices, chance(questions), folds, read, apart)
+    read = prefix.read + prefix.answers
+    result = Reproduction(heads, alpha, len(questions), told, choices, chance(questions), folds, read, prefix.apart)
     write_text(out / "truthfulqa.json", json.dumps(result.to_dict(), indent=1) + "\n")
     return result
 
@@ -267,7 +267,7 @@ def read_texts(path: Path) -> list[str]:
     texts = []
     for where, row in read_table(path):
         text = row.get("text", row.get("prompt"))
-        if "messages" in row:
+        if text is None and "messages" in row:
             text = "\n\n".join(message["content"] for message in check_messages(row["messages"], where))
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: text is {text!r}; expected a text, under text or prompt")
