@@ -62,7 +62,7 @@ def rank_by_cause(model, tokenizer, rows: int, text: str) -> None:
     bare = causal.bare_rows([Example("a", text, row % 2, str(row)) for row in range(rows)], tokenizer)
     offsets = torch.full((2, 4, 16), 0.1)
     causal.derivatives(model, bare, offsets, "all", 0)
-    causal.exactly(model, bare, offsets, [1], [1.0], "all", 0)
+    causal.measure_heads(model, bare, offsets, [1], [1.0], "all", 0)
 
 
 def record(model, tokenizer, rows: int, text: str) -> None:
