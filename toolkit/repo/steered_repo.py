@@ -227,12 +227,14 @@ class SteeredRepo:
         """What the evaluation says of two behaviours at once (see `add_instruction`), if it measured those of this
         repo, at their strengths."""
         record, behaviours = self.evaluation.get("together"), self.behaviours.values()
+        if record is None:
+            return None
         now = {
             "strengths": {behaviour.name: behaviour.alpha for behaviour in behaviours},
             "directions": {behaviour.name: fingerprint_of(self.used(behaviour))[:16] for behaviour in behaviours},
             "scope": self.scope,
         }
-        return record if record and all(record.get(key) == value for key, value in now.items()) else None
+        return record if all(record.get(key) == value for key, value in now.items()) else None
 
     def strengths_allowed(self, behaviour: Behaviour | None = None, scope: str | None = None) -> StrengthRange:
         """The strengths that are as good as measured, for a behaviour (by default the default one) in a scope: its
