@@ -516,8 +516,7 @@ def hash_run(
 ) -> str:
     """A hash of everything that the fit and the choice depend on."""
     parts = [asdict(wanted) | {"prompts": [request.written for request in requests]}, hash_base(settings.repo), tokens]
-    parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard]
-    parts += [] if scopes == SCOPES else [scopes]
+    parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard, scopes]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
-from ..measure.conditions import Condition, standard_conditions, under
+from ..measure.conditions import Condition, random_directions, standard_conditions, under
 from ..measure.divergence import Text
 from ..measure.evaluate import Answers, answer, divergence_of, sweep_settings_of
 from ..measure.saved_completions import SavedCompletions
@@ -107,7 +107,7 @@ class Measuring:
         held = {"kl_budget": budget, "sets": [sweep_settings_of(self.model, task_set) for task_set in sets[0]]}
         alpha, of_random = kept(self.out / "alpha.json", held, lambda: self._strengths(texts, budget))
         conditions = standard_conditions(self.model, alpha, asked=False)
-        conditions.append(replace(conditions[3], name=f"{conditions[3].name} at the same KL", alpha=of_random))
+        conditions.append(replace(self._random(of_random), name="random 1 at the same KL"))
         costs = kept(self.out / "divergence.json", held, lambda: self._costs(texts, conditions))
         told = [(Condition(f'told "{words}"', asked=True), i) for i, words in enumerate(INSTRUCTIONS)]
         both = Condition(f"steered, {told[0][0].name}", alpha, asked=True), 0
@@ -121,6 +121,10 @@ class Measuring:
             rows.append(row_of(sets[0][at], Condition(AUTHOR), self._of_authors(sets[0][at]), before, None))
         return alpha, rows
 
+    def _random(self, alpha: float) -> Condition:
+        """The first random draw."""
+        return Condition("random 1", alpha, random_directions(self.model.iti_directions, 1))
+
     def _of_authors(self, task_set: TaskSet) -> Answers:
         texts = [f"```python\n{task.solution}\n```" for task in task_set.tasks]
         return Answers(AUTHOR, 1, texts, task_set.grade(task_set.tasks, texts, self.sandbox))
@@ -129,7 +133,7 @@ class Measuring:
         """Those that meet the budget: along the directions, and along the first random draw."""
         self.progress("the strength of the budget", None)
         strengths = []
-        for condition in (Condition("steered"), standard_conditions(self.model, 1.0)[3]):
+        for condition in (Condition("steered"), self._random(1.0)):
             with under(self.model, condition):
                 alpha, _ = alpha_of_kl(self.model, self.tokenizer, texts, budget, tolerance=TOLERANCE)
             strengths.append(float(f"{alpha:.3g}"))
