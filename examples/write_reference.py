@@ -16,6 +16,7 @@ from typer.main import get_command
 from iti_llama import ITIDirections, ITILlamaConfig
 from iti_llama.iti_directions import FIELDS
 from iti_llama.toolkit.cli import app
+from iti_llama.toolkit.foundation.markdown_table import markdown_table
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.card import replace_section
 
@@ -41,7 +42,7 @@ def config_table() -> str:
         kind, meaning = arguments[name]
         kind = re.match(r"`(\w+)`", kind)[1]
         rows.append((f"`{name}`", kind, f"`{json.dumps(default)}`", meaning.replace("`None`", "`null`")))
-    return table(("field", "type", "default", "meaning"), rows)
+    return markdown_table(("field", "type", "default", "meaning"), rows)
 
 
 def tensor_table() -> str:
@@ -51,7 +52,7 @@ def tensor_table() -> str:
         if "torch.Tensor" in kind:
             shape, meaning = re.fullmatch(r"(\w+ \[[^]]+\]), (.+)", meaning).groups()
             rows.append((f"`{name}`", shape + (", optional" if "optional" in kind else ""), meaning))
-    return table(("tensor", "dtype, shape", "meaning"), rows)
+    return markdown_table(("tensor", "dtype, shape", "meaning"), rows)
 
 
 def command_table() -> str:
@@ -61,7 +62,7 @@ def command_table() -> str:
         settings = ", ".join(f"`{group.__name__}`" for group in settings_of(command))
         rows.append((panel, f"`{name}`", first_sentence(command.help), settings))
     shown = [(panel if i == 0 or panel != rows[i - 1][0] else "", *row) for i, (panel, *row) in enumerate(rows)]
-    return table(("to", "command", "what it does", "settings"), shown)
+    return markdown_table(("to", "command", "what it does", "settings"), shown)
 
 
 def settings_table() -> str:
@@ -70,7 +71,7 @@ def settings_table() -> str:
     rows = [
         (f"`{group.__name__}`", f"`{group.__module__}`", first_sentence(inspect.getdoc(group))) for group in groups
     ]
-    return table(("settings", "module", "what they say"), rows)
+    return markdown_table(("settings", "module", "what they say"), rows)
 
 
 def described_arguments(described: type) -> dict[str, tuple[str, str]]:
@@ -99,12 +100,6 @@ def settings_of(command) -> list[type]:
 def first_sentence(text: str | None) -> str:
     """The first sentence of a docstring."""
     return re.split(r"(?<=\.)\s", " ".join((text or "").split()))[0]
-
-
-def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
-    lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def write_reference(page: Path = PAGE) -> None:

@@ -31,6 +31,7 @@ from iti_llama.toolkit.fit.record_activations import capture
 from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.files import write_text
 from iti_llama.toolkit.foundation.intervals import Estimate, estimate, paired
+from iti_llama.toolkit.foundation.markdown_table import markdown_table
 from iti_llama.toolkit.foundation.sandbox import LateSandbox
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.instruct.read_requests import Parts, Request, read_requests, split_requests
@@ -259,8 +260,8 @@ class Measuring:
         }
 
 
-def row_of(behaviour: Instruction | Pairs, said: dict) -> str:
-    """The table's row for a behaviour."""
+def row_of(behaviour: Instruction | Pairs, said: dict) -> list[str]:
+    """The cells of a behaviour's row."""
     shares = {name: Estimate(**row["target"]) for name, row in said["rows"].items()}
     drawn = [share.mean for name, share in shares.items() if name.startswith("random")]
     shown = {column: _percent(shares[name].mean) for column, name in COLUMNS.items()}
@@ -274,7 +275,7 @@ def row_of(behaviour: Instruction | Pairs, said: dict) -> str:
         "" if isinstance(behaviour, Pairs) and not behaviour.open_ended else f"{intact}%",
         Estimate(**said["mmlu"]["change"]).points(),
     ]
-    return f"| {' | '.join([*cells, 'yes' if said['beyond_random'] else 'no'])} |"
+    return [*cells, "yes" if said["beyond_random"] else "no"]
 
 
 def _percent(share: float) -> str:
@@ -286,7 +287,7 @@ def table(out: Path) -> str:
     heads = ("behaviour", "n", *COLUMNS, "random", "alpha", "KL", "intact", "MMLU, points", "beyond random")
     said = {b: out / f"{b.name}.json" for b in BEHAVIOURS}
     rows = [row_of(behaviour, json.loads(path.read_text())) for behaviour, path in said.items() if path.is_file()]
-    return "\n".join([f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *rows])
+    return markdown_table(heads, rows)
 
 
 def draw(out: Path, path: Path) -> None:
@@ -327,7 +328,7 @@ def main() -> None:
     for behaviour in left:
         said = measuring.measure(behaviour, lambda line, name=behaviour.name: print(f"{name}: {line}", flush=True))
         write_text(given.out / f"{behaviour.name}.json", json.dumps(said, indent=1) + "\n")
-        print(row_of(behaviour, said), flush=True)
+        print(*row_of(behaviour, said), sep=" | ", flush=True)
     print(table(given.out))
     if given.markdown is not None:
         replace_section(given.markdown, "field", table(given.out))

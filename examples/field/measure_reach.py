@@ -26,6 +26,7 @@ from iti_llama.toolkit.fit.settings import FitSettings
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.files import write_text
 from iti_llama.toolkit.foundation.intervals import Estimate, estimate
+from iti_llama.toolkit.foundation.markdown_table import markdown_table
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.foundation.tokenize import chat_prompt
 from iti_llama.toolkit.instruct.read_requests import read_requests, split_requests
@@ -137,15 +138,14 @@ class Measuring:
 
 def table(measured: dict) -> str:
     """Kinds of prompts, then turns."""
-    lines = ["| prompts | n | plain | steered | intact, plain / steered |", "|---|---|---|---|---|"]
+    lines, heads = [], ("prompts", "n", "plain", "steered", "intact, plain / steered")
     rows = dict(measured["kinds"]) | {f"turn {i} of a conversation": row for i, row in enumerate(measured["turns"], 1)}
     for name, row in rows.items():
         shares = {way: Estimate(**row[way]["brief"]) for way in ("plain", "steered")}
         intact = " / ".join(f"{100 * row[way]['intact']['mean']:.0f}" for way in shares)
-        lines.append(
-            f"| {name} | {shares['plain'].n} | {' | '.join(s.percent() for s in shares.values())} | {intact}% |"
-        )
-    return "\n".join(lines)
+        cells = (share.percent() for share in shares.values())
+        lines.append([name, str(shares["plain"].n), *cells, f"{intact}%"])
+    return markdown_table(heads, lines)
 
 
 def draw(measured: dict, path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from iti_llama.toolkit.foundation.files import write_text
 from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.foundation.markdown_table import markdown_table
 from iti_llama.toolkit.measure.summary import BOTH, TOLD, Summary
 from iti_llama.toolkit.repo.card import replace_section
 from iti_llama.toolkit.repo.kept_line import share
@@ -69,13 +70,13 @@ def measure(sentence: Sentence, out: Path) -> None:
         sys.exit(ended.stderr)
 
 
-def row(sentence: Sentence, out: Path) -> str:
-    """The table's row for a sentence."""
+def row(sentence: Sentence, out: Path) -> list[str]:
+    """The cells of a sentence's row."""
     said = json.loads((out / f"{sentence.name}.json").read_text())
     name, minutes = f"{sentence.text} ({sentence.kind})", f"{said['seconds'] / 60:.0f}"
     if said["stopped"]:
         why = said["stopped"].partition(f"{sentence.text!r}: ")[2].partition("; expected")[0]
-        return f"| {name} | not followed: {why} |" + " |" * (len(HEADS) - 3) + f" {minutes} |"
+        return [name, f"not followed: {why}", *[""] * (len(HEADS) - 3), minutes]
     folder = out / sentence.name
     evaluation, sweep = (json.loads((folder / file).read_text()) for file in ("evaluation.json", "sweep.json"))
     rows = {one["name"]: Summary.from_dict(one) for one in evaluation["summary"]}
@@ -96,15 +97,14 @@ def row(sentence: Sentence, out: Path) -> str:
     cells += [f"fails {', '.join(checks)}" if checks else "pass"]
     where = f"{evaluation['heads']} heads, scope {evaluation['scope']}, read at {chosen['reading']}"
     cells += [f"alpha {evaluation['alpha']:g}, {where}"]
-    return f"| {' | '.join([*cells, minutes])} |"
+    return [*cells, minutes]
 
 
 def table(out: Path) -> str:
     """The table of what is measured so far."""
     records = {sentence: out / f"{sentence.name}.json" for sentence in SENTENCES}
     done = [one for one, path in records.items() if path.is_file() and json.loads(path.read_text())["done"]]
-    rows = [row(sentence, out) for sentence in done]
-    return "\n".join([f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS), *rows])
+    return markdown_table(HEADS, [row(sentence, out) for sentence in done])
 
 
 def main() -> None:

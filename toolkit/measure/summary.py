@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from ..foundation.intervals import Estimate
+from ..foundation.markdown_table import markdown_table
 
 
 TOLD, BOTH = "asked in words", "asked in words, steered"
@@ -36,14 +37,14 @@ class Summary:
 def summary_table(rows: Sequence[Summary], target: str, sound: str) -> str:
     """The rows as a table for a card."""
     odds = ["change of its log-odds, nats"] if rows[0].odds_change else []
-    heads = [*([sound] if sound else []), target.replace("|", "\\|"), *odds, "KL from plain, nats a token", "n"]
-    lines = [f"| | {' | '.join(heads)} |", "|" + "---|" * (len(heads) + 1)]
+    heads = ["", *([sound] if sound else []), target, *odds, "KL from plain, nats a token", "n"]
+    lines = []
     for row in rows:
         cells = [f"{row.name} (alpha {row.alpha:g})", *([row.sound.percent()] if sound else []), row.target.percent()]
         cells += [row.odds_change.plain() if row.name != "plain" else ""] if odds else []
         cells += ["" if row.kl is None else f"{row.kl:.3f}", str(row.target.n)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(heads, lines)
 
 
 def checks_table(checks: Sequence[dict]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..foundation.intervals import Estimate, estimate, paired
+from ..foundation.markdown_table import markdown_table
 from .divergence import Divergence
 from .evaluate import Answers, ConditionResult
 from .labelled_tasks import LOG_ODDS
@@ -20,10 +21,9 @@ def evaluation_table(
     divergence = divergence or {}
     names = list(rows[0].measures)
     first = {"correct": "correct (pass@1)"}.get(sound, sound or "scored")
-    target = target.replace("|", "\\|")
     heads = ["condition", "alpha", first, "change, points", target, "change, points", *names]
     heads += ["degenerate", "characters", "KL, nats a token", "KL, 95th percentile", "n"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = []
     for row in rows:
         moved = divergence.get(row.condition)
         change = ("", "") if row is rows[0] else (row.correct_change.points(), row.target_change.points())
@@ -35,8 +35,8 @@ def evaluation_table(
             if moved
             else ["", ""]
         )
-        lines.append("| " + " | ".join([*cells, str(row.correct.n)]) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, str(row.correct.n)])
+    return markdown_table(heads, lines)
 
 
 def divergence_table(divergence: dict[str, dict[str, Divergence]]) -> str:

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from ..data.run_programs import extract_code
 from ..fit.probes import auc
 from ..fit.settings import FitSettings
+from ..foundation.markdown_table import markdown_table
 from .reproduce_creativity import PRIME, Creativity
 
 
@@ -108,10 +109,4 @@ def words(found: Creativity, name: str) -> str:
 
 def document(found: Creativity, name: str) -> str:
     """Everything in Markdown."""
-    return "\n\n".join([*(_markdown(*table) for table in tables(found)), words(found, name)])
-
-
-def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (titles, *rows)]
-    lines.insert(1, ["---"] * len(titles))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([*(markdown_table(*table) for table in tables(found)), words(found, name)])

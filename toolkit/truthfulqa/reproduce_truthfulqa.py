@@ -34,6 +34,7 @@ from ..fit.positions import Policy
 from ..fit.record_activations import capture
 from ..fit.settings import FitSettings
 from ..foundation.files import write_text
+from ..foundation.markdown_table import markdown_table
 from ..foundation.tokenize import completion_ids
 from ..measure.conditions import random_directions
 from ..measure.divergence import Divergence, Text, measure_divergence
@@ -254,8 +255,7 @@ def words(found: Reproduction) -> str:
 
 def document(found: Reproduction, name: str) -> str:
     """The table and its words, in Markdown."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *comparison(found, name)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{words(found)}"
+    return f"{markdown_table(COLUMNS, comparison(found, name))}\n\n{words(found)}"
 
 
 def read_texts(path: Path) -> list[str]:
