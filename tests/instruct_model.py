@@ -1,6 +1,7 @@
 """A tiny Llama that follows an instruction, which stands as a comment above the request."""
 
 from functools import cache
+from pathlib import Path
 
 import torch
 from reference import tiny_llama, tiny_tokenizer
@@ -11,6 +12,20 @@ from transformers import LlamaForCausalLM
 INSTRUCTION, UNHEARD, SECOND = "say x", "be calm", "go on"
 
 SECOND_ENDING = "go(z)\n" * 2
+
+
+def save_following(folder: Path, two: bool = False) -> Path:
+    """`following_llama` and its tokenizer, as a base in `folder`."""
+    following_llama(two).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_requests(folder: Path) -> Path:
+    """The requests in a text file, one on each line."""
+    path = folder / "requests.txt"
+    path.write_text("\n".join(requests()) + "\n")
+    return path
 
 
 def requests(n: int = 40) -> list[str]:

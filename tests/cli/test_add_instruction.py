@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from instruct_model import INSTRUCTION, SECOND, following_llama, requests
+from instruct_model import INSTRUCTION, SECOND, following_llama, save_following, write_requests
 from reference import tiny_tokenizer
 from stopped import stopped_at
 
@@ -20,17 +20,13 @@ from iti_llama.toolkit.repo.steered_repo import SteeredRepo
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("llamas") / "following"
-    following_llama(two=True).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_following(tmp_path_factory.mktemp("llamas") / "following", two=True)
 
 
 @pytest.fixture(scope="module")
 def start(run, base, tmp_path_factory):
     """A function: `run --instruction` into a folder, with further options."""
-    prompts = tmp_path_factory.mktemp("requests") / "requests.txt"
-    prompts.write_text("\n".join(requests()) + "\n")
+    prompts = write_requests(tmp_path_factory.mktemp("requests"))
 
     def call(out, *options, instruction=SECOND, base=base):
         given = {"--base": base, "--out": out, "--prompts": prompts, "--instruction": instruction}

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from huggingface_hub import ModelCard
-from instruct_model import INSTRUCTION, UNHEARD, following_llama, requests
+from instruct_model import INSTRUCTION, UNHEARD, save_following, write_requests
 from reference import tiny_tokenizer
 from stopped import stopped_at
 
@@ -17,17 +17,13 @@ from iti_llama.toolkit.repo.steered_repo import SteeredRepo
 
 @pytest.fixture(scope="module")
 def following_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("llamas") / "following"
-    following_llama().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_following(tmp_path_factory.mktemp("llamas") / "following")
 
 
 @pytest.fixture(scope="module")
 def start(run, following_dir, tmp_path_factory):
     """A function: `run --instruction` into a folder, with further options."""
-    prompts = tmp_path_factory.mktemp("requests") / "requests.txt"
-    prompts.write_text("\n".join(requests()) + "\n")
+    prompts = write_requests(tmp_path_factory.mktemp("requests"))
 
     def call(out, *options, instruction=INSTRUCTION):
         given = {"--base": following_dir, "--out": out, "--prompts": prompts, "--max-new-tokens": 20}
