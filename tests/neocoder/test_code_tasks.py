@@ -1,4 +1,4 @@
-"""Python tasks with tests: their files, what is asked, and how answers are judged."""
+"""How Python tasks are read from their files, put to a model and judged by their tests."""
 
 import gzip
 import json

@@ -52,7 +52,7 @@ def command(folder, *more) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, sandbox):
-    """(folder with a tiny Llama and files of our own, what the command printed, what it wrote)."""
+    """The folder with a tiny Llama and small data files, the output of the command, and its results."""
     folder = tmp_path_factory.mktemp("creativity")
     neocoder_files.write(folder / "neocoder", copies=6)
     write_code(folder / "code")

@@ -16,7 +16,7 @@ from .options import Json, Revision, Seed, Unsandboxed, console, progress_bar, s
 
 
 Markdown = Annotated[
-    Path | None, typer.Option(help="document whose part between the marks of this name is replaced by the tables")
+    Path | None, typer.Option(help="document that gets the tables, between its marks for this command")
 ]
 
 reproduce = typer.Typer(help="Repeat published results with your weights and data.", no_args_is_help=True)

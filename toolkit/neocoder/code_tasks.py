@@ -1,5 +1,5 @@
-"""Python functions to write, asked of a chat model and judged by tests: the package's own tasks, HumanEval and
-CreativeBench-Explore.
+"""Three sets of Python functions that a chat model is asked to write, and that tests judge: the package's own tasks,
+HumanEval and CreativeBench-Explore.
 
 The program of an answer is its first code fence, or the answer itself if there is none. It runs in the sandbox in a
 fresh namespace, after the code that the task gives and before the tests.

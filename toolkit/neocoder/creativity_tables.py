@@ -31,14 +31,15 @@ STEERING = (
 
 
 def best_of_random_heads(rows: int = SAMPLES, heads: int = ALL_HEADS, draws: int = 200) -> tuple[float, float]:
-    """Of heads that know nothing of the labels: the best AUC's 5th percentile and median, half against half."""
+    """The 5th percentile and the median of the best head's AUC, if no head knows the labels. Half of `rows` have each
+    label."""
     rng, y = np.random.default_rng(0), np.arange(rows) % 2
     best = [auc(rng.standard_normal((rows, heads)), y).max() for _ in range(draws)]
     return float(np.quantile(best, 0.05)), float(np.median(best))
 
 
 def claims(found: Creativity) -> list[list[str]]:
-    """Rows of a table: what, the earlier number, what it is worth, ours, what that is worth."""
+    """Rows of the first table: a claim, the earlier number and how sure it is, our number and how sure that is."""
     one, (low, median) = found.reading, best_of_random_heads()
     human, own = found.labels["human"], found.labels["own"]
     right, of = own["correct on the samples"], own["without duplicates"]
@@ -78,7 +79,7 @@ def claims(found: Creativity) -> list[list[str]]:
 
 
 def steering(found: Creativity) -> list[list[str]]:
-    """Rows of a table: tasks, condition, alpha, n, correct, its change, new kinds, both, parses, characters, KL."""
+    """Rows of the second table, under `STEERING`."""
     return [
         [
             row.tasks, row.condition, f"{row.alpha:.3g}", f"{row.correct.n}", row.correct.percent(),

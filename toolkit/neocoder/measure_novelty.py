@@ -38,9 +38,9 @@ TEXTS, TOLERANCE = 12, 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """One condition on one set. new: the answer's syntax tree has a kind of node that the plain answer's has not, and
-    both parse; both: new and correct. characters: of the program. kl: nats a token, on plain answers; None where the
-    prompt differs."""
+    """One condition on one set. new: the share of answers whose syntax tree has a kind of node that the plain answer
+    lacks, if both parse. both: the share that is new and correct. characters: length of the program. kl: nats a token,
+    on plain answers; None where the prompt differs."""
 
     tasks: str
     condition: str
