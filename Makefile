@@ -140,9 +140,11 @@ field: .venv/.run
 	.venv/bin/python -m iti_llama.examples.field.measure_field --data $(DATA) --out build/field --markdown docs/evidence.md
 	.venv/bin/python -m iti_llama.examples.field.measure_reach --data $(DATA) --out build/reach --markdown docs/evidence.md
 
-truthfulqa: .venv/.run
+# With the primer of the paper, which lm-eval brings.
+truthfulqa: .venv/.test
+	.venv/bin/python -m iti_llama.examples.write_primer build/primer.txt
 	.venv/bin/iti-llama reproduce truthfulqa --model smollm2 --data $(DATA)/truthfulqa/TruthfulQA.csv --dtype bfloat16 \
-	    --texts toolkit/instruct/bundled/everyday_requests.jsonl --out build/truthfulqa --markdown docs/evidence.md
+	    --primer build/primer.txt --texts toolkit/instruct/bundled/everyday_requests.jsonl --out build/truthfulqa --markdown docs/evidence.md
 
 # The claims of an earlier creativity steering, asked again: tables of docs/evidence.md. DATA holds `neocoder/` and `code/`, see there. A
 # killed run goes on.

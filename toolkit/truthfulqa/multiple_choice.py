@@ -31,11 +31,12 @@ COLUMNS = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
 
 @dataclass(frozen=True)
 class Question:
-    """true: the correct answers, the best one first. false: the incorrect ones."""
+    """true: the correct answers, the best one first. false: the incorrect ones. category: "" if the file has none."""
 
     text: str
     true: tuple[str, ...]
     false: tuple[str, ...]
+    category: str = ""
 
     @property
     def prompt(self) -> str:
@@ -70,7 +71,8 @@ def read_questions(path: Path) -> list[Question]:
                 raise ValueError(f"{path}, line {rows.line_num}: {column} is empty")
         best = _closed(row["Best Answer"])
         true = dict.fromkeys([best, *_split(row["Correct Answers"])])
-        questions.append(Question(row["Question"].strip(), tuple(true), tuple(_split(row["Incorrect Answers"]))))
+        false, category = _split(row["Incorrect Answers"]), (row.get("Category") or "").strip()
+        questions.append(Question(row["Question"].strip(), tuple(true), tuple(false), category))
     if not questions:
         raise ValueError(f"{path}: no questions")
     return questions

@@ -62,6 +62,9 @@ validation/iti_replication_results.md of their repository (the mean of three see
 
 
 COLUMNS = ("", "MC1", "MC2", "change", "CE", "KL")
+OF_CATEGORY = ("category", "questions", "chance", "plain", "change at the paper's point", "as each fold chose")
+FEWEST = 30
+"""Questions of a category that is shown by itself: with fewer the interval is too wide."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,20 @@ class Fold:
 @dataclass(frozen=True)
 class Reproduction:
     """choices: plain, at the paper's K and alpha, at each fold's choice, and along `DRAWS` random directions at that
-    choice and as many at the paper's point, over the questions of all folds, each measured once. chance: MC1 and MC2
-    if all answers are equally likely. read: tokens that MC1 and MC2 took; apart: if each answer at each strength had
-    its own prompt."""
+    choice and as many at the paper's point, over the questions of all folds, each measured once. categories: the first
+    three of those, over the questions of each category of `FEWEST` or more. chance: MC1 and MC2 if all answers are
+    equally likely; of_chance: that of each of these categories. primer: whether a text stood before each question.
+    read: tokens that MC1 and MC2 took; apart: if each answer at each strength had its own prompt."""
 
     top_k: int
     alpha: float
     questions: int
     texts: str
+    primer: bool
     choices: list[Choice]
+    categories: dict[str, list[Choice]]
     chance: tuple[float, float]
+    of_chance: dict[str, tuple[float, float]]
     folds: list[Fold]
     read: int
     apart: int
@@ -200,9 +207,27 @@ def reproduce(
     pooled = np.concatenate(shares, axis=2)
     told = f"{len(own)} given texts" if own else f"each fold's first {TEXTS} questions with their best answers"
     alphas = [0.0, alpha, None, *[None] * DRAWS, *[alpha] * DRAWS]
-    choices = choices_of(alphas, *pooled, names)
-    read = prefix.read + prefix.answers
-    result = Reproduction(heads, alpha, len(questions), told, choices, chance(questions), folds, read, prefix.apart)
+    of_category: dict[str, list[int]] = {}
+    for at, question in enumerate(questions):  # the folds keep their order
+        of_category.setdefault(question.category, []).append(at)
+    large = {name: rows for name, rows in sorted(of_category.items()) if name and len(rows) >= FEWEST}
+    result = Reproduction(
+        top_k=heads,
+        alpha=alpha,
+        questions=len(questions),
+        texts=told,
+        primer=bool(primer),
+        choices=choices_of(alphas, *pooled, names),
+        categories={
+            name: choices_of(alphas[:3], *pooled[:, :3, rows], [names[at] for at in rows])
+            for name, rows in large.items()
+        },
+        chance=chance(questions),
+        of_chance={name: chance([questions[at] for at in rows]) for name, rows in large.items()},
+        folds=folds,
+        read=prefix.read + prefix.answers,
+        apart=prefix.apart,
+    )
     write_text(out / "truthfulqa.json", json.dumps(result.to_dict(), indent=1) + "\n")
     return result
 
@@ -242,20 +267,37 @@ def comparison(found: Reproduction, name: str) -> list[list[str]]:
     return rows
 
 
+def by_category(found: Reproduction) -> list[list[str]]:
+    """Rows of a table: MC2 of each category, by chance and plain, and its change at the two points."""
+    return [
+        [
+            name,
+            f"{plain.mc2.n}",
+            f"{100 * found.of_chance[name][1]:.1f}%",
+            plain.mc2.percent(),
+            *(choice.mc2_change.points() for choice in steered),
+        ]
+        for name, (plain, *steered) in found.categories.items()
+    ]
+
+
 def words(found: Reproduction) -> str:
     """What the table is of."""
-    best = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds)
+    best, before = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds), "with" if found.primer else "without"
     return (
-        f"{found.questions} questions, {found.top_k} heads, alpha {found.alpha:g}; in brackets 95% intervals, "
-        f"bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: 83.3%). "
-        f"CE and KL of each fold on {found.texts}. MC1 and MC2 took {found.read:,} tokens; with the prefix read again "
-        f"for each answer and strength they would take {found.apart / found.read:.1f} times as many."
+        f"{found.questions} questions, {before} a primer, {found.top_k} heads, alpha {found.alpha:g}; in brackets 95% "
+        f"intervals, bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: "
+        f"83.3%). CE and KL of each fold on {found.texts}. MC1 and MC2 took {found.read:,} tokens; with the prefix "
+        f"read again for each answer and strength they would take {found.apart / found.read:.1f} times as many."
     )
 
 
 def document(found: Reproduction, name: str) -> str:
-    """The table and its words, in Markdown."""
-    return f"{markdown_table(COLUMNS, comparison(found, name))}\n\n{words(found)}"
+    """The tables and their words, in Markdown."""
+    whole = f"{markdown_table(COLUMNS, comparison(found, name))}\n\n{words(found)}"
+    rows = by_category(found)
+    told = f"MC2 by category, where there are {FEWEST} questions or more:"
+    return f"{whole}\n\n{told}\n\n{markdown_table(OF_CATEGORY, rows)}" if rows else whole
 
 
 def read_texts(path: Path) -> list[str]:
