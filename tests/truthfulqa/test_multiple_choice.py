@@ -1,5 +1,7 @@
 """Measuring: against independent computations, resumable, and honest about nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,14 +34,14 @@ def questions(tmp_path):
 
 
 def test_questions_are_read_as_truthfulqa_scores_them(questions):
-    assert questions[0] == Question("What is up?", ("The sky.", "Not down."), ("The ground.", "The sea."))
+    assert questions[0] == Question("What is up?", ("The sky.", "Not down."), ("The ground.", "The sea."), "B")
     assert questions[1].true == ("Yes.", "Of course.")
 
 
 def test_a_csv_with_a_byte_order_mark_or_line_ends_of_windows_is_the_same(questions, tmp_path):
     text = CSV.replace("Type,Category,", "").replace("A,B,", "")  # so that a column that is read comes first
     (tmp_path / "u.csv").write_text(text, "utf-8-sig", newline="\r\n")
-    assert read_questions(tmp_path / "u.csv") == questions
+    assert read_questions(tmp_path / "u.csv") == [replace(question, category="") for question in questions]
     (tmp_path / "u.csv").write_text(CSV, "utf-16")
     with pytest.raises(ValueError, match=r"u\.csv: not UTF-8 at byte 0; expected a CSV file in UTF-8"):
         read_questions(tmp_path / "u.csv")

@@ -4,7 +4,8 @@ Cheap things come first. Every place to read, number of heads and scope is compa
 where nothing is generated. Then the best candidates of the two best places to read generate answers, at the strengths
 that keep the perplexity of texts that say nothing of the instruction within its guard. The rule takes the points whose
 answers are intact as often as the guard asks and that keep `ENOUGH` of the instruction's effect. Among these it picks
-the one that diverges least from the plain model; if none keeps so much, the one that keeps most.
+the one that diverges least from the plain model; if none keeps so much, the one that keeps most. If a guard ended the
+strengths before one kept so much, two more are tried between the last one inside the guards and the first beyond.
 """
 
 import math
@@ -153,7 +154,7 @@ def choose_steering(
     tokenizer: PreTrainedTokenizerBase,
     directions: dict[Reading, ITIDirections],
     top_ks: Sequence[int],
-    alphas: Sequence[float],
+    alphas: Sequence[float] | None,
     likeness: Callable[[], Likeness],
     validation: Validation,
     classifier: AnswerClassifier,
@@ -163,8 +164,9 @@ def choose_steering(
     progress: Callable[[str, int], None] = lambda step, rows: None,
     scopes: Sequence[str] = SCOPES,
 ) -> Steering:
-    """The choice by this module's rule. likeness: measures the two ends of its distance, once the model has
-    directions. At the end the model has the directions of the choice, with its K, scope and strength."""
+    """The choice by this module's rule. alphas: the strengths to try; None for `ALPHAS` and those between. likeness:
+    measures the two ends of its distance, once the model has directions. At the end the model has the directions of
+    the choice, with its K, scope and strength."""
     ends, screened = None, []
     for reading, of_reading in directions.items():
         model.set_iti_directions(of_reading)
@@ -184,12 +186,13 @@ def choose_steering(
         Text(prompt, answer, group)
         for prompt, answer, group in zip(validation.bare, validation.plain, validation.groups, strict=True)
     ][:SCREENED]
-    tried = []
-    for candidate in finalists:
+
+    def try_at(candidate: Candidate, alphas: Sequence[float]) -> list[Tried]:
         model.set_iti_directions(directions[candidate.reading])
         model.iti_top_k, model.iti_scope = candidate.top_k, candidate.scope
         costs = measure_divergence(model, tokenizer, neutral, alphas)
         kls = measure_divergence(model, tokenizer, plain_texts, alphas)
+        points = []
         for alpha, cost, moved in zip(alphas, costs, kls, strict=True):
             kept = intact = None
             ratio = math.exp(cost.nll_change.mean)
@@ -201,24 +204,44 @@ def choose_steering(
                 intact = estimate([not degenerate(text) for text in texts], validation.groups)
             else:
                 progress("left out", len(validation.bare))
-            tried.append(Tried(candidate, alpha, ratio, moved.kl.mean, kept, intact))
-    inside = [
-        one
-        for one in tried
-        if one.kept is not None and one.kept.mean > 0 and one.intact.mean >= plain_intact.mean - guard - 1e-9
-    ]
+            points.append(Tried(candidate, alpha, ratio, moved.kl.mean, kept, intact))
+        return points
+
+    def is_inside(point: Tried) -> bool:
+        return point.kept is not None and point.intact.mean >= plain_intact.mean - guard - 1e-9
+
+    tried = {candidate: try_at(candidate, alphas or ALPHAS) for candidate in finalists}
+    inside = [point for points in tried.values() for point in points if is_inside(point) and point.kept.mean > 0]
+    if alphas is None and not any(point.kept.mean >= ENOUGH for point in inside):
+        for candidate, points in tried.items():
+            between = alphas_between([point.alpha for point in points], [is_inside(point) for point in points])
+            more = try_at(candidate, between) if between else []
+            inside += [point for point in more if is_inside(point) and point.kept.mean > 0]
+            tried[candidate] = sorted([*points, *more], key=lambda point: point.alpha)
+    every = [point for points in tried.values() for point in points]
     why = ""
     if not inside:
         why = (
-            f"no strength of {', '.join(f'{alpha:g}' for alpha in alphas)} goes towards the instruction with as many "
-            f"answers intact as the guards ask (at most {100 * guard:g} points lost, perplexity at most "
-            f"{perplexity_guard:g} times plain's)"
+            f"no strength of {', '.join(f'{alpha:g}' for alpha in sorted({point.alpha for point in every}))} goes "
+            f"towards the instruction with as many answers intact as the guards ask (at most {100 * guard:g} points "
+            f"lost, perplexity at most {perplexity_guard:g} times plain's)"
         )
-    best = min(inside, key=_by_rule) if inside else min(tried, key=lambda one: (one.kl, one.alpha))
+    best = min(inside, key=_by_rule) if inside else min(every, key=lambda point: (point.kl, point.alpha))
     model.set_iti_directions(directions[best.candidate.reading])
     model.iti_top_k, model.iti_scope, model.iti_alpha = best.candidate.top_k, best.candidate.scope, best.alpha
-    return Steering(best, why, screened, tried, plain_intact)
+    return Steering(best, why, screened, every, plain_intact)
 
 
-def _by_rule(one: Tried) -> tuple:
-    return -round(min(one.kept.mean, ENOUGH), 2), float(f"{one.kl:.2g}"), one.alpha, one.candidate.top_k
+def alphas_between(alphas: Sequence[float], inside: Sequence[bool]) -> list[float]:
+    """Two strengths between the last one before the first that is not `inside` the guards (0 if that is the first) and
+    that one, a third and two thirds of the way, in steps of 0.05. None if all are inside, or they lie too close."""
+    if all(inside):
+        return []
+    first = list(inside).index(False)
+    low, high = ([0.0, *alphas])[first], alphas[first]
+    between = {round(20 * (low + (high - low) * share)) / 20 for share in (1 / 3, 2 / 3)}
+    return sorted(between - {low, high})
+
+
+def _by_rule(point: Tried) -> tuple:
+    return -round(min(point.kept.mean, ENOUGH), 2), float(f"{point.kl:.2g}"), point.alpha, point.candidate.top_k

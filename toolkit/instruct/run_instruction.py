@@ -336,7 +336,7 @@ def fit_and_choose(
         tokenizer,
         directions,
         top_ks,
-        settings.alphas or ALPHAS,
+        settings.alphas,
         lambda: Likeness.between(model, tokenizer, texts),
         Validation(bare, own.plain, own.told, own.groups),
         classifier,
