@@ -92,7 +92,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5, help="for each order in which the engines start")
+    parser.add_argument("--orders", type=int, default=len(ENGINES), help="orders in which the engines start")
+    parser.add_argument("--rounds", type=int, default=5, help="for each of these orders")
     arguments = parser.parse_args()
     if arguments.adapter:
         print("\n" + json.dumps(compare(arguments)))
@@ -109,7 +110,7 @@ def main() -> None:
         environment |= os.environ | {"ITI_ADAPTERS": f"steered={adapter}"}
         command = [arguments.python, __file__, *sys.argv[1:], "--base", base, "--adapter", str(adapter), "--start"]
         runs = []
-        for start in range(len(ENGINES)):
+        for start in range(arguments.orders):
             ended = subprocess.run(
                 [*command, str(start)], env=environment, stdout=subprocess.PIPE, text=True, check=True
             )
