@@ -265,9 +265,9 @@ def test_an_answer_says_what_steered_it(server, exported, prompts):
 
 @pytest.mark.parametrize(
     "name,says",
-    [("steered@9", "outside"), ("steered@nan", "finite"), ("steered@", "finite"), ("steered@inf", "finite"),
+    [("steered@9", "is 9.0"), ("steered@nan", "finite"), ("steered@", "finite"), ("steered@inf", "finite"),
      ("steered@1e400", "finite"), ("steered@0.5 ", "finite"), ("third@0.5", "does not exist"), ("x", "does not exist"),
-     ("steered@\u0660.\u0665", "finite"), ("steered@0.1+other@9", "outside"), ("steered@0.1+third@0.1", "third"),
+     ("steered@\u0660.\u0665", "finite"), ("steered@0.1+other@9", "is 9.0"), ("steered@0.1+third@0.1", "third"),
      ("steered@0.1+steered@0.1", "twice")]
 )  # fmt: skip
 def test_a_name_that_is_no_strength_is_an_error_that_says_why(name, says, server, prompts):
@@ -278,7 +278,7 @@ def test_a_name_that_is_no_strength_is_an_error_that_says_why(name, says, server
 
 @pytest.mark.parametrize(
     "path,body,says",
-    [("v1/completions", {"vllm_xargs": {"iti": "steered=9"}}, "outside"),
+    [("v1/completions", {"vllm_xargs": {"iti": "steered=9"}}, "is 9.0"),
      ("v1/completions", {"vllm_xargs": {"iti": 0.5}}, "steered, other, late"),
      ("v1/completions", {"vllm_xargs": {"iti_alpha": 0.5}}, "did you mean 'iti'"),
      ("v1/completions", {"cache_salt": "iti-0"}, "cache_salt"),
