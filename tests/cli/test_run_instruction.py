@@ -50,6 +50,7 @@ def test_a_strength_is_chosen_and_measured_and_the_card_opens_with_the_sentence(
     sweep, evaluation, repo = read(out, "sweep.json"), read(out, "evaluation.json"), SteeredRepo.open(out)
     assert repo.is_measured and repo.does == f'answers as if told "{INSTRUCTION}"'
     assert sweep["chosen"]["alpha"] == repo.alpha == evaluation["alpha"]
+    assert sweep["chosen"]["kept"]["low"] > 0  # beyond noise
     assert (sweep["chosen"]["top_k"], sweep["chosen"]["scope"]) == repo.shipped[1:]
     card = ModelCard.load(out / "README.md").text
     kept = Estimate(**evaluation["instruction"]["kept"]["steered"])

@@ -4,8 +4,9 @@ Cheap things come first. Every place to read, number of heads and scope is compa
 where nothing is generated. Then the best candidates of the two best places to read generate answers, at the strengths
 that keep the perplexity of texts that say nothing of the instruction within its guard. The rule takes the points whose
 answers are intact as often as the guard asks and that keep `ENOUGH` of the instruction's effect. Among these it picks
-the one that diverges least from the plain model; if none keeps so much, the one that keeps most. If a guard ended the
-strengths before one kept so much, two more are tried between the last one inside the guards and the first beyond.
+the one that diverges least from the plain model; if none keeps so much, the one that keeps most, if that is more than
+nothing. If a guard ended the strengths before one kept so much, two more are tried between the last one inside the
+guards and the first beyond.
 """
 
 import math
@@ -210,21 +211,21 @@ def choose_steering(
     def is_inside(point: Tried) -> bool:
         return point.kept is not None and point.intact.mean >= plain_intact.mean - guard - 1e-9
 
+    def choices() -> list[Tried]:
+        return [point for points in tried.values() for point in points if is_inside(point) and point.kept.low > 0]
+
     tried = {candidate: try_at(candidate, alphas or ALPHAS) for candidate in finalists}
-    inside = [point for points in tried.values() for point in points if is_inside(point) and point.kept.mean > 0]
-    if alphas is None and not any(point.kept.mean >= ENOUGH for point in inside):
+    if alphas is None and not any(point.kept.mean >= ENOUGH for point in choices()):
         for candidate, points in tried.items():
-            between = alphas_between([point.alpha for point in points], [is_inside(point) for point in points])
-            more = try_at(candidate, between) if between else []
-            inside += [point for point in more if is_inside(point) and point.kept.mean > 0]
-            tried[candidate] = sorted([*points, *more], key=lambda point: point.alpha)
-    every = [point for points in tried.values() for point in points]
+            if between := alphas_between([point.alpha for point in points], list(map(is_inside, points))):
+                tried[candidate] = sorted([*points, *try_at(candidate, between)], key=lambda point: point.alpha)
+    every, inside = [point for points in tried.values() for point in points], choices()
     why = ""
     if not inside:
+        numbers = ", ".join(f"{alpha:g}" for alpha in sorted({point.alpha for point in every}))
         why = (
-            f"no strength of {', '.join(f'{alpha:g}' for alpha in sorted({point.alpha for point in every}))} goes "
-            f"towards the instruction with as many answers intact as the guards ask (at most {100 * guard:g} points "
-            f"lost, perplexity at most {perplexity_guard:g} times plain's)"
+            f"no strength of {numbers} clearly goes towards the instruction with as many answers intact as the guards "
+            f"ask (at most {100 * guard:g} points lost, perplexity at most {perplexity_guard:g} times plain's)"
         )
     best = min(inside, key=_by_rule) if inside else min(every, key=lambda point: (point.kl, point.alpha))
     model.set_iti_directions(directions[best.candidate.reading])

@@ -44,6 +44,8 @@ from ..repo.steered_repo import SteeredRepo, change_fields
 from .choose_steering import (
     ALPHAS,
     CHOSEN_ON,
+    FINALISTS,
+    HEAD_SHARES,
     READINGS,
     SCOPES,
     SCREENED,
@@ -542,4 +544,5 @@ def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase
     answered = 2 * sum(map(len, vars(parts).values()))
     answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
-    return answered + places + len(READINGS) * len(SCOPES) * 3 + 2 * len(ALPHAS) * CHOSEN_ON
+    tried = FINALISTS * (len(ALPHAS) + 2)
+    return answered + places + len(READINGS) * len(SCOPES) * len(HEAD_SHARES) + tried * CHOSEN_ON
