@@ -53,6 +53,7 @@ def made(tmp_path_factory):
 def test_the_paper_s_rows_stand_beside_one_s_own(made):
     _, output, found = made
     assert all(word in output for word in ("25.9%", "2.48", "0.40", "ITI, 3 heads", "base, plain", "24 questions"))
+    assert all(kind in output for kind in KINDS)
     assert found["questions"] == 24 and found["top_k"] == 3
     assert [choice["mc1"]["n"] for choice in found["choices"]] == [24] * 13  # plain, 2 points, 5 random each
     assert found["chance"] == pytest.approx([1 / 3, 0.5]) and "chance" in output

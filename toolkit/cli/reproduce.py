@@ -84,7 +84,15 @@ def truthfulqa(
     from ..repo.fit_repo import load_base
     from ..repo.settings import find_base
     from ..truthfulqa.multiple_choice import read_questions
-    from ..truthfulqa.reproduce_truthfulqa import COLUMNS, comparison, document, read_texts, words
+    from ..truthfulqa.reproduce_truthfulqa import (
+        COLUMNS,
+        OF_CATEGORY,
+        by_category,
+        comparison,
+        document,
+        read_texts,
+        words,
+    )
     from ..truthfulqa.reproduce_truthfulqa import reproduce as again
 
     check_alpha(alpha)
@@ -106,6 +114,9 @@ def truthfulqa(
         return
     print_table(COLUMNS, comparison(result, Path(base).name))
     console.print(words(result), highlight=False, markup=False)
+    if rows := by_category(result):
+        console.print("MC2 by category:")
+        print_table(OF_CATEGORY, rows)
     say_next(f"a steered repo: iti-llama fit --base {base} --data {out / 'truthfulqa.jsonl'} --out REPO")
 
 
