@@ -1,6 +1,6 @@
 """Compare vLLM with the plugin to plain vLLM: tokens a second of requests that run at once, and whether the tokens are
 right. Two plain engines and one with the plugin run together and are asked in turn, so that a ratio compares
-neighbours in time. All of it is done three times, and each engine starts first once, which makes it slower.
+neighbours in time. This is done three times, and each engine starts first once, since the order can change the speed.
 
     make bench PART=serve                                             # SmolLM2 in bfloat16, 16 requests, CPU
     .venv/bin/python benchmarks/serve.py --base FOLDER --repo REPO --rounds 9 --requests 32
