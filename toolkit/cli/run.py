@@ -98,7 +98,7 @@ def short_together(together: dict) -> Table:
     return table
 
 
-UNUSED = ("data", "tasks", "header", "kl_guard", "policy", "scope", "top_k", "test_share", "hub_dataset")
+UNUSED = ("data", "tasks", "header", "kl_guard", "policy", "top_k", "test_share", "hub_dataset")
 """Settings of a labelled file that do not apply to a sentence: there their values are chosen or made."""
 
 

@@ -17,8 +17,7 @@ Others rank heads by cause too: Goal-conditioned mediation (arXiv 2602.16080), D
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from ..data.labelled_set import Example
 from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
 from ..foundation.tokenize import completion_ids, prompt_ids
 from .fitted_heads import Effects, Fit
+from .shifted_passes import BareRow, Batch, collate, frozen, hidden_states, shifted
 
 
 DIVERGENCE = 0.05
@@ -36,15 +36,6 @@ large enough to be above rounding."""
 
 MOST_SIGMAS = 8.0
 """The largest strength at which a head is checked, however little it does there."""
-
-
-@dataclass(frozen=True)
-class BareRow:
-    """A bare prompt and a completion, as tokens; `start` is the index of the completion's first token."""
-
-    ids: list[int]
-    start: int
-    label: int
 
 
 def bare_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[BareRow]:
@@ -57,66 +48,6 @@ def bare_rows(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -
     return rows
 
 
-@contextmanager
-def _shifted(model: PreTrainedModel, offsets: torch.Tensor, alphas: Callable[[int, torch.Tensor], torch.Tensor], mask):
-    """Inside the block, each head's output gets `alpha * offset` at the positions of `mask` [batch, seq]. `offsets`:
-    float32 [layers, heads, head_dim]; `alphas(layer, x)`: [batch, heads], on the device of x."""
-
-    def hook(layer: int):
-        def shift(module, arguments):
-            x = arguments[0]
-            strength = alphas(layer, x)
-            if strength is None:
-                return None
-            added = (strength[..., None] * offsets[layer].to(x.device)).flatten(1)
-            return (x + (mask.to(x.device)[..., None] * added[:, None]).to(x.dtype), *arguments[1:])
-
-        return shift
-
-    layers = model.base_model.layers
-    handles = [layer.self_attn.o_proj.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Rows, padded on the right. predicts: [tokens, 2], the (row, position) that predict the tokens `targets` of the
-    completions."""
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    shifted: torch.Tensor
-    predicts: torch.Tensor
-    targets: torch.Tensor
-
-
-def _collate(rows: Sequence[BareRow], pad: int, scope: str) -> _Batch:
-    length = max(len(row.ids) for row in rows)
-    ids = torch.tensor([row.ids + [pad] * (length - len(row.ids)) for row in rows])
-    columns = torch.arange(length)
-    ends_and_starts = zip(*((len(row.ids), row.start) for row in rows), strict=True)
-    ends, starts = (torch.tensor([[value] for value in values]) for values in ends_and_starts)
-    mask = (columns < ends).long()
-    first = torch.zeros_like(starts) if scope == "all" else starts - 1
-    predicts = ((columns >= starts - 1) & (columns < ends - 1)).nonzero()
-    return _Batch(ids, mask, (columns >= first).float(), predicts, ids[predicts[:, 0], predicts[:, 1] + 1])
-
-
-def _hidden(model: PreTrainedModel, batch: _Batch) -> torch.Tensor:
-    """The last hidden states at the positions that predict a completion's token, [tokens, hidden_size]."""
-    device = model.get_input_embeddings().weight.device
-    device = model.device if device.type == "meta" else device
-    hidden = model.base_model(
-        input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device), use_cache=False
-    ).last_hidden_state
-    at = batch.predicts.to(hidden.device)
-    return hidden[at[:, 0], at[:, 1]]
-
-
 def _slopes_by_hidden(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The derivative of the targets' summed log-probability by the hidden states [tokens, hidden_size] that predict
     them. It is taken piece by piece, so that the logits of all tokens are never in memory at once."""
@@ -126,7 +57,7 @@ def _slopes_by_hidden(model: PreTrainedModel, hidden: torch.Tensor, targets: tor
     return leaf.grad
 
 
-def _of_rows(values: torch.Tensor, batch: _Batch) -> torch.Tensor:
+def _of_rows(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Sums of `values` [tokens] over each row, [batch]."""
     return torch.zeros(len(batch.ids), device=values.device).index_add(
         0, batch.predicts[:, 0].to(values.device), values
@@ -145,26 +76,20 @@ def derivatives(
     """The derivative of each row's log-probability, in nats, by the alpha of each head, at alpha 0: float64 [rows,
     layers * heads]. `offsets`: sigma * theta, float32 [layers, heads, head_dim]."""
     found = np.empty((len(rows), offsets.shape[0] * offsets.shape[1]))
-    kept = [(p, p.requires_grad) for p in model.parameters()]
-    for parameter, _ in kept:
-        parameter.requires_grad_(False)
-    try:
+    with frozen(model):
         for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model, kept="graph")):
-            batch, leaves = _collate([rows[i] for i in chosen], pad, scope), {}
+            batch, leaves = collate([rows[i] for i in chosen], pad, scope), {}
 
             def alphas(layer: int, x: torch.Tensor, leaves=leaves, batch=batch) -> torch.Tensor:
                 leaves[layer] = torch.zeros(len(batch.ids), offsets.shape[1], device=x.device, requires_grad=True)
                 return leaves[layer]
 
-            with torch.enable_grad(), _shifted(model, offsets, alphas, batch.shifted):
-                hidden = _hidden(model, batch)
+            with torch.enable_grad(), shifted(model, offsets, alphas, batch.shifted):
+                hidden = hidden_states(model, batch)
                 upstream = _slopes_by_hidden(model, hidden, batch.targets)
                 slopes = torch.autograd.grad(hidden, [leaves[layer] for layer in range(len(offsets))], upstream)
             found[chosen] = torch.stack([slope.cpu() for slope in slopes], 1).flatten(1).double().numpy()
             progress(len(chosen))
-    finally:
-        for parameter, wanted in kept:
-            parameter.requires_grad_(wanted)
     return found
 
 
@@ -200,8 +125,8 @@ def measure_heads(
     per_layer = offsets.shape[1]
     gain, divergence = (np.empty((len(rows), len(heads))) for _ in range(2))
     for chosen in batches_of([len(row.ids) for row in rows], batch_size, tokens_a_batch(model)):
-        batch = _collate([rows[i] for i in chosen], pad, scope)
-        plain = _hidden(model, batch)
+        batch = collate([rows[i] for i in chosen], pad, scope)
+        plain = hidden_states(model, batch)
         for column, (head, alpha) in enumerate(zip(heads, alphas, strict=True)):
             strength = torch.zeros(1, per_layer)
             strength[0, head % per_layer] = alpha
@@ -209,10 +134,10 @@ def measure_heads(
             def of_layer(layer: int, x: torch.Tensor, head=head, strength=strength) -> torch.Tensor | None:
                 return strength.to(x.device) if layer == head // per_layer else None
 
-            with _shifted(model, offsets, of_layer, batch.shifted):
-                shifted = _hidden(model, batch)
+            with shifted(model, offsets, of_layer, batch.shifted):
+                moved_states = hidden_states(model, batch)
             change, moved = torch.empty(2, len(batch.targets))
-            for here, (before, after) in next_token_logs(model, torch.stack([plain, shifted])):
+            for here, (before, after) in next_token_logs(model, torch.stack([plain, moved_states])):
                 targets = batch.targets[here].to(before.device)[:, None]
                 change[here] = (after - before).gather(1, targets)[:, 0].cpu()
                 moved[here] = (before.exp() * (before - after)).sum(-1).cpu()

@@ -161,6 +161,7 @@ def to_directions(
         directions=torch.nn.functional.normalize(found.directions[chosen], dim=-1).float(),
         sigma=found.sigma[chosen].float(),
         scores=torch.from_numpy(found.out_of_fold_auc)[chosen].float(),
+        weights=None if found.weights is None else found.weights[chosen].float(),
         num_hidden_layers=layers,
         num_attention_heads=heads,
         head_dim=head_dim,
@@ -168,7 +169,7 @@ def to_directions(
         provenance={
             "dataset": dataset,
             "dataset_sha256": checksum(examples),
-            "method": settings.method,
+            "method": settings.method if found.weights is None else "distilled",
             "policy": str(policy),
             "rows": str(len(found.fitting)),
             "ranked_by": ranked_by,

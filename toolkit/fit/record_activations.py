@@ -20,6 +20,7 @@ from ..foundation.bound_memory import batches_of, tokens_a_batch
 from ..foundation.hashing import fingerprint
 from .activation_cache import cached_batches, hash_of_ids, processes
 from .positions import Policy, Row, tokenize
+from .shifted_passes import input_device
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ def record_batch(model: PreTrainedModel, rows: Sequence[Row]) -> dict[str, torch
     def keep(activations: torch.Tensor) -> torch.Tensor:
         return torch.einsum("bs,bsd->bd", weights.to(activations.device), activations.float()).cpu()
 
-    device = model.get_input_embeddings().weight.device
-    device = model.device if device.type == "meta" else device
+    device = input_device(model)
     residual = []
 
     def after_layer(module, arguments, output) -> None:

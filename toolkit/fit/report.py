@@ -125,6 +125,7 @@ def report(
         },
         "text_baseline_auc": fit.text_auc,
         "sigma": "standard deviation (ddof 0) of the projections of all fitting rows",
+        "distilled": fit.weights is not None,
         "versions": {
             "iti-llama": __version__,
             "torch": torch.__version__,

@@ -62,13 +62,12 @@ def add_instruction(
     if settings.base_name not in (None, held):
         raise ValueError(f"--base-name is {settings.base_name!r}; expected {held!r}, the base of {out}")
     alone = out.with_name(f"{out.name}-{name}")
-    own = replace(settings, out=alone, base_name=held, max_new_tokens=tokens)
+    own = replace(settings, out=alone, base_name=held, max_new_tokens=tokens, scope=repo.scope)  # a config has one
     requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
-    scopes = (repo.scope,)  # one config has one scope
     report_path, sweep_path = (out / f"{record}.{name}.json" for record in ("iti_report", "sweep"))
     if name in repo.behaviours:
         report = read_object(report_path) if report_path.is_file() else {}
-        made_of = hash_run(own, wanted, requests, tokens, scopes)
+        made_of = hash_run(own, wanted, requests, tokens)
         if report.get("instruction", {}).get("made_of") != made_of:
             raise FileExistsError(f"{out}: has a behaviour {name!r} that was made otherwise; choose another --name")
         renew_card(out)  # a kill may have come before it
@@ -85,7 +84,7 @@ def add_instruction(
                 "measured: the same base in the same --dtype"
             )
 
-    result = run_instruction(own, wanted, progress, say, command, scopes, check_base)
+    result = run_instruction(own, wanted, progress, say, command, check_base)
     if result.sweep["why"]:
         raise ValueError(f"{name} is not added: no strength was chosen, see {alone}: {result.sweep['why']}")
     second = SteeredRepo.open(alone, framework="pt")

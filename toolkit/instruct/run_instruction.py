@@ -1,5 +1,5 @@
-"""From a sentence to a measured repo: the model answers requests with the instruction and without, directions are
-fitted on the difference, a strength is chosen, and what is kept of the instruction's effect is measured once."""
+"""From a sentence to a measured repo: the model answers requests with the instruction and without, the instruction is
+distilled into a shift of the heads, a strength is chosen, and what is kept of its effect is measured once."""
 
 import hashlib
 import json
@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from iti_llama import ITILlamaForCausalLM
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from ..data.labelled_row import parse_mapping
 from ..data.labelled_set import Example, write_examples
 from ..data.splits import fold_ids
+from ..fit.distil import EPOCHS, TaughtAnswer, distil, distilled_directions
 from ..fit.settings import FitSettings
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.conditions import told_conditions
+from ..measure.degenerate import degenerate
 from ..measure.divergence import Text
 from ..measure.keep_labelled_set import FILE
 from ..measure.kept import MOST_ERROR, AnswerClassifier, kept_share
@@ -40,21 +42,8 @@ from ..repo.kept_line import WHERE, kept_line
 from ..repo.open_repo import read_object
 from ..repo.run_pipeline import RunResult, hash_base, no_progress
 from ..repo.settings import RunSettings
-from ..repo.steered_repo import SteeredRepo, change_fields
-from .choose_steering import (
-    ALPHAS,
-    CHOSEN_ON,
-    FINALISTS,
-    HEAD_SHARES,
-    READINGS,
-    SCOPES,
-    SCREENED,
-    Steering,
-    Validation,
-    choose_steering,
-    head_numbers,
-    read_directions,
-)
+from ..repo.steered_repo import SteeredRepo
+from .choose_steering import ALPHAS, CHOSEN_ON, Steering, Validation, choose_steering
 from .own_answers import OwnAnswers
 from .read_requests import Parts, Request, read_requests, split_requests
 from .say_instruction import Prompts, places_of
@@ -79,6 +68,9 @@ REPHRASED = 40
 READ_TOO = 24
 """How many of the requests to choose on are also read for activations, so that the fit can test its heads."""
 
+LIKENED = 16
+"""How many of the told model's answers likeness is measured on."""
+
 TEXTS = 40
 """How many plain answers, and how many requests, the divergence of every condition is measured on."""
 
@@ -99,11 +91,9 @@ def run_instruction(
     progress: Callable = no_progress,
     say: Callable[[str], None] = lambda line: None,
     command: str = "",
-    scopes: Sequence[str] = SCOPES,
     loaded: Callable[[ITILlamaForCausalLM, PreTrainedTokenizerBase], None] = lambda model, tokenizer: None,
 ) -> InstructionResult:
-    """Like `run_pipeline.run`, but from a sentence. scopes: those to choose from. loaded: called with the base before
-    the work.
+    """Like `run_pipeline.run`, but from a sentence. loaded: called with the base before the work.
 
     Raises:
         ValueError, OSError: for a base, requests or settings that cannot be used, before long work starts; if the base
@@ -118,7 +108,7 @@ def run_instruction(
     requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
     parts = split_requests(requests, settings.seed, settings.n, FITTED_ON)
     tokens = settings.max_new_tokens or NEW_TOKENS
-    made_of = hash_run(settings, wanted, requests, tokens, scopes)
+    made_of = hash_run(settings, wanted, requests, tokens)
     report = _report_of(out, made_of)
     model, tokenizer = _load_base(settings)
     loaded(model, tokenizer)
@@ -156,7 +146,9 @@ def run_instruction(
         say(f"2 of 4, the base follows it: a classifier mistakes {error.percent()} of {error.n} other answers")
         answered["test"] = answer_part(answers, prompts, "test", parts.test, wanted, place)
         if report is None:
-            steering = fit_and_choose(settings, wanted, answers, answered, classifier, cache, advance, scopes)
+            directions = distil_once(settings, answers, answered["fit"], cache / f"distilled_{made_of[:12]}", advance)
+            model.set_iti_directions(directions)
+            steering = choose(settings, answers, answered["validation"], classifier, advance)
     if report is None:
         record = {
             "command": command,
@@ -169,7 +161,7 @@ def run_instruction(
             },
         }
         del model, answers.model
-        write_repo(settings, wanted, answered, steering, cache, record, progress)
+        write_repo(settings, wanted, answered, directions, steering, cache, record, progress)
         shutil.move(path, kept)
         shutil.rmtree(cache, ignore_errors=True)
     report, sweep = read_object(out / "iti_report.json"), read_object(out / "sweep.json")
@@ -178,8 +170,8 @@ def run_instruction(
     else:
         best = sweep["chosen"]
         say(
-            f"3 of 4, chosen on {sweep['n']} requests: alpha {best['alpha']:g}, {best['top_k']} heads, scope "
-            f"{best['scope']}, read at {best['reading']}; kept {best['kept']['mean']:.2f}"
+            f"3 of 4, chosen on {sweep['n']} requests: alpha {best['alpha']:g}, scope {best['scope']}; kept "
+            f"{best['kept']['mean']:.2f}"
         )
     with progress() as advance:
         evaluation = measure_once(settings, wanted, answered["test"], classifier, error, given, sandbox, advance)
@@ -305,54 +297,53 @@ def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Exa
     return rows
 
 
-def _read(answered: dict[str, Answered]) -> dict[str, Answered]:
-    """The requests that directions are read from: those to fit on, and a few others for the test of the heads."""
-    return {"fit": answered["fit"], "validation": answered["validation"].first(READ_TOO)}
+def distil_once(
+    settings: RunSettings, answers: OwnAnswers, fitted: Answered, path: Path, progress: Callable[[str, int], None]
+) -> ITIDirections:
+    """The directions that are distilled from the answers to fit on, without loops; read from `path` if a run that was
+    killed has made them.
+
+    Raises:
+        ValueError: if every answer under the instruction is a loop.
+    """
+    if path.is_file():
+        progress("distil", EPOCHS * len(fitted.told))
+        return ITIDirections.load(path)
+    tokenizer, end = answers.tokenizer, [answers.tokenizer.eos_token_id]
+    taught = []
+    for told, bare, text in zip(fitted.told_prompts, fitted.bare, fitted.told, strict=True):
+        if not degenerate(text):
+            answer = completion_ids(tokenizer, text)
+            answer += end if len(answer) < answers.max_new_tokens and end != [None] else []
+            taught.append(TaughtAnswer(prompt_ids(tokenizer, told.prompt), prompt_ids(tokenizer, bare.prompt), answer))
+    if not taught:
+        raise ValueError(f"all {len(fitted.told)} answers under the instruction are loops; expected some that are not")
+    progress("distil", EPOCHS * (len(fitted.told) - len(taught)))
+    offsets = distil(answers.model, taught, settings.scope, settings.seed, lambda rows: progress("distil", rows))
+    directions = distilled_directions(offsets)
+    directions.save(path)
+    return directions
 
 
-def fit_and_choose(
+def choose(
     settings: RunSettings,
-    wanted: Instruction,
     answers: OwnAnswers,
-    answered: dict[str, Answered],
+    held: Answered,
     classifier: AnswerClassifier,
-    cache: Path,
     progress: Callable[[str, int], None],
-    scopes: Sequence[str] = SCOPES,
 ) -> Steering:
-    """Fit the directions of every reading, and choose among them."""
-    model, tokenizer = answers.model, answers.tokenizer
-    top_ks = head_numbers(model.config.num_hidden_layers * model.config.num_attention_heads)
-    fitting = _fitting(settings, max(top_ks), permutations=0)
-    directions = {
-        reading: read_directions(
-            model, tokenizer, contrast_rows(_read(answered), reading.bare), reading, fitting, cache, 32, progress
-        )
-        for reading in READINGS
-    }
-    own = answered["validation"].first(CHOSEN_ON)
-    texts = told_answers(tokenizer, own, answers.max_new_tokens)
-    bare = [prompt.prompt for prompt in own.bare]
+    """Choose a strength for the directions of the model."""
+    answers.model.iti_scope, own = settings.scope, held.first(CHOSEN_ON)
+    validation = Validation([prompt.prompt for prompt in own.bare], own.plain, own.told, own.groups)
+    guards = settings.guard, settings.perplexity_guard
     return choose_steering(
-        model,
-        tokenizer,
-        directions,
-        top_ks,
-        settings.alphas,
-        lambda: Likeness.between(model, tokenizer, texts),
-        Validation(bare, own.plain, own.told, own.groups),
-        classifier,
-        answers,
-        settings.guard,
-        settings.perplexity_guard,
-        progress,
-        scopes,
+        answers.model, answers.tokenizer, settings.alphas, validation, classifier, answers, *guards, progress
     )
 
 
 def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -> ToldAnswers:
     """The answers for likeness: the first ones, each with the token that ended it, unless it has `most` tokens."""
-    few, end = own.first(SCREENED), tokenizer.eos_token or ""
+    few, end = own.first(LIKENED), tokenizer.eos_token or ""
     ended = [text + end if len(completion_ids(tokenizer, text)) < most else text for text in few.told]
     return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
 
@@ -361,6 +352,7 @@ def write_repo(
     settings: RunSettings,
     wanted: Instruction,
     answered: dict[str, Answered],
+    directions: ITIDirections,
     steering: Steering,
     cache: Path,
     record: dict,
@@ -368,31 +360,29 @@ def write_repo(
 ) -> None:
     """Write the repo of the choice, its labelled set and `sweep.json`."""
     out, best = Path(settings.out), steering.best
-    candidate = best.candidate
-    examples = contrast_rows(_read(answered), candidate.reading.bare)
+    examples = contrast_rows({"fit": answered["fit"], "validation": answered["validation"].first(READ_TOO)})
     does = settings.behaviour or f'answers as if told "{wanted.instruction}"'
     made_from = replace(
         settings.repo,
         behaviour=does,
-        policy=candidate.reading.policy,
-        scope=candidate.scope,
+        policy="fraction 0",
         alpha=best.alpha,
         cache=cache,
-        fitting=_fitting(settings, max(one.top_k for one in steering.screened), PERMUTATIONS),
+        fitting=FitSettings(top_k=len(directions), test_share=0.4, seed=settings.seed, permutations=PERMUTATIONS),
     )
     dataset = wanted.prompts.name if wanted.prompts else "everyday requests"
     with progress(len(examples)) as advance:
-        fit_repo(made_from, examples, out, overwrite=True, dataset=dataset, record=record, progress=advance)
-    change_fields(out, iti_top_k=candidate.top_k)
+        fit_repo(
+            made_from, examples, out, overwrite=True, dataset=dataset, record=record, distilled=directions,
+            progress=advance,
+        )  # fmt: skip
     held = {part: replace(own, against=own.plain) for part, own in answered.items() if part != "fit"}
-    parts = {"fit": contrast_rows({"fit": answered["fit"]}, candidate.reading.bare)}
+    parts = {"fit": contrast_rows({"fit": answered["fit"]})}
     parts |= {part: contrast_rows({part: own}, bare=True) for part, own in held.items()}
     kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts.items() for row in rows]
     write_examples(kept, out / FILE)  # held-out prompts come without the instruction, and none is left out
-    same = [one for one in steering.tried if one.candidate == candidate]
-    plain = {"alpha": 0.0, "top_k": candidate.top_k, "scope": candidate.scope, "kl": 0.0, "perplexity": 1.0}
-    points = [plain | {"at": {"correct": asdict(steering.plain_intact)}}]
-    points += [one.to_dict() for one in same if one.intact is not None]
+    of_all = {"top_k": len(directions), "scope": settings.scope}
+    plain = {"alpha": 0.0, "kl": 0.0, "perplexity": 1.0, "at": {"correct": asdict(steering.plain_intact)}}
     sweep = {
         "tasks": "requests:validation",
         "n": best.kept.n if best.kept else len(answered["validation"].first(CHOSEN_ON).requests),
@@ -401,13 +391,8 @@ def write_repo(
         "sound": "intact",
         "guard": settings.guard,
         "perplexity_guard": settings.perplexity_guard,
-        "points": points,
-        "others": [one.to_dict() for one in steering.tried if one not in same or one.intact is None],
-        "screened": [
-            {"reading": one.reading.name, "top_k": one.top_k, "scope": one.scope, "likeness": round(one.likeness, 3)}
-            for one in steering.screened
-        ],
-        "chosen": None if steering.why else best.to_dict(),
+        "points": [of_all | plain, *(of_all | point.to_dict() for point in steering.tried)],
+        "chosen": None if steering.why else of_all | best.to_dict(),
         "why": steering.why,
     }
     write_text(out / "sweep.json", json.dumps(sweep, indent=1) + "\n")
@@ -501,24 +486,14 @@ def _told_of(places: dict[str, float]) -> str:
     return f" (told apart from plain: {listed})" if places else ""
 
 
-def _fitting(settings: RunSettings, top_k: int, permutations: int) -> FitSettings:
-    return FitSettings(top_k=top_k, test_share=0.4, seed=settings.seed, permutations=permutations)
-
-
 def _load_base(settings: RunSettings) -> tuple[ITILlamaForCausalLM, PreTrainedTokenizerBase]:
     return load_base(settings.base, settings.repo.hub, **settings.placement.kwargs)
 
 
-def hash_run(
-    settings: RunSettings,
-    wanted: Instruction,
-    requests: Sequence[Request],
-    tokens: int,
-    scopes: Sequence[str] = SCOPES,
-) -> str:
+def hash_run(settings: RunSettings, wanted: Instruction, requests: Sequence[Request], tokens: int) -> str:
     """A hash of everything that the fit and the choice depend on."""
     parts = [asdict(wanted) | {"prompts": [request.written for request in requests]}, hash_base(settings.repo), tokens]
-    parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard, scopes]
+    parts += [settings.n, settings.seed, settings.alphas, settings.guard, settings.perplexity_guard, settings.scope]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
@@ -544,5 +519,4 @@ def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase
     answered = 2 * sum(map(len, vars(parts).values()))
     answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
-    tried = FINALISTS * (len(ALPHAS) + 2)
-    return answered + places + len(READINGS) * len(SCOPES) * len(HEAD_SHARES) + tried * CHOSEN_ON
+    return answered + places + EPOCHS * len(parts.fit) + len(ALPHAS) * CHOSEN_ON

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from iti_llama import ITILlamaForCausalLM
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.configuration_iti_llama import pinned
 
 from ..data.labelled_row import parse_mapping
 from ..data.labelled_set import Example, LabelledSet, read_examples
 from ..fit.activation_cache import processes
 from ..fit.causal import by_cause, causal_effects
+from ..fit.distil import with_distilled
 from ..fit.figures import figures
 from ..fit.fit_directions import fit, to_directions
 from ..fit.gate import fit_gate
@@ -104,6 +105,7 @@ def fit_repo(
     record: dict | None = None,
     gate: Gating | None = None,
     name: str | None = None,
+    distilled: ITIDirections | None = None,
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
     loaded: Callable[[ITILlamaForCausalLM, PreTrainedTokenizerBase], None] = lambda model, tokenizer: None,
 ) -> dict:
@@ -111,8 +113,8 @@ def fit_repo(
     too if self-contained. The labelled set is kept there as well, with its parts, for measuring; `push` leaves it out.
     Returns the report. `dataset` is the name of the set, `left_out` counts rows that were too long, `record` goes into
     the report. `gate`: when to steer, see `fit_gate`. With `name` the repo that is already in `out` gets the
-    directions as a further behaviour of that name; it keeps the rest, and its card is renewed. `loaded` is called with
-    the base before the work.
+    directions as a further behaviour of that name; it keeps the rest, and its card is renewed. `distilled`: directions
+    to write in place of those that are fitted. `loaded` is called with the base before the work.
 
     Raises:
         ValueError: for a base or data that cannot be used, before anything is written.
@@ -149,6 +151,8 @@ def fit_repo(
         step = partial(progress, "what the heads do")
         effects = causal_effects(model, tokenizer, examples, heads, settings.scope, settings.batch_size, step)
         heads = by_cause(heads, effects)
+    if distilled is not None:
+        heads = with_distilled(heads, activations, distilled)
     directions = to_directions(heads, activations, examples, policy, base_name, dataset)
     directions = replace(directions, provenance=directions.provenance | settings.about)
     extra = {"alpha": settings.alpha, "scope": settings.scope, "left_out": left_out, "about": settings.about}

@@ -1,0 +1,144 @@
+"""Offsets for the heads by which a model answers bare prompts as it does under an instruction.
+
+The teacher is the plain model with the instruction, the student the same model without it, its heads shifted. The
+offsets are what Adam finds for the mean KL(teacher || student) over the tokens of the teacher's own answers: context
+distillation (Askell et al. 2021, arXiv 2112.00861; Snell et al. 2022, arXiv 2209.15189) into the shift of
+Inference-Time Intervention, and into nothing else. The weights stay as they are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedModel
+
+from iti_llama import ITIDirections
+from iti_llama.generation_iti_llama import record_heads
+
+from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
+from .fitted_heads import Fit
+from .record_activations import Activations
+from .shifted_passes import BareRow, Batch, collate, frozen, hidden_states, input_device, shifted
+
+
+EPOCHS, BATCH, RATE, WARM_UP = 4, 8, 0.03, 5
+"""Passes over the answers; answers of a step; the rate of Adam, as a share of the size of a head's output; steps until
+the rate is whole. From there it falls to a tenth, along a cosine."""
+
+
+@dataclass(frozen=True)
+class TaughtAnswer:
+    """An answer of the teacher, as tokens, after the prompt with the instruction and after the bare one."""
+
+    told: list[int]
+    bare: list[int]
+    answer: list[int]
+
+
+def distil(
+    model: PreTrainedModel,
+    answers: Sequence[TaughtAnswer],
+    scope: str = "all",
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda answers: None,
+) -> torch.Tensor:
+    """The offsets, float32 [layers, heads, head_dim], for a model that is not steered. scope: the positions that are
+    shifted, see `ITILlamaConfig`. progress: told of the answers of each step, `EPOCHS` times of all.
+
+    Raises:
+        ValueError: without an answer, or if a text is longer than the model reads.
+    """
+    if not answers:
+        raise ValueError("no answer to learn from; expected some that are neither empty nor a loop")
+    told, bare = (
+        [BareRow(prompt + row.answer, len(prompt), 1) for row, prompt in zip(answers, prompts, strict=True)]
+        for prompts in ([row.told for row in answers], [row.bare for row in answers])
+    )
+    longest, most = max(len(row.ids) for row in (*told, *bare)), model.config.max_position_embeddings
+    if longest > most:
+        raise ValueError(f"a request with its answer has {longest} tokens; expected at most {most}")
+    batches = batches_of([len(row.ids) for row in told], BATCH, tokens_a_batch(model, kept="graph"))
+    total, step = EPOCHS * len(batches), 0
+    with frozen(model):
+        size = _sizes(model, collate([bare[i] for i in batches[-1]], 0, scope))
+        taught = [_taught(model, [told[i] for i in batch]) for batch in batches]
+        shares = torch.zeros(*size.shape[:2], model.config.head_dim, requires_grad=True)
+        optimizer = torch.optim.Adam([shares])
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(EPOCHS):
+            for at in torch.randperm(len(batches), generator=generator).tolist():
+                batch = collate([bare[i] for i in batches[at]], 0, scope)
+                rate = RATE * (0.1 + 0.45 * (1 + math.cos(math.pi * step / total)))
+                optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / WARM_UP)
+                shares.grad = _slopes(model, shares * size, batch, taught[at], shares)
+                optimizer.step()
+                step += 1
+                progress(len(batches[at]))
+    return (shares * size).detach()
+
+
+def _sizes(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The standard deviation of each head's output over the tokens of some texts, [layers, heads, 1]."""
+    real = batch.mask.bool()
+
+    def spread(heads: torch.Tensor) -> torch.Tensor:
+        tokens = heads[real.to(heads.device)].float().unflatten(-1, (-1, model.config.head_dim))
+        return tokens.var(0).mean(-1, keepdim=True).sqrt().cpu()
+
+    device = input_device(model)
+    with torch.no_grad():
+        sizes = record_heads(
+            model.base_model, spread, input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device)
+        )
+    return torch.stack([sizes[layer] for layer in sorted(sizes)])
+
+
+@torch.no_grad()
+def _taught(model: PreTrainedModel, rows: Sequence[BareRow]) -> torch.Tensor:
+    """The teacher's last hidden states before each token of its answers, [tokens, hidden_size]."""
+    return hidden_states(model, collate(rows, 0, "all"))
+
+
+def _slopes(
+    model: PreTrainedModel, offsets: torch.Tensor, batch: Batch, taught: torch.Tensor, shares: torch.Tensor
+) -> torch.Tensor:
+    """The derivative of the mean KL(teacher || student), a token of the answers, by `shares`."""
+    ones = torch.ones(1, offsets.shape[1])
+    with torch.enable_grad(), shifted(model, offsets, lambda layer, x: ones.to(x.device), batch.shifted):
+        student = hidden_states(model, batch)
+        leaf = student.detach().requires_grad_()
+        for _, (before, after) in next_token_logs(model, torch.stack([taught.to(leaf.device), leaf])):
+            before = before.detach()
+            ((before.exp() * (before - after)).sum() / len(leaf)).backward()
+        (slopes,) = torch.autograd.grad(student, [shares], leaf.grad)
+    return slopes
+
+
+def distilled_directions(offsets: torch.Tensor, base: str = "") -> ITIDirections:
+    """Directions whose shift at alpha 1 is `offsets`, the largest first; their sigma is the length of the shift."""
+    layers, heads, head_dim = offsets.shape
+    lengths = offsets.flatten(0, 1).norm(dim=-1)
+    units = torch.nn.functional.normalize(offsets.flatten(0, 1), dim=-1)
+    units[lengths == 0, 0] = 1.0  # any direction will do
+    order = lengths.argsort(descending=True)
+    return ITIDirections(
+        heads=torch.stack([order // heads, order % heads], 1),
+        directions=units[order],
+        sigma=lengths[order],
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        head_dim=head_dim,
+        base_model=base,
+    )
+
+
+def with_distilled(fitted: Fit, activations: Activations, distilled: ITIDirections) -> Fit:
+    """The fit with the distilled directions in place of its own, in its order of heads. sigma is that of its fitting
+    rows along them; the weights are what is left of each shift."""
+    order = (distilled.heads[:, 0] * distilled.num_attention_heads + distilled.heads[:, 1]).argsort()
+    directions = distilled.directions[order].double()
+    x = activations.heads.flatten(1, 2)[fitted.fitting].double()
+    sigma = torch.einsum("nhd,hd->nh", x, directions).std(0, correction=0).clamp_min(1e-6)
+    weights = distilled.scales[order].double() / sigma
+    return replace(fitted, directions=directions, sigma=sigma, weights=weights, top_k=len(sigma))
