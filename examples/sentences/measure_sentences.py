@@ -47,7 +47,7 @@ SENTENCES = (
 CHECKERS = Path(__file__).parent / "checkers.py"
 
 HEADS = ("sentence", "plain", "told", "steered", "both", "minus alpha", "random", "kept", "likeness")
-HEADS += ("intact", "to the point", "perplexity", "KL", "tokens saved", "checks", "steering", "minutes")
+HEADS += ("intact", "to the point", "perplexity", "KL", "tokens saved", "checks", "alpha", "minutes")
 
 
 def measure(sentence: Sentence, out: Path) -> None:
@@ -85,7 +85,6 @@ def row(sentence: Sentence, out: Path) -> list[str]:
     texts = list(evaluation["divergence"].values())
     last, kl = texts[-1]["steered"], texts[0]["steered"]["kl"]["mean"]
     checks = [check["name"] for check in evaluation["checks"] if not check["passed"]]
-    chosen = f"read at {sweep['chosen']['reading']}" if sweep["chosen"] else "none was chosen"
     cells = [name, *(f"{100 * rows[way].target.mean:.0f}%" for way in ways)]
     instruction = evaluation["instruction"]
     intact = [f"{100 * Estimate(**of_rows[way]['correct']).mean:.0f}" for way in ("plain", TOLD, "steered")]
@@ -95,8 +94,7 @@ def row(sentence: Sentence, out: Path) -> list[str]:
     cells += [f"{last['perplexity_steered'] / last['perplexity_plain']:.3f}", f"{kl:.2f}"]
     cells += [f"{instruction['tokens_saved']:g} ({100 * instruction['prefill_share']:.0f}%)"]
     cells += [f"fails {', '.join(checks)}" if checks else "pass"]
-    where = f"{evaluation['heads']} heads, scope {evaluation['scope']}, {chosen}"
-    cells += [f"alpha {evaluation['alpha']:g}, {where}"]
+    cells += [f"{evaluation['alpha']:g}" + ("" if sweep["chosen"] else ", none was chosen")]
     return [*cells, minutes]
 
 

@@ -64,7 +64,7 @@ def divergence(rows, offsets=None, scope="all"):
 @pytest.mark.parametrize("scope", ["all", "generated"])
 def test_the_first_step_goes_against_the_gradient_of_the_divergence(scope, model, monkeypatch):
     rows = taught(requests()[:4])
-    monkeypatch.setattr(module, "EPOCHS", 1)
+    monkeypatch.setattr(module, "STEPS", 1)
     step = distil(model, rows, scope).flatten(1)
     zero = torch.zeros_like(step, requires_grad=True)
     (slopes,) = torch.autograd.grad(divergence(rows, zero, scope), [zero])

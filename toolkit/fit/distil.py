@@ -22,9 +22,9 @@ from .record_activations import Activations
 from .shifted_passes import BareRow, Batch, collate, frozen, hidden_states, input_device, shifted
 
 
-EPOCHS, BATCH, RATE, WARM_UP = 4, 8, 0.03, 5
-"""Passes over the answers; answers of a step; the rate of Adam, as a share of the size of a head's output; steps until
-the rate is whole. From there it falls to a tenth, along a cosine."""
+STEPS, BATCH, RATE, WARM_UP = 60, 8, 0.03, 5
+"""Steps; answers of a step; the rate of Adam, as a share of the size of a head's output; steps until the rate is
+whole. From there it falls to a tenth, along a cosine."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ def distil(
     answers: Sequence[TaughtAnswer],
     scope: str = "all",
     seed: int = 0,
-    progress: Callable[[int], None] = lambda answers: None,
+    progress: Callable[[int], None] = lambda steps: None,
 ) -> torch.Tensor:
     """The offsets, float32 [layers, heads, head_dim], for a model that is not steered. scope: the positions that are
-    shifted, see `ITILlamaConfig`. progress: told of the answers of each step, `EPOCHS` times of all.
+    shifted, see `ITILlamaConfig`. progress: called with 1 after each of the `STEPS`.
 
     Raises:
         ValueError: without an answer, or if a text is longer than the model reads.
@@ -59,22 +59,22 @@ def distil(
     if longest > most:
         raise ValueError(f"a request with its answer has {longest} tokens; expected at most {most}")
     batches = batches_of([len(row.ids) for row in told], BATCH, tokens_a_batch(model, kept="graph"))
-    total, step = EPOCHS * len(batches), 0
     with frozen(model):
         size = _sizes(model, collate([bare[i] for i in batches[-1]], 0, scope))
         taught = [_taught(model, [told[i] for i in batch]) for batch in batches]
         shares = torch.zeros(*size.shape[:2], model.config.head_dim, requires_grad=True)
         optimizer = torch.optim.Adam([shares])
         generator = torch.Generator().manual_seed(seed)
-        for _ in range(EPOCHS):
-            for at in torch.randperm(len(batches), generator=generator).tolist():
-                batch = collate([bare[i] for i in batches[at]], 0, scope)
-                rate = RATE * (0.1 + 0.45 * (1 + math.cos(math.pi * step / total)))
-                optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / WARM_UP)
-                shares.grad = _slopes(model, shares * size, batch, taught[at], shares)
-                optimizer.step()
-                step += 1
-                progress(len(batches[at]))
+        order: list[int] = []
+        for step in range(STEPS):
+            order = order or torch.randperm(len(batches), generator=generator).tolist()
+            at = order.pop()
+            batch = collate([bare[i] for i in batches[at]], 0, scope)
+            rate = RATE * (0.1 + 0.45 * (1 + math.cos(math.pi * step / STEPS)))
+            optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / WARM_UP)
+            shares.grad = _slopes(model, shares * size, batch, taught[at], shares)
+            optimizer.step()
+            progress(1)
     return (shares * size).detach()
 
 

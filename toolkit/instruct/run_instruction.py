@@ -16,7 +16,7 @@ from iti_llama import ITIDirections, ITILlamaForCausalLM
 from ..data.labelled_row import parse_mapping
 from ..data.labelled_set import Example, write_examples
 from ..data.splits import fold_ids
-from ..fit.distil import EPOCHS, TaughtAnswer, distil, distilled_directions
+from ..fit.distil import STEPS, TaughtAnswer, distil, distilled_directions
 from ..fit.settings import FitSettings
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
@@ -307,7 +307,7 @@ def distil_once(
         ValueError: if every answer under the instruction is a loop.
     """
     if path.is_file():
-        progress("distil", EPOCHS * len(fitted.told))
+        progress("distil", STEPS)
         return ITIDirections.load(path)
     tokenizer, end = answers.tokenizer, [answers.tokenizer.eos_token_id]
     taught = []
@@ -318,8 +318,7 @@ def distil_once(
             taught.append(TaughtAnswer(prompt_ids(tokenizer, told.prompt), prompt_ids(tokenizer, bare.prompt), answer))
     if not taught:
         raise ValueError(f"all {len(fitted.told)} answers under the instruction are loops; expected some that are not")
-    progress("distil", EPOCHS * (len(fitted.told) - len(taught)))
-    offsets = distil(answers.model, taught, settings.scope, settings.seed, lambda rows: progress("distil", rows))
+    offsets = distil(answers.model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
     directions = distilled_directions(offsets)
     directions.save(path)
     return directions
@@ -519,4 +518,4 @@ def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase
     answered = 2 * sum(map(len, vars(parts).values()))
     answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
-    return answered + places + EPOCHS * len(parts.fit) + len(ALPHAS) * CHOSEN_ON
+    return answered + places + STEPS + len(ALPHAS) * CHOSEN_ON
