@@ -48,6 +48,9 @@ CONVERSATIONS, TURNS = 36, 5
 PAIRS, DRAWS = (4, 8, 16, 32, 64, 96), 5
 """How many pairs of rows directions are fitted on, and how often each number of pairs is drawn."""
 
+HEADS, ALPHA = 97, 0.9
+"""The heads and the strength of the directions for that, chosen with all pairs on the requests to choose on."""
+
 
 class Measuring:
     """The repo's model, and the requests that it was neither fitted nor chosen on."""
@@ -112,8 +115,8 @@ class Measuring:
         return measured
 
     def few(self) -> dict:
-        """The share at the repo's strength and number of heads, of directions from fewer pairs, on requests that none
-        was fitted or chosen on."""
+        """The share under mean differences, as `fit` takes them, of fewer pairs, on requests that none was fitted or
+        chosen on."""
         said, rows = read_object(REPO / "iti_report.json")["instruction"], []
         prompts, policy = Prompts(self.tokenizer), Policy.parse("fraction 0")
         for request in self.parts.fit:
@@ -121,7 +124,7 @@ class Measuring:
             rows += [Example(told.prompt, " ", 1, request.group), Example(bare.prompt, " ", 0, request.group)]
         activations = capture(self.model, self.tokenizer, rows, policy)
         groups = np.array([request.group for request in self.parts.fit])
-        settings = FitSettings(top_k=self.model.iti_top_k, folds=2, permutations=0)
+        settings = FitSettings(top_k=HEADS, folds=2, permutations=0)
         shares = {}
         for pairs in PAIRS:
             shares[pairs] = []
@@ -130,7 +133,7 @@ class Measuring:
                 split = [replace(row, meta={"split": "fit" if row.group in chosen else "test"}) for row in rows]
                 fitted = fit(activations, split, policy, settings)
                 self.model.set_iti_directions(to_directions(fitted, activations, split, policy, "", ""))
-                steered = self.shares(self.fresh[:40], [self.model.iti_alpha])[self.model.iti_alpha]
+                steered = self.shares(self.fresh[:40], [ALPHA])[ALPHA]
                 shares[pairs].append(steered["brief"]["mean"])
             print(pairs, shares[pairs], flush=True)
         return shares

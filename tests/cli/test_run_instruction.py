@@ -108,9 +108,11 @@ def test_the_choice_is_that_of_the_rule(whole):
     least = plain["at"]["correct"]["mean"] - sweep["guard"]
     assert all((point["kept"] is None) == (point["perplexity"] > sweep["perplexity_guard"]) for point in points)
     inside = [point for point in points if point["kept"] and point["at"]["correct"]["mean"] >= least]
-    enough = [point for point in inside if round(point["kept"]["mean"], 2) >= 0.95]
+    enough = [point for point in inside if point["kept"]["mean"] >= 1]
     most = max(inside, key=lambda point: point["kept"]["mean"])
-    assert sweep["chosen"] == (min(enough, key=lambda point: point["kl"]) if enough else most)
+    assert sweep["chosen"] == (enough[0] if enough else most)
+    assert len(enough) <= 1  # stronger ones are not tried
+    assert [point["alpha"] for point in points] == sorted(point["alpha"] for point in points)
 
 
 @pytest.mark.parametrize("bar,call", [(1, 2), (1, 9), (2, 3), (3, 4)])

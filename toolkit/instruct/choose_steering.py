@@ -1,10 +1,10 @@
 """Choose a strength on requests that nothing was fitted on.
 
-The model answers them at the strengths that keep the perplexity of texts that say nothing of the instruction within
-its guard. The rule takes the points whose answers are intact as often as the guard asks and that keep `ENOUGH` of the
-instruction's effect. Among these it picks the one that diverges least from the plain model; if none keeps so much, the
-one that keeps most, if that is more than nothing. If a guard ended the strengths before one kept so much, two more
-are tried between the last one inside the guards and the first beyond.
+The model answers them at one strength after the other, the mildest first, until its answers keep `ENOUGH` of the
+instruction's effect, inside the guards: as many are intact as that guard asks, and the perplexity of texts that say
+nothing of the instruction stays within its own. If none keeps so much, the rule takes the strength inside the guards
+that keeps most, if that is more than nothing. If a guard ended the strengths before, two more are tried between the
+last one inside the guards and the first beyond.
 """
 
 import math
@@ -22,7 +22,7 @@ from ..measure.kept import AnswerClassifier, kept_share
 from .own_answers import OwnAnswers
 
 
-ALPHAS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4)
+ALPHAS = (0.85, 1.0, 1.2, 1.4)
 """The strengths that are tried: shares of the shift that was distilled."""
 
 COSTED = 16
@@ -31,8 +31,8 @@ COSTED = 16
 CHOSEN_ON = 40
 """How many requests are answered at each strength."""
 
-ENOUGH = 0.95
-"""The share of the effect that counts as all of it: more than this costs more, and nobody asked for it."""
+ENOUGH = 1.0
+"""The share of the effect to keep: more costs more, and nobody asked for it."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,11 @@ def choose_steering(
     def try_at(alphas: Sequence[float]) -> list[Tried]:
         costs = measure_divergence(model, tokenizer, neutral, alphas)
         kls = measure_divergence(model, tokenizer, plain_texts, alphas)
-        points = []
+        points: list[Tried] = []
         for alpha, cost, moved in zip(alphas, costs, kls, strict=True):
+            if any(map(is_enough, points)):
+                progress("not needed", len(validation.bare))
+                continue
             kept = intact = None
             ratio = math.exp(cost.nll_change.mean)
             if ratio <= perplexity_guard:
@@ -120,21 +123,24 @@ def choose_steering(
     def is_inside(point: Tried) -> bool:
         return point.kept is not None and point.intact.mean >= plain_intact.mean - guard - 1e-9
 
-    def choices() -> list[Tried]:
-        return [point for point in tried if is_inside(point) and point.kept.low > 0]
+    def is_enough(point: Tried) -> bool:
+        return is_inside(point) and point.kept.mean >= ENOUGH and point.kept.low > 0
 
-    tried = try_at(alphas or ALPHAS)
-    if alphas is None and not any(point.kept.mean >= ENOUGH for point in choices()):
+    tried = try_at(sorted(alphas or ALPHAS, key=abs))
+    if alphas is None and not any(map(is_enough, tried)):
         between = alphas_between([point.alpha for point in tried], list(map(is_inside, tried)))
         tried = sorted([*tried, *(try_at(between) if between else ())], key=lambda point: point.alpha)
-    inside, why = choices(), ""
+    inside, why = [point for point in tried if is_inside(point) and point.kept.low > 0], ""
     if not inside:
         why = (
             f"no strength of {', '.join(f'{point.alpha:g}' for point in tried)} clearly goes towards the instruction "
             f"with as many answers intact as the guards ask (at most {100 * guard:g} points lost, perplexity at most "
             f"{perplexity_guard:g} times plain's)"
         )
-    best = min(inside, key=_by_rule) if inside else min(tried, key=lambda point: (point.kl, point.alpha))
+    if inside:
+        best = next(filter(is_enough, inside), None) or max(inside, key=lambda point: point.kept.mean)
+    else:
+        best = min(tried, key=lambda point: point.kl)
     return Steering(best, why, tried, plain_intact)
 
 
@@ -147,7 +153,3 @@ def alphas_between(alphas: Sequence[float], inside: Sequence[bool]) -> list[floa
     low, high = ([0.0, *alphas])[first], alphas[first]
     between = {round(20 * (low + (high - low) * share)) / 20 for share in (1 / 3, 2 / 3)}
     return sorted(between - {low, high})
-
-
-def _by_rule(point: Tried) -> tuple:
-    return -round(min(point.kept.mean, ENOUGH), 2), float(f"{point.kl:.2g}"), point.alpha

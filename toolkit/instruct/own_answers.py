@@ -10,7 +10,7 @@ from ..foundation.complete import complete
 from ..measure.saved_completions import SavedCompletions
 
 
-AT_ONCE = 48
+AT_ONCE = 80
 """Rows of a batch, and so the number of answers that a kill may cost."""
 
 

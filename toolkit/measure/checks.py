@@ -145,7 +145,7 @@ def robustness(
     guard: float,
     store: SavedCompletions | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 96,
     progress: Callable[[int], None] = lambda rows: None,
     most: int = TASKS,
 ) -> tuple[Check, list[Phrasing]]:

@@ -133,7 +133,7 @@ def answer(
     temperature: float = 1.0,
     store: SavedCompletions | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 96,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Answers:
     """Complete every task under one condition, greedily or, for more than one sample, at `temperature`; run the
