@@ -108,8 +108,10 @@ def _slopes(
     with torch.enable_grad(), shifted(model, offsets, lambda layer, x: ones.to(x.device), batch.shifted):
         student = hidden_states(model, batch)
         leaf = student.detach().requires_grad_()
-        for _, (before, after) in next_token_logs(model, torch.stack([taught.to(leaf.device), leaf])):
-            before = before.detach()
+        teacher = next_token_logs(model, taught.to(leaf.device))
+        for _, after in next_token_logs(model, leaf):
+            with torch.no_grad():
+                _, before = next(teacher)
             ((before.exp() * (before - after)).sum() / len(leaf)).backward()
         (slopes,) = torch.autograd.grad(student, [shares], leaf.grad)
     return slopes
