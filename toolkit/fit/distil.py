@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -137,10 +138,13 @@ def distilled_directions(offsets: torch.Tensor, base: str = "") -> ITIDirections
 
 def with_distilled(fitted: Fit, activations: Activations, distilled: ITIDirections) -> Fit:
     """The fit with the distilled directions in place of its own, in its order of heads. sigma is that of its fitting
-    rows along them; the weights are what is left of each shift."""
+    rows along them; the weights are what is left of each shift. An AUC that is not defined, of a head that is the same
+    in all rows of a fold, becomes that of chance: here every head is kept."""
     order = (distilled.heads[:, 0] * distilled.num_attention_heads + distilled.heads[:, 1]).argsort()
     directions = distilled.directions[order].double()
     x = activations.heads.flatten(1, 2)[fitted.fitting].double()
     sigma = torch.einsum("nhd,hd->nh", x, directions).std(0, correction=0).clamp_min(1e-6)
     weights = distilled.scales[order].double() / sigma
-    return replace(fitted, directions=directions, sigma=sigma, weights=weights, top_k=len(sigma))
+    scores = np.nan_to_num(fitted.out_of_fold_auc, nan=0.5)
+    kept = {"directions": directions, "sigma": sigma, "weights": weights, "top_k": len(sigma)}
+    return replace(fitted, out_of_fold_auc=scores, **kept)
