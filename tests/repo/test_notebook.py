@@ -30,8 +30,8 @@ def test_the_outputs_that_it_holds_are_those_of_a_steered_model():
     assert not re.search(r"/(?:root|home|tmp|work|Users)/", NOTEBOOK.read_text(encoding="utf-8"))
     steer, make, measured, load = shown(notebook)
     lengths = lengths_of(steer)
-    assert list(lengths) == ["-0.9", "0", "0.9"] and lengths["0.9"] < min(lengths["-0.9"], lengths["0"])
-    assert re.search(r"^3 of 4, chosen on 10 requests: alpha 0\.9,", make, re.M)
+    assert list(lengths) == ["-1", "0", "1"] and lengths["1"] < min(lengths["-1"], lengths["0"])
+    assert re.search(r"^3 of 4, chosen on 10 requests: alpha 1,", make, re.M)
     assert float(re.search(r"^4 of 4, .*: (\S+) \[.* is kept$", make, re.M)[1]) > 0.5
     shares = dict(re.findall(r"^\| ([^|(]+) \(.*?\) \| .*? \| ([\d.]+)%", measured, re.M))
     assert float(shares["steered"]) > max(
@@ -49,5 +49,5 @@ def test_it_runs(monkeypatch):
         cell.source = cell.source.replace("[::8]", "[::12]")
     steer, make, measured, load = shown(run_quickstart(notebook))
     lengths = lengths_of(steer)
-    assert lengths["0.9"] < min(lengths["-0.9"], lengths["0"])
-    assert "4 of 4" in make and "steered" in measured and list(lengths_of(load)) == ["0", "0.9"]
+    assert lengths["1"] < min(lengths["-1"], lengths["0"])
+    assert "4 of 4" in make and "steered" in measured and list(lengths_of(load)) == ["0", "1"]
