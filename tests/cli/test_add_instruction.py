@@ -40,7 +40,7 @@ def start(run, base, tmp_path_factory):
 def first(start, tmp_path_factory):
     """A repo of the first sentence: to be copied, not to be changed."""
     out = tmp_path_factory.mktemp("first") / "repo"
-    code, _, err = start(out, "--max-new-tokens", 20, "--alphas", "0.9,1.8,2.7", instruction=INSTRUCTION)
+    code, _, err = start(out, "--max-new-tokens", 20, instruction=INSTRUCTION)
     assert code == 0, err
     return out
 
