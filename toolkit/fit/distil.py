@@ -118,7 +118,7 @@ def _slopes(
     return slopes
 
 
-def distilled_directions(offsets: torch.Tensor, base: str = "") -> ITIDirections:
+def distilled_directions(offsets: torch.Tensor) -> ITIDirections:
     """Directions whose shift at alpha 1 is `offsets`, the largest first; their sigma is the length of the shift."""
     layers, heads, head_dim = offsets.shape
     lengths = offsets.flatten(0, 1).norm(dim=-1)
@@ -132,7 +132,6 @@ def distilled_directions(offsets: torch.Tensor, base: str = "") -> ITIDirections
         num_hidden_layers=layers,
         num_attention_heads=heads,
         head_dim=head_dim,
-        base_model=base,
     )
 
 

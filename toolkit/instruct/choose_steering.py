@@ -11,10 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from transformers import PreTrainedTokenizerBase
-
-from iti_llama import ITILlamaForCausalLM
-
 from ..foundation.intervals import Estimate, estimate
 from ..measure.degenerate import degenerate
 from ..measure.divergence import Text, measure_divergence
@@ -80,18 +76,17 @@ class Validation:
 
 
 def choose_steering(
-    model: ITILlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
+    answers: OwnAnswers,
     alphas: Sequence[float] | None,
     validation: Validation,
     classifier: AnswerClassifier,
-    answers: OwnAnswers,
     guard: float,
     perplexity_guard: float,
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Steering:
-    """The choice by this module's rule, for the directions of the model. alphas: the strengths to try; None for
-    `ALPHAS` and those between."""
+    """The choice by this module's rule, for the directions of the model that `answers` asks. alphas: the strengths to
+    try; None for `ALPHAS` and those between."""
+    model, tokenizer = answers.model, answers.tokenizer
     plain_odds, told_odds = classifier.log_odds(validation.plain), classifier.log_odds(validation.told)
     plain_intact = estimate([not degenerate(text) for text in validation.plain], validation.groups)
     neutral = [Text("", prompt, group) for prompt, group in zip(validation.bare, validation.groups, strict=True)]

@@ -309,13 +309,11 @@ def distil_once(
     if path.is_file():
         progress("distil", STEPS)
         return ITIDirections.load(path)
-    tokenizer, end = answers.tokenizer, [answers.tokenizer.eos_token_id]
-    taught = []
+    tokenizer, most, taught = answers.tokenizer, answers.max_new_tokens, []
     for told, bare, text in zip(fitted.told_prompts, fitted.bare, fitted.told, strict=True):
         if not degenerate(text):
-            answer = completion_ids(tokenizer, text)
-            answer += end if len(answer) < answers.max_new_tokens and end != [None] else []
-            taught.append(TaughtAnswer(prompt_ids(tokenizer, told.prompt), prompt_ids(tokenizer, bare.prompt), answer))
+            prompts = (prompt_ids(tokenizer, prompt.prompt) for prompt in (told, bare))
+            taught.append(TaughtAnswer(*prompts, completion_ids(tokenizer, with_end(tokenizer, text, most))))
     if not taught:
         raise ValueError(f"all {len(fitted.told)} answers under the instruction are loops; expected some that are not")
     offsets = distil(answers.model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
@@ -335,15 +333,18 @@ def choose(
     answers.model.iti_scope, own = settings.scope, held.first(CHOSEN_ON)
     validation = Validation([prompt.prompt for prompt in own.bare], own.plain, own.told, own.groups)
     guards = settings.guard, settings.perplexity_guard
-    return choose_steering(
-        answers.model, answers.tokenizer, settings.alphas, validation, classifier, answers, *guards, progress
-    )
+    return choose_steering(answers, settings.alphas, validation, classifier, *guards, progress)
+
+
+def with_end(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> str:
+    """An answer with the token that ended it, unless it was cut off at `most` tokens."""
+    return text + (tokenizer.eos_token or "") if len(completion_ids(tokenizer, text)) < most else text
 
 
 def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -> ToldAnswers:
-    """The answers for likeness: the first ones, each with the token that ended it, unless it has `most` tokens."""
-    few, end = own.first(LIKENED), tokenizer.eos_token or ""
-    ended = [text + end if len(completion_ids(tokenizer, text)) < most else text for text in few.told]
+    """The answers for likeness: the first ones, each with its end."""
+    few = own.first(LIKENED)
+    ended = [with_end(tokenizer, text, most) for text in few.told]
     return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
 
 
