@@ -1,8 +1,63 @@
-"""Which strengths are tried between those that the guards let through and those that they do not."""
+"""Which strength is chosen, and which are tried between those that the guards let through and those that they do
+not. The answers are given, so that each guard can be seen alone."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from iti_llama.toolkit.instruct.choose_steering import alphas_between
+from iti_llama.toolkit.instruct import choose_steering as module
+from iti_llama.toolkit.instruct.choose_steering import Validation, alphas_between, choose_steering
+
+
+REQUESTS = [f"request {i}" for i in range(40)]
+
+GOOD, LOOP, BESIDE = "short, and to the point", "short, " + "and on " * 20, "short, of something else"
+
+
+def chosen(monkeypatch, steered, perplexity=1.0, plain_answers=1.0):
+    """The choice where the answers at each strength are `steered[alpha]`. One that begins with "short" is as told."""
+    moved = SimpleNamespace(nll_change=SimpleNamespace(mean=np.log(perplexity)), kl=SimpleNamespace(mean=0.1))
+    monkeypatch.setattr(module, "measure_divergence", lambda model, tokenizer, texts, alphas: [moved] * len(alphas))
+    answers_own = lambda model, tokenizer, asked, texts: [  # noqa: E731
+        plain_answers * (text != BESIDE) for asked, text in zip(asked, texts, strict=True)
+    ]
+    monkeypatch.setattr(module, "answering", answers_own)
+    asked = []
+
+    def to(name, prompts, alpha):
+        asked.append(alpha)
+        return steered[alpha]
+
+    answers = SimpleNamespace(model=None, tokenizer=None, to=to)
+    classifier = SimpleNamespace(log_odds=lambda texts: np.array([float(text.startswith("short")) for text in texts]))
+    validation = Validation(REQUESTS, REQUESTS, ["long and thorough"] * 40, ["short"] * 40, REQUESTS)
+    return choose_steering(answers, sorted(steered), validation, classifier, 0.05, 1.1), asked
+
+
+def test_the_mildest_strength_that_keeps_all_is_taken_and_no_stronger_one_is_tried(monkeypatch):
+    half = [GOOD] * 20 + ["long"] * 20
+    steering, asked = chosen(monkeypatch, {0.5: half, 1.0: [GOOD] * 40, 1.2: [GOOD] * 40})
+    assert steering.best.alpha == 1.0 and not steering.why and asked == [0.5, 1.0]
+    assert steering.best.kept.mean == 1 and steering.tried[0].kept.mean == 0.5
+
+
+@pytest.mark.parametrize("bad", [LOOP, BESIDE])
+@pytest.mark.parametrize("count,best", [(2, 1.0), (3, 0.5)])
+def test_at_most_a_twentieth_of_the_answers_may_become_loops_or_miss_the_point(bad, count, best, monkeypatch):
+    half = [GOOD] * 20 + ["long"] * 20
+    steering, _ = chosen(monkeypatch, {0.5: half, 1.0: [GOOD] * (40 - count) + [bad] * count})
+    assert steering.best.alpha == best
+
+
+def test_a_share_to_the_point_that_is_chance_for_plain_answers_guards_nothing(monkeypatch):
+    steering, _ = chosen(monkeypatch, {1.0: [BESIDE] * 40}, plain_answers=0.5)
+    assert steering.best.alpha == 1.0 and not steering.why
+
+
+def test_nothing_is_answered_beyond_the_guard_on_perplexity(monkeypatch):
+    steering, asked = chosen(monkeypatch, {0.5: [GOOD] * 40}, perplexity=1.2)
+    assert asked == [] and steering.best.kept is None and "0.5" in steering.why
 
 
 @pytest.mark.parametrize(

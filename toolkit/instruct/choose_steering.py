@@ -1,10 +1,10 @@
 """Choose a strength on requests that nothing was fitted on.
 
 The model answers them at one strength after the other, the mildest first, until its answers keep `ENOUGH` of the
-instruction's effect, inside the guards: as many are intact as that guard asks, and the perplexity of texts that say
-nothing of the instruction stays within its own. If none keeps so much, the rule takes the strength inside the guards
-that keeps most, if that is more than nothing. If a guard ended the strengths before, two more are tried between the
-last one inside the guards and the first beyond.
+instruction's effect, inside the guards: hardly fewer answers than plain ones are intact and answer their own request,
+and the perplexity of texts that say nothing of the instruction stays within its own guard. If none keeps so much, the
+rule takes the strength inside the guards that keeps most, if that is more than nothing. If a guard ended the strengths
+before, two more are tried between the last one inside the guards and the first beyond.
 """
 
 import math
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..foundation.intervals import Estimate, estimate
+from ..measure.answering import CHANCE, answering
 from ..measure.degenerate import degenerate
 from ..measure.divergence import Text, measure_divergence
 from ..measure.kept import AnswerClassifier, kept_share
@@ -33,14 +34,16 @@ ENOUGH = 1.0
 
 @dataclass(frozen=True)
 class Tried:
-    """A strength: what the answers keep, the share that is intact, and what it costs on texts. `kept` and `intact` are
-    None where nothing was answered because the perplexity is beyond the guard."""
+    """A strength: what the answers keep, the shares that are intact and that answer their own request, and what it
+    costs on texts. `kept` and the shares are None where nothing was answered because the perplexity is beyond the
+    guard."""
 
     alpha: float
     perplexity: float
     kl: float
     kept: Estimate | None
     intact: Estimate | None
+    answering: Estimate | None
 
     def to_dict(self) -> dict:
         """As JSON types, like the points of a sweep."""
@@ -49,26 +52,28 @@ class Tried:
             "perplexity": round(self.perplexity, 3),
             "kl": float(f"{self.kl:.2g}"),
             "kept": self.kept and asdict(self.kept),
+            "answering": self.answering and asdict(self.answering),
             "at": {"correct": asdict(self.intact)} if self.intact else None,
         }
 
 
 @dataclass(frozen=True)
 class Steering:
-    """The choice. why: in words, why nothing was chosen; then `best` is the mildest point that was tried.
-    plain_intact: the share of plain answers that are intact."""
+    """The choice. why: in words, why nothing was chosen; then `best` is the mildest point that was tried. plain: the
+    point at strength 0."""
 
     best: Tried
     why: str
     tried: Sequence[Tried]
-    plain_intact: Estimate
+    plain: Tried
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The requests to choose on: the prompts without the instruction, the answers without it and with it, and the
-    groups."""
+    """The requests to choose on: what was asked, the prompts without the instruction, the answers without it and with
+    it, and the groups."""
 
+    asked: Sequence[str]
     bare: Sequence[str]
     plain: Sequence[str]
     told: Sequence[str]
@@ -88,12 +93,22 @@ def choose_steering(
     try; None for `ALPHAS` and those between."""
     model, tokenizer = answers.model, answers.tokenizer
     plain_odds, told_odds = classifier.log_odds(validation.plain), classifier.log_odds(validation.told)
-    plain_intact = estimate([not degenerate(text) for text in validation.plain], validation.groups)
     neutral = [Text("", prompt, group) for prompt, group in zip(validation.bare, validation.groups, strict=True)]
     plain_texts = [
         Text(prompt, answer, group)
         for prompt, answer, group in zip(validation.bare, validation.plain, validation.groups, strict=True)
     ][:COSTED]
+
+    def measure(alpha: float, perplexity: float, kl: float, texts: Sequence[str]) -> Tried:
+        groups, own_request = validation.groups, answering(model, tokenizer, validation.asked, texts)
+        return Tried(
+            alpha,
+            perplexity,
+            kl,
+            kept_share(classifier.log_odds(texts), plain_odds, told_odds, groups),
+            estimate([not degenerate(text) for text in texts], groups),
+            estimate(own_request, groups),
+        )
 
     def try_at(alphas: Sequence[float]) -> list[Tried]:
         costs = measure_divergence(model, tokenizer, neutral, alphas)
@@ -103,24 +118,24 @@ def choose_steering(
             if any(map(is_enough, points)):
                 progress("not needed", len(validation.bare))
                 continue
-            kept = intact = None
             ratio = math.exp(cost.nll_change.mean)
             if ratio <= perplexity_guard:
                 texts = answers.to(f"alpha {alpha:g}", validation.bare, alpha)
-                odds = classifier.log_odds(texts)
-                kept = kept_share(odds, plain_odds, told_odds, validation.groups)
-                intact = estimate([not degenerate(text) for text in texts], validation.groups)
+                points.append(measure(alpha, ratio, moved.kl.mean, texts))
             else:
                 progress("left out", len(validation.bare))
-            points.append(Tried(alpha, ratio, moved.kl.mean, kept, intact))
+                points.append(Tried(alpha, ratio, moved.kl.mean, None, None, None))
         return points
 
     def is_inside(point: Tried) -> bool:
-        return point.kept is not None and point.intact.mean >= plain_intact.mean - guard - 1e-9
+        if point.kept is None or point.intact.mean < plain.intact.mean - guard - 1e-9:
+            return False
+        return plain.answering.low <= CHANCE or point.answering.mean >= plain.answering.mean - guard - 1e-9
 
     def is_enough(point: Tried) -> bool:
         return is_inside(point) and point.kept.mean >= ENOUGH and point.kept.low > 0
 
+    plain = measure(0.0, 1.0, 0.0, validation.plain)
     tried = try_at(sorted(alphas or ALPHAS, key=abs))
     if alphas is None and not any(map(is_enough, tried)):
         between = alphas_between([point.alpha for point in tried], list(map(is_inside, tried)))
@@ -129,14 +144,14 @@ def choose_steering(
     if not inside:
         why = (
             f"no strength of {', '.join(f'{point.alpha:g}' for point in tried)} clearly goes towards the instruction "
-            f"with as many answers intact as the guards ask (at most {100 * guard:g} points lost, perplexity at most "
-            f"{perplexity_guard:g} times plain's)"
+            f"with as many answers intact and to the point as the guards ask (at most {100 * guard:g} points lost, "
+            f"perplexity at most {perplexity_guard:g} times plain's)"
         )
     if inside:
         best = next(filter(is_enough, inside), None) or max(inside, key=lambda point: point.kept.mean)
     else:
         best = min(tried, key=lambda point: point.kl)
-    return Steering(best, why, tried, plain_intact)
+    return Steering(best, why, tried, plain)
 
 
 def alphas_between(alphas: Sequence[float], inside: Sequence[bool]) -> list[float]:

@@ -331,7 +331,8 @@ def choose(
 ) -> Steering:
     """Choose a strength for the directions of the model."""
     answers.model.iti_scope, own = settings.scope, held.first(CHOSEN_ON)
-    validation = Validation([prompt.prompt for prompt in own.bare], own.plain, own.told, own.groups)
+    asked, bare = [prompt.shown for prompt in own.bare], [prompt.prompt for prompt in own.bare]
+    validation = Validation(asked, bare, own.plain, own.told, own.groups)
     guards = settings.guard, settings.perplexity_guard
     return choose_steering(answers, settings.alphas, validation, classifier, *guards, progress)
 
@@ -382,7 +383,6 @@ def write_repo(
     kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts.items() for row in rows]
     write_examples(kept, out / FILE)  # held-out prompts come without the instruction, and none is left out
     of_all = {"top_k": len(directions), "scope": settings.scope}
-    plain = {"alpha": 0.0, "kl": 0.0, "perplexity": 1.0, "at": {"correct": asdict(steering.plain_intact)}}
     sweep = {
         "tasks": "requests:validation",
         "n": best.kept.n if best.kept else len(answered["validation"].first(CHOSEN_ON).requests),
@@ -391,7 +391,7 @@ def write_repo(
         "sound": "intact",
         "guard": settings.guard,
         "perplexity_guard": settings.perplexity_guard,
-        "points": [of_all | plain, *(of_all | point.to_dict() for point in steering.tried)],
+        "points": [of_all | point.to_dict() for point in (steering.plain, *steering.tried)],
         "chosen": None if steering.why else of_all | best.to_dict(),
         "why": steering.why,
     }
