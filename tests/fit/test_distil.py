@@ -108,7 +108,8 @@ def test_in_the_order_of_a_fit_sigma_is_measured_and_the_shift_is_the_same(model
     whole = to_directions(with_distilled(fitted, activations, distilled), activations, rows, policy, "", "")
     found = ITIDirections.load(whole.save(tmp_path / "x.safetensors"))
     assert found.provenance["method"] == "distilled" and len(found) == 12
-    assert found.scores[:-1].tolist() == sorted(found.scores[:-1].tolist(), reverse=True) and found.scores[-1] == 0.5
+    assert found.heads.tolist() == distilled.heads.tolist()  # the largest shift first
+    assert found.scores.isfinite().all() and 0.5 in found.scores.tolist()
     for layer, offset in distilled.offsets().items():
         torch.testing.assert_close(found.offsets()[layer], offset, rtol=1e-5, atol=1e-7)
     layer, head = found.heads[0].tolist()

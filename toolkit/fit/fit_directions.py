@@ -149,13 +149,16 @@ def fit(
 def to_directions(
     found: Fit, activations: Activations, examples: Sequence[Example], policy: Policy, base: str, dataset: str
 ) -> ITIDirections:
-    """The directions of the best-ranked heads of a fit, with their provenance."""
+    """The directions of the best-ranked heads of a fit, with their provenance. Those of a shift that was distilled are
+    in the order of its size in each head."""
     layers, heads, head_dim = activations.heads.shape[1:]
     chosen = torch.from_numpy(found.ranking[: found.top_k].copy())
     settings = found.settings
     ranked_by = f"out-of-fold {settings.rank_by}, {settings.folds} folds by group"
     if found.effects is not None:
         ranked_by = "causal: objective gained per root of divergence"
+    if found.weights is not None:
+        chosen, ranked_by = (found.sigma * found.weights).argsort(descending=True), "size of the shift"
     return ITIDirections(
         heads=torch.stack([chosen // heads, chosen % heads], 1),
         directions=torch.nn.functional.normalize(found.directions[chosen], dim=-1).float(),
