@@ -10,13 +10,8 @@ from reference import hooks, tiny_tokenizer
 from taught import ENDINGS
 
 from iti_llama import ITIDirections, ITILlamaForCausalLM
-from iti_llama.toolkit.data.labelled_set import Example
 from iti_llama.toolkit.fit import distil as module
-from iti_llama.toolkit.fit.distil import TaughtAnswer, distil, distilled_directions, with_distilled
-from iti_llama.toolkit.fit.fit_directions import fit, to_directions
-from iti_llama.toolkit.fit.positions import Policy
-from iti_llama.toolkit.fit.record_activations import capture
-from iti_llama.toolkit.fit.settings import FitSettings
+from iti_llama.toolkit.fit.distil import TaughtAnswer, distil
 from iti_llama.toolkit.foundation.complete import complete
 
 
@@ -34,7 +29,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distilled(model):
-    return distilled_directions(distil(model, taught(requests()[:24])))
+    return distil(model, taught(requests()[:24]))
 
 
 def divergence(rows, offsets=None, scope="all"):
@@ -65,7 +60,7 @@ def divergence(rows, offsets=None, scope="all"):
 def test_the_first_step_goes_against_the_gradient_of_the_divergence(scope, model, monkeypatch):
     rows = taught(requests()[:4])
     monkeypatch.setattr(module, "STEPS", 1)
-    step = distil(model, rows, scope).flatten(1)
+    step = torch.stack([offset for _, offset in sorted(distil(model, rows, scope).offsets().items())])
     zero = torch.zeros_like(step, requires_grad=True)
     (slopes,) = torch.autograd.grad(divergence(rows, zero, scope), [zero])
     clear = slopes.abs() > 1e-6
@@ -91,30 +86,28 @@ def test_the_weights_stay_as_they_are_and_a_second_time_gives_the_same(model, di
     plain = following_llama().state_dict()
     assert all(torch.equal(value, plain[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    again = distilled_directions(distil(model, taught(requests()[:24])))
+    again = distil(model, taught(requests()[:24]))
     assert torch.equal(again.directions, distilled.directions) and torch.equal(again.sigma, distilled.sigma)
 
 
-def test_in_the_order_of_a_fit_sigma_is_measured_and_the_shift_is_the_same(model, distilled, tmp_path):
-    rows = [
-        Example(f"# {INSTRUCTION}\n{request}" if label else request, ENDINGS[label], label, request)
-        for request in requests(20)
-        for label in (0, 1)
-    ]
-    policy = Policy.parse("fraction 0")
-    activations = capture(model, tiny_tokenizer(), rows, policy)
-    fitted = fit(activations, rows, policy, FitSettings(top_k=4, folds=3, permutations=0))
-    fitted.out_of_fold_auc[fitted.ranking[-1]] = np.nan  # a head that is the same in all rows of a fold
-    whole = to_directions(with_distilled(fitted, activations, distilled), activations, rows, policy, "", "")
-    found = ITIDirections.load(whole.save(tmp_path / "x.safetensors"))
-    assert found.provenance["method"] == "distilled" and len(found) == 12
-    assert found.heads.tolist() == distilled.heads.tolist()  # the largest shift first
-    assert found.scores.isfinite().all() and 0.5 in found.scores.tolist()
-    for layer, offset in distilled.offsets().items():
-        torch.testing.assert_close(found.offsets()[layer], offset, rtol=1e-5, atol=1e-7)
-    layer, head = found.heads[0].tolist()
-    projections = activations.heads[fitted.fitting, layer, head].double() @ found.directions[0].double()
-    assert found.sigma[0].item() == pytest.approx(projections.std(correction=0).item(), rel=1e-5)
+def test_sigma_is_the_spread_of_the_heads_along_each_direction(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "STEPS", 2)
+    rows = taught(requests()[:4])
+    found = ITIDirections.load(distil(model, rows).save(tmp_path / "x.safetensors"))
+    assert len(found) == 12
+    lengths = (found.sigma * found.weights).tolist()
+    assert lengths == sorted(lengths, reverse=True)
+    plain, seen = following_llama(), {}
+    for layer in range(3):
+        plain.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(
+            lambda module, arguments, layer=layer: seen.setdefault(layer, []).append(arguments[0][0])
+        )
+    with torch.no_grad():
+        for row in rows:
+            plain(torch.tensor([row.bare + row.answer]))
+    for (layer, head), direction, sigma in zip(found.heads.tolist(), found.directions, found.sigma, strict=True):
+        tokens = torch.cat(seen[layer]).unflatten(-1, (-1, found.head_dim))[:, head]
+        torch.testing.assert_close(sigma, (tokens @ direction).std(correction=0), rtol=1e-4, atol=1e-6)
 
 
 def test_what_cannot_be_learned_from_is_refused(model):

@@ -34,16 +34,18 @@ def answered(store):
 
 
 def test_a_request_gives_a_row_with_the_sentence_and_one_without(answered):
-    rows = contrast_rows(answered())
-    assert len(rows) == 24 and [row.meta["split"] for row in rows] == ["fit"] * 8 + ["test"] * 16
+    rows = [row for own in answered().values() for row in contrast_rows(own)]
+    assert len(rows) == 24
     for told, plain in zip(rows[::2], rows[1::2], strict=True):
         assert (told.prompt, told.completion, told.label) == (f"# {INSTRUCTION}\n{told.group}", ENDINGS[1], 1)
         assert (plain.prompt, plain.completion, plain.label) == (told.group, ENDINGS[0], 0)
-    assert {row.prompt for row in contrast_rows(answered(), bare=True)} == set(requests(12))
+    bare = [row for own in answered().values() for row in contrast_rows(own, bare=True)]
+    assert [(row.completion, row.label) for row in bare] == [(row.completion, row.label) for row in rows]
+    assert [row.prompt for row in bare[::2]] == [row.prompt for row in bare[1::2]] == requests(12)
 
 
 def test_an_opposite_stands_where_otherwise_nothing_does_except_where_it_is_measured(answered):
-    rows = contrast_rows(answered(UNHEARD))
+    rows = [row for own in answered(UNHEARD).values() for row in contrast_rows(own)]
     opposite = [f"# {UNHEARD}\n{text}" for text in requests(8)]
     assert [row.prompt for row in rows[1::2]] == [*opposite, *requests(12)[8:]]
 

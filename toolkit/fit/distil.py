@@ -8,9 +8,8 @@ Inference-Time Intervention, and into nothing else. The weights stay as they are
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -18,8 +17,6 @@ from iti_llama import ITIDirections
 from iti_llama.generation_iti_llama import record_heads
 
 from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batch
-from .fitted_heads import Fit
-from .record_activations import Activations
 from .shifted_passes import BareRow, Batch, collate, frozen, hidden_states, input_device, shifted
 
 
@@ -43,9 +40,10 @@ def distil(
     scope: str = "all",
     seed: int = 0,
     progress: Callable[[int], None] = lambda steps: None,
-) -> torch.Tensor:
-    """The offsets, float32 [layers, heads, head_dim], for a model that is not steered. scope: the positions that are
-    shifted, see `ITILlamaConfig`. progress: called with 1 after each of the `STEPS`.
+) -> ITIDirections:
+    """Directions of all heads whose shift at alpha 1 is what was found, the largest shift first, for a model that is
+    not steered. sigma is measured over the tokens of some texts, and the weights are what is left of each shift.
+    scope: the positions that are shifted, see `ITILlamaConfig`. progress: called with 1 after each of the `STEPS`.
 
     Raises:
         ValueError: without an answer, or if a text is longer than the model reads.
@@ -61,7 +59,8 @@ def distil(
         raise ValueError(f"a request with its answer has {longest} tokens; expected at most {most}")
     batches = batches_of([len(row.ids) for row in told], BATCH, tokens_a_batch(model, kept="graph"))
     with frozen(model):
-        size = _sizes(model, collate([bare[i] for i in batches[-1]], 0, scope))
+        covariances = _covariances(model, collate([bare[i] for i in batches[-1]], 0, scope))
+        size = covariances.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True).sqrt()
         taught = [_taught(model, [told[i] for i in batch]) for batch in batches]
         shares = torch.zeros(*size.shape[:2], model.config.head_dim, requires_grad=True)
         optimizer = torch.optim.Adam([shares])
@@ -76,23 +75,24 @@ def distil(
             shares.grad = _slopes(model, shares * size, batch, taught[at], shares)
             optimizer.step()
             progress(1)
-    return (shares * size).detach()
+    return _directions((shares * size).detach(), covariances)
 
 
-def _sizes(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """The standard deviation of each head's output over the tokens of some texts, [layers, heads, 1]."""
+@torch.no_grad()
+def _covariances(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """The covariance of each head's output over the tokens of some texts, [layers, heads, head_dim, head_dim]."""
     real = batch.mask.bool()
 
-    def spread(heads: torch.Tensor) -> torch.Tensor:
+    def of_heads(heads: torch.Tensor) -> torch.Tensor:
         tokens = heads[real.to(heads.device)].float().unflatten(-1, (-1, model.config.head_dim))
-        return tokens.var(0).mean(-1, keepdim=True).sqrt().cpu()
+        tokens = tokens - tokens.mean(0)
+        return (torch.einsum("thd,the->hde", tokens, tokens) / len(tokens)).cpu()
 
     device = input_device(model)
-    with torch.no_grad():
-        sizes = record_heads(
-            model.base_model, spread, input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device)
-        )
-    return torch.stack([sizes[layer] for layer in sorted(sizes)])
+    found = record_heads(
+        model.base_model, of_heads, input_ids=batch.ids.to(device), attention_mask=batch.mask.to(device)
+    )
+    return torch.stack([found[layer] for layer in sorted(found)])
 
 
 @torch.no_grad()
@@ -118,32 +118,19 @@ def _slopes(
     return slopes
 
 
-def distilled_directions(offsets: torch.Tensor) -> ITIDirections:
-    """Directions whose shift at alpha 1 is `offsets`, the largest first; their sigma is the length of the shift."""
+def _directions(offsets: torch.Tensor, covariances: torch.Tensor) -> ITIDirections:
     layers, heads, head_dim = offsets.shape
-    lengths = offsets.flatten(0, 1).norm(dim=-1)
+    lengths = offsets.norm(dim=-1).flatten()
     units = torch.nn.functional.normalize(offsets.flatten(0, 1), dim=-1)
     units[lengths == 0, 0] = 1.0  # any direction will do
-    order = lengths.argsort(descending=True)
+    variances = torch.einsum("hd,hde,he->h", units, covariances.flatten(0, 1), units)
+    sigma, order = variances.clamp_min(1e-12).sqrt(), lengths.argsort(descending=True)
     return ITIDirections(
         heads=torch.stack([order // heads, order % heads], 1),
         directions=units[order],
-        sigma=lengths[order],
+        sigma=sigma[order],
+        weights=(lengths / sigma)[order],
         num_hidden_layers=layers,
         num_attention_heads=heads,
         head_dim=head_dim,
     )
-
-
-def with_distilled(fitted: Fit, activations: Activations, distilled: ITIDirections) -> Fit:
-    """The fit with the distilled directions in place of its own, in its order of heads. sigma is that of its fitting
-    rows along them; the weights are what is left of each shift. An AUC that is not defined, of a head that is the same
-    in all rows of a fold, becomes that of chance: here every head is kept."""
-    order = (distilled.heads[:, 0] * distilled.num_attention_heads + distilled.heads[:, 1]).argsort()
-    directions = distilled.directions[order].double()
-    x = activations.heads.flatten(1, 2)[fitted.fitting].double()
-    sigma = torch.einsum("nhd,hd->nh", x, directions).std(0, correction=0).clamp_min(1e-6)
-    weights = distilled.scales[order].double() / sigma
-    scores = np.nan_to_num(fitted.out_of_fold_auc, nan=0.5)
-    kept = {"directions": directions, "sigma": sigma, "weights": weights, "top_k": len(sigma)}
-    return replace(fitted, out_of_fold_auc=scores, **kept)

@@ -149,22 +149,18 @@ def fit(
 def to_directions(
     found: Fit, activations: Activations, examples: Sequence[Example], policy: Policy, base: str, dataset: str
 ) -> ITIDirections:
-    """The directions of the best-ranked heads of a fit, with their provenance. Those of a shift that was distilled are
-    in the order of its size in each head."""
+    """The directions of the best-ranked heads of a fit, with their provenance."""
     layers, heads, head_dim = activations.heads.shape[1:]
     chosen = torch.from_numpy(found.ranking[: found.top_k].copy())
     settings = found.settings
     ranked_by = f"out-of-fold {settings.rank_by}, {settings.folds} folds by group"
     if found.effects is not None:
         ranked_by = "causal: objective gained per root of divergence"
-    if found.weights is not None:
-        chosen, ranked_by = (found.sigma * found.weights).argsort(descending=True), "size of the shift"
     return ITIDirections(
         heads=torch.stack([chosen // heads, chosen % heads], 1),
         directions=torch.nn.functional.normalize(found.directions[chosen], dim=-1).float(),
         sigma=found.sigma[chosen].float(),
         scores=torch.from_numpy(found.out_of_fold_auc)[chosen].float(),
-        weights=None if found.weights is None else found.weights[chosen].float(),
         num_hidden_layers=layers,
         num_attention_heads=heads,
         head_dim=head_dim,
@@ -172,7 +168,7 @@ def to_directions(
         provenance={
             "dataset": dataset,
             "dataset_sha256": checksum(examples),
-            "method": settings.method if found.weights is None else "distilled",
+            "method": settings.method,
             "policy": str(policy),
             "rows": str(len(found.fitting)),
             "ranked_by": ranked_by,

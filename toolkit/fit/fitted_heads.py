@@ -33,8 +33,7 @@ class Fit:
     stability: mean Jaccard overlap of the top K between pairs of folds. top_k_auc: {K: out-of-fold AUC} where K was
     chosen by cross-validation. layer_*: [layers], of probes on the residual stream after each layer.
     text_auc: out-of-fold AUC of the texts alone. agreement: [heads], see `agreement_of`; None where no fitting group
-    has both labels. effects: what the heads do, if they were ranked by that; else None. weights: [heads], the factors
-    of sigma in a shift that was distilled; else None. fitting, test: row indices.
+    has both labels. effects: what the heads do, if they were ranked by that; else None. fitting, test: row indices.
     test_scores: [test rows, heads].
     """
 
@@ -60,7 +59,6 @@ class Fit:
     fitting: np.ndarray
     test: np.ndarray
     effects: Effects | None = None
-    weights: torch.Tensor | None = None
 
     def p_value(self, rank: int) -> float:
         """Share of the null that reaches the AUC of the head at `rank` (0 is the best), counting the data

@@ -19,8 +19,8 @@ from .positions import Policy
 from .record_activations import Activations
 
 
-def verdict(fit: Fit, told: bool = False) -> str:
-    """Whether the data support these directions, in plain words. told: the label is an instruction in the text."""
+def verdict(fit: Fit) -> str:
+    """Whether the data support these directions, in plain words."""
     heads, auc = len(fit.ranking), fit.out_of_fold_auc[fit.ranking[0]]
     if fit.supported is None:
         return (
@@ -40,9 +40,7 @@ def verdict(fit: Fit, told: bool = False) -> str:
         "labels the "
         f"best reaches {limit:.3f} in one draw of twenty (p = {fit.p_value(0):.3f})."
     )
-    if told:
-        text += " The text gives the label away, since the label is the instruction: what counts is what is kept."
-    elif auc <= fit.text_auc:
+    if auc <= fit.text_auc:
         text += (
             f" But the text alone gives the label away as well (AUC {fit.text_auc:.3f} by word counts and length): "
             "that the "
@@ -82,7 +80,7 @@ def report(
         }
 
     return {
-        "verdict": verdict(fit, told="instruction" in (extra or {})),
+        "verdict": verdict(fit),
         "supported": fit.supported,
         "base_model": base,
         "geometry": {"num_hidden_layers": layers, "num_attention_heads": heads, "head_dim": head_dim},
@@ -125,15 +123,19 @@ def report(
         },
         "text_baseline_auc": fit.text_auc,
         "sigma": "standard deviation (ddof 0) of the projections of all fitting rows",
-        "distilled": fit.weights is not None,
-        "versions": {
-            "iti-llama": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         **(extra or {}),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a report names."""
+    return {
+        "iti-llama": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
     }
 
 

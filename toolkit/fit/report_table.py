@@ -24,11 +24,6 @@ def report_table(found: dict) -> str:
     chance = "not computed"
     if null["draws"]:
         chance = f"{null['quantile_95']:.3f} ({len(null['draws'])} permutations; p = {null['p_top_head']:.3f})"
-    last = "not computed" if null["p_last_head"] is None else f"{null['p_last_head']:.3f}"
-    of_chosen = {
-        "p of the last head kept": last,
-        "overlap of the top heads between folds (Jaccard)": f"{found['stability']['value']:.2f}",
-    }
     table = {
         "training samples": rows(data["fitting"]),
         "test samples, no group shared with training": rows(data["test"]),
@@ -37,7 +32,8 @@ def report_table(found: dict) -> str:
         "top head": f"layer {best['layer']}, head {best['head']}",
         "its AUC, out of fold": f"{best['auc']:.3f}",
         "best AUC of all heads under permuted labels, 95th percentile": chance,
-        **({} if found.get("distilled") else of_chosen),
+        "p of the last head kept": "not computed" if null["p_last_head"] is None else f"{null['p_last_head']:.3f}",
+        "overlap of the top heads between folds (Jaccard)": f"{found['stability']['value']:.2f}",
         "validation accuracy of the top head, out of fold": f"{100 * best['accuracy']:.1f}%",
         "test accuracy of the top head": f"{accuracy.percent()}, n = {accuracy.n}",
         "best single layer (residual stream)": f"{layer}: AUC {found['layers']['auc'][layer]:.3f}, "

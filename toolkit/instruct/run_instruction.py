@@ -14,18 +14,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from iti_llama import ITIDirections, ITILlamaForCausalLM
 
 from ..data.labelled_row import parse_mapping
-from ..data.labelled_set import Example, write_examples
+from ..data.labelled_set import Example, checksum
 from ..data.splits import fold_ids
-from ..fit.distil import STEPS, TaughtAnswer, distil, distilled_directions
-from ..fit.settings import FitSettings
+from ..fit.distil import STEPS, TaughtAnswer, distil
+from ..fit.report import versions
 from ..foundation.files import write_text
 from ..foundation.intervals import Estimate, estimate, paired
+from ..foundation.package import __version__
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.conditions import told_conditions
 from ..measure.degenerate import degenerate
 from ..measure.divergence import Text
-from ..measure.keep_labelled_set import FILE
+from ..measure.keep_labelled_set import write_parts
 from ..measure.kept import MOST_ERROR, AnswerClassifier, kept_share
 from ..measure.labelled_tasks import LabelledTask, damage_set
 from ..measure.likeness import Likeness, ToldAnswers
@@ -36,7 +37,7 @@ from ..measure.summary import TOLD
 from ..measure.target import Target, with_target
 from ..measure.tasks import TaskSet, grade_intact
 from ..repo.card import check_card, renew_card
-from ..repo.fit_repo import fit_repo, load_base
+from ..repo.fit_repo import about_repo, check_base, load_base, name_of_base, write_repo
 from ..repo.folder import check_out
 from ..repo.kept_line import WHERE, kept_line
 from ..repo.open_repo import read_object
@@ -65,16 +66,11 @@ PLACED_ON = 32
 REPHRASED = 40
 """How many requests robustness is measured on, in each phrasing."""
 
-READ_TOO = 24
-"""How many of the requests to choose on are also read for activations, so that the fit can test its heads."""
-
 LIKENED = 16
 """How many of the told model's answers likeness is measured on."""
 
 TEXTS = 40
 """How many plain answers, and how many requests, the divergence of every condition is measured on."""
-
-PERMUTATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -146,8 +142,8 @@ def run_instruction(
         say(f"2 of 4, the base follows it: a classifier mistakes {error.percent()} of {error.n} other answers")
         answered["test"] = answer_part(answers, prompts, "test", parts.test, wanted, place)
         if report is None:
-            directions = distil_once(settings, answers, answered["fit"], cache / f"distilled_{made_of[:12]}", advance)
-            model.set_iti_directions(directions)
+            path_of_shift = cache / f"distilled_{made_of[:12]}"
+            model.set_iti_directions(distil_once(settings, answers, answered["fit"], path_of_shift, advance))
             steering = choose(settings, answers, answered["validation"], classifier, advance)
     if report is None:
         record = {
@@ -160,8 +156,8 @@ def run_instruction(
                 "made_of": made_of,
             },
         }
+        write_choice(settings, wanted, answers, answered, steering, record)
         del model, answers.model
-        write_repo(settings, wanted, answered, directions, steering, cache, record, progress)
         shutil.move(path, kept)
         shutil.rmtree(cache, ignore_errors=True)
     report, sweep = read_object(out / "iti_report.json"), read_object(out / "sweep.json")
@@ -280,20 +276,18 @@ def not_followed(
     return ""
 
 
-def contrast_rows(answered: dict[str, Answered], bare: bool = False) -> list[Example]:
-    """The labelled set: for every request a row with the instruction (label 1), and one without it or with its
-    opposite (label 0). bare: answers come after the prompts without it."""
+def contrast_rows(own: Answered, bare: bool = False) -> list[Example]:
+    """For every request a row with the instruction (label 1), and one without it or with its opposite (label 0).
+    bare: answers come after the prompts without it."""
     rows = []
-    for part, own in answered.items():
-        split = "fit" if part == "fit" else "test"
-        for i, request in enumerate(own.requests):
-            for label, prompts, texts in ((1, own.told_prompts, own.told), (0, own.against_prompts, own.against)):
-                prompt = own.bare[i] if bare else prompts[i]
-                meta = {"split": split}
-                if prompt.templated:
-                    meta |= {"shown": prompt.shown, "shown_at": prompt.shown_at}
-                    meta |= {"messages": list(prompt.messages)} if prompt.messages else {}
-                rows.append(Example(prompt.prompt, texts[i], label, request.group, meta=meta))
+    for i, request in enumerate(own.requests):
+        for label, prompts, texts in ((1, own.told_prompts, own.told), (0, own.against_prompts, own.against)):
+            prompt = own.bare[i] if bare else prompts[i]
+            meta = {}
+            if prompt.templated:
+                meta |= {"shown": prompt.shown, "shown_at": prompt.shown_at}
+                meta |= {"messages": list(prompt.messages)} if prompt.messages else {}
+            rows.append(Example(prompt.prompt, texts[i], label, request.group, meta=meta))
     return rows
 
 
@@ -316,8 +310,7 @@ def distil_once(
             taught.append(TaughtAnswer(*prompts, completion_ids(tokenizer, with_end(tokenizer, text, most))))
     if not taught:
         raise ValueError(f"all {len(fitted.told)} answers under the instruction are loops; expected some that are not")
-    offsets = distil(answers.model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
-    directions = distilled_directions(offsets)
+    directions = distil(answers.model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
     directions.save(path)
     return directions
 
@@ -349,39 +342,37 @@ def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -
     return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
 
 
-def write_repo(
+def write_choice(
     settings: RunSettings,
     wanted: Instruction,
+    answers: OwnAnswers,
     answered: dict[str, Answered],
-    directions: ITIDirections,
     steering: Steering,
-    cache: Path,
     record: dict,
-    progress: Callable,
 ) -> None:
-    """Write the repo of the choice, its labelled set and `sweep.json`."""
-    out, best = Path(settings.out), steering.best
-    examples = contrast_rows({"fit": answered["fit"], "validation": answered["validation"].first(READ_TOO)})
+    """Write the repo of the choice, its labelled set and `sweep.json`: all of it, or nothing."""
+    model, best = answers.model, steering.best
     does = settings.behaviour or f'answers as if told "{wanted.instruction}"'
-    made_from = replace(
-        settings.repo,
-        behaviour=does,
-        policy="fraction 0",
-        alpha=best.alpha,
-        cache=cache,
-        fitting=FitSettings(top_k=len(directions), test_share=0.4, seed=settings.seed, permutations=PERMUTATIONS),
-    )
+    made_from = replace(settings.repo, behaviour=does, alpha=best.alpha)
     dataset = wanted.prompts.name if wanted.prompts else "everyday requests"
-    with progress(len(examples)) as advance:
-        fit_repo(
-            made_from, examples, out, overwrite=True, dataset=dataset, record=record, distilled=directions,
-            progress=advance,
-        )  # fmt: skip
-    held = {part: replace(own, against=own.plain) for part, own in answered.items() if part != "fit"}
-    parts = {"fit": contrast_rows({"fit": answered["fit"]})}
-    parts |= {part: contrast_rows({part: own}, bare=True) for part, own in held.items()}
-    kept = [replace(row, meta=row.meta | {"part": part}) for part, rows in parts.items() for row in rows]
-    write_examples(kept, out / FILE)  # held-out prompts come without the instruction, and none is left out
+    fitted, learned = contrast_rows(answered["fit"]), sum(not degenerate(text) for text in answered["fit"].told)
+    made = {"dataset": dataset, "dataset_sha256": checksum(fitted), "method": "distilled", "rows": str(learned)}
+    made |= {"seed": str(settings.seed), "tool": f"iti-llama {__version__}"} | made_from.about
+    directions = replace(model.iti_directions, base_model=name_of_base(made_from), provenance=made)
+    model.set_iti_directions(directions)
+    geometry = ("num_hidden_layers", "num_attention_heads", "head_dim")
+    report = {
+        "verdict": f"The shift of {len(directions)} heads was distilled, in {STEPS} steps, from {learned} answers of "
+        "the base under the instruction.",
+        "base_model": directions.base_model,
+        "geometry": {name: getattr(directions, name) for name in geometry},
+        "policy": "distilled",
+        "settings": {"seed": settings.seed, "steps": STEPS},
+        "data": {"sha256": made["dataset_sha256"]},
+        "top_k": len(directions),
+        "versions": versions(),
+    }
+    report |= about_repo(made_from) | record
     of_all = {"top_k": len(directions), "scope": settings.scope}
     sweep = {
         "tasks": "requests:validation",
@@ -395,8 +386,16 @@ def write_repo(
         "chosen": None if steering.why else of_all | best.to_dict(),
         "why": steering.why,
     }
-    write_text(out / "sweep.json", json.dumps(sweep, indent=1) + "\n")
-    renew_card(out)
+    rows = [("fit", row) for row in fitted]
+    for part in ("validation", "test"):  # held-out prompts come without the instruction
+        held = replace(answered[part], against=answered[part].plain)
+        rows += [(part, row) for row in contrast_rows(held, bare=True)]
+
+    def beside(folder: Path) -> None:
+        write_parts(rows, folder)
+        write_text(folder / "sweep.json", json.dumps(sweep, indent=1) + "\n")
+
+    write_repo(made_from, model, answers.tokenizer, report, settings.out, beside, overwrite=True)
 
 
 def measure_once(
@@ -487,7 +486,9 @@ def _told_of(places: dict[str, float]) -> str:
 
 
 def _load_base(settings: RunSettings) -> tuple[ITILlamaForCausalLM, PreTrainedTokenizerBase]:
-    return load_base(settings.base, settings.repo.hub, **settings.placement.kwargs)
+    model, tokenizer = load_base(settings.base, settings.repo.hub, **settings.placement.kwargs)
+    check_base(settings.repo, model)
+    return model, tokenizer
 
 
 def hash_run(settings: RunSettings, wanted: Instruction, requests: Sequence[Request], tokens: int) -> str:

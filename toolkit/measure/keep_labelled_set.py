@@ -1,7 +1,7 @@
 """The labelled set that a repo keeps, split into groups to fit on, to choose a strength on and to measure it on. It
 stays on this machine: `push` leaves it out, and so does `hf upload`, because of the .gitignore beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +29,13 @@ def keep_labelled_set(examples: Sequence[Example], held_out: np.ndarray, seed: i
             return "fit"
         return "validation" if examples[row].group in validation else "test"
 
+    return write_parts([(part(row), example) for row, example in enumerate(examples)], folder)
+
+
+def write_parts(rows: Iterable[tuple[str, Example]], folder: Path) -> Path:
+    """Write rows with the part of each, and a .gitignore that names the file."""
     write_text(folder / ".gitignore", "".join(f"{name}\n" for name in (FILE, "*completions*.jsonl", "*.cache")))
-    marked = [replace(example, meta=example.meta | {"part": part(row)}) for row, example in enumerate(examples)]
+    marked = [replace(example, meta=example.meta | {"part": part}) for part, example in rows]
     return write_examples(marked, folder / FILE)
 
 

@@ -80,7 +80,7 @@ def new_card(repo: SteeredRepo, hub_name: str = "", converted_from: str = "", de
         converted_from=Path(converted_from).name if Path(converted_from).exists() else converted_from,
         decisions=decisions,
         commands=[record["command"] for record in records if record.get("command")],
-        report_table=repo.report and report_table(repo.report),
+        report_table=repo.report.get("heads") and report_table(repo.report),
     )
     return replaced(card, _live_parts(card))  # without blank lines at their ends
 

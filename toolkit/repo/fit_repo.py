@@ -8,14 +8,13 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from iti_llama import ITIDirections, ITILlamaForCausalLM
+from iti_llama import ITILlamaForCausalLM
 from iti_llama.configuration_iti_llama import pinned
 
 from ..data.labelled_row import parse_mapping
 from ..data.labelled_set import Example, LabelledSet, read_examples
 from ..fit.activation_cache import processes
 from ..fit.causal import by_cause, causal_effects
-from ..fit.distil import with_distilled
 from ..fit.figures import figures
 from ..fit.fit_directions import fit, to_directions
 from ..fit.gate import fit_gate
@@ -105,7 +104,6 @@ def fit_repo(
     record: dict | None = None,
     gate: Gating | None = None,
     name: str | None = None,
-    distilled: ITIDirections | None = None,
     progress: Callable[[str, int | None], None] = lambda step, rows: None,
     loaded: Callable[[ITILlamaForCausalLM, PreTrainedTokenizerBase], None] = lambda model, tokenizer: None,
 ) -> dict:
@@ -113,8 +111,8 @@ def fit_repo(
     too if self-contained. The labelled set is kept there as well, with its parts, for measuring; `push` leaves it out.
     Returns the report. `dataset` is the name of the set, `left_out` counts rows that were too long, `record` goes into
     the report. `gate`: when to steer, see `fit_gate`. With `name` the repo that is already in `out` gets the
-    directions as a further behaviour of that name; it keeps the rest, and its card is renewed. `distilled`: directions
-    to write in place of those that are fitted. `loaded` is called with the base before the work.
+    directions as a further behaviour of that name; it keeps the rest, and its card is renewed. `loaded` is called with
+    the base before the work.
 
     Raises:
         ValueError: for a base or data that cannot be used, before anything is written.
@@ -128,16 +126,13 @@ def fit_repo(
         steered.check_addition(name, overwrite)
     policy, fitting, workers = Policy.parse(settings.policy), settings.fitting, processes()
     policy.check(examples)
-    base = os.fspath(settings.base)
-    is_dir = os.path.isdir(base)
-    base_name = settings.base_name or (Path(base).resolve().name if is_dir else base)
     placed = settings.placement.kwargs
     if workers.num_processes > 1:
         own_gpu = {"": workers.process_index}
         placed["device_map"] = own_gpu if workers.device.type == "cuda" else "cpu"
-    model, tokenizer = load_base(base, settings.hub, **placed)
-    if name is None and model.config.base_model_name_or_path is None and not settings.self_contained:
-        raise ValueError(f"base {base}: is a steered model, so no adapter can name it; pass --self-contained")
+    model, tokenizer = load_base(settings.base, settings.hub, **placed)
+    if name is None:
+        check_base(settings, model)
     if workers.is_main_process:
         loaded(model, tokenizer)
     activations = capture(
@@ -151,14 +146,10 @@ def fit_repo(
         step = partial(progress, "what the heads do")
         effects = causal_effects(model, tokenizer, examples, heads, settings.scope, settings.batch_size, step)
         heads = by_cause(heads, effects)
-    if distilled is not None:
-        heads = with_distilled(heads, activations, distilled)
+    base_name = name_of_base(settings)
     directions = to_directions(heads, activations, examples, policy, base_name, dataset)
     directions = replace(directions, provenance=directions.provenance | settings.about)
-    extra = {"alpha": settings.alpha, "scope": settings.scope, "left_out": left_out, "about": settings.about}
-    extra |= {"base_license": license_} if (license_ := is_dir and base_license(base)) else {}
-    extra |= {"base_weights": weights} if (weights := is_dir and weights_of(base)) else {}
-    extra |= record or {}
+    extra = about_repo(settings) | {"left_out": left_out} | (record or {})
     if gate is not None:
         progress("gate", None)
         gate_of_heads, extra["gate"] = fit_gate(model, tokenizer, gate.examples, gate.false_fires, fitting.seed)
@@ -172,17 +163,58 @@ def fit_repo(
         write_report(result, Path(out, f"iti_report.{name}.json"))
         renew_card(Path(out))
         return result
+
+    def beside(folder: Path) -> None:
+        figures(heads, examples, activations, folder / "figures")
+        keep_labelled_set(examples, heads.test, fitting.seed, folder)
+
     model.set_iti_directions(directions)
+    write_repo(settings, model, tokenizer, result, out, beside, overwrite)
+    return result
+
+
+def name_of_base(settings: RepoSettings) -> str:
+    """What the files call the base."""
+    base = os.fspath(settings.base)
+    return settings.base_name or (Path(base).resolve().name if os.path.isdir(base) else base)
+
+
+def check_base(settings: RepoSettings, model: ITILlamaForCausalLM) -> None:
+    """Raises `ValueError` if the base is a steered model with weights, and the repo is to be an adapter."""
+    if model.config.base_model_name_or_path is None and not settings.self_contained:
+        raise ValueError(f"base {settings.base}: is a steered model, so no adapter can name it; pass --self-contained")
+
+
+def about_repo(settings: RepoSettings) -> dict:
+    """What a report says of a repo beside its fit."""
+    base, about = os.fspath(settings.base), {"alpha": settings.alpha, "scope": settings.scope, "about": settings.about}
+    if os.path.isdir(base):
+        found = {"base_license": base_license(base), "base_weights": weights_of(base)}
+        about |= {name: value for name, value in found.items() if value}
+    return about
+
+
+def write_repo(
+    settings: RepoSettings,
+    model: ITILlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    report: dict,
+    out: str | os.PathLike,
+    beside: Callable[[Path], None],
+    overwrite: bool = False,
+) -> None:
+    """Write a repo of the model, which holds its directions, at the settings' strength and scope: code, config,
+    directions, tokenizer, report and card, and the weights if self-contained. `beside` writes what else belongs into
+    the folder."""
     model.iti_alpha, model.iti_scope = settings.alpha, settings.scope
     if settings.self_contained:
         model.config.base_model_name_or_path = model.config.base_model_revision = None
     if tokenizer.chat_template and model.generation_config.max_new_tokens is None:
         model.generation_config.max_new_tokens = ANSWER_TOKENS
+    base = os.fspath(settings.base)
     with new_folder(out, overwrite) as folder:
         model.save_pretrained(folder)
         copy_tokenizer(base, folder, **settings.hub)
-        write_report(result, folder / "iti_report.json")
-        figures(heads, examples, activations, folder / "figures")
-        keep_labelled_set(examples, heads.test, fitting.seed, folder)
-        write_card(folder, None if is_dir else base)
-    return result
+        write_report(report, folder / "iti_report.json")
+        beside(folder)
+        write_card(folder, None if os.path.isdir(base) else base)
