@@ -12,6 +12,7 @@ from stopped import stopped_at
 from iti_llama import ITILlamaForCausalLM, renew_card
 from iti_llama.toolkit.foundation.complete import complete
 from iti_llama.toolkit.foundation.intervals import Estimate
+from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.steered_repo import SteeredRepo
 
 
@@ -176,6 +177,13 @@ def test_what_the_classifier_sees_is_not_enough_where_a_checker_sees_nothing(sta
 def test_what_a_sentence_cannot_be_given_with_is_named(options, said, start, tmp_path):
     code, _, err = start(tmp_path / "repo", *options)
     assert code == 2 and said in " ".join(err.split())
+
+
+def test_a_base_that_no_adapter_can_name_is_refused_before_it_answers(run, tmp_path):
+    given = ("--instruction", INSTRUCTION, "--base", ROOT, "--out", tmp_path / "repo")
+    code, said, err = run("run", *given)
+    assert code == 2 and "no adapter can name it; pass --self-contained" in " ".join(err.split())
+    assert "1 of 4" not in said
 
 
 def test_without_a_sentence_a_labelled_file_is_wanted(run, following_dir, tmp_path):
