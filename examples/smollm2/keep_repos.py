@@ -54,11 +54,9 @@ def keep_repo(made: Path, kept: Path) -> Path:
         why = repo.sweep["why"] or ", ".join(repo.failed_checks) or "not measured"
         raise ValueError(f"{made} is not kept: {why}")
     shutil.rmtree(kept, ignore_errors=True)
-    (kept / "figures").mkdir(parents=True)
+    kept.mkdir(parents=True)
     for name in ("config.json", "generation_config.json", repo.default.file, "README.md", *RECORDS):
         shutil.copyfile(made / name, kept / name)
-    for figure in (made / "figures").glob("*.png"):
-        shutil.copyfile(figure, kept / "figures" / figure.name)
     copy_code(kept)
     copy_tokenizer(kept)
     change_fields(kept, base_model_name_or_path=ORIGINAL)
