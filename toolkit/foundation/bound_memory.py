@@ -19,19 +19,25 @@ BATCH_BYTES = 1 << 30
 its memory, if that is more."""
 
 
-def tokens_a_batch(model: PreTrainedModel, kept: Literal["nothing", "cache", "graph"] = "nothing") -> int:
-    """How many tokens, padding included, a batch may hold. kept: what every layer keeps until the pass is over: the
-    keys and values of generation, or all that a backward pass needs."""
+Kept = Literal["nothing", "cache", "graph"]
+"""What every layer keeps until a pass is over: keys and values for generation, or all that a backward pass needs."""
+
+
+def bytes_a_token(model: PreTrainedModel, kept: Kept = "nothing") -> int:
+    """About how many bytes the activations of a token take in a pass."""
     config = model.config
-    embeddings = model.get_input_embeddings().weight
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     layer = 8 * config.hidden_size + 3 * config.intermediate_size
     of_every_layer = {"nothing": 0, "cache": 2 * config.num_key_value_heads * head_dim, "graph": layer}[kept]
-    allowed = BATCH_BYTES
+    return (layer + config.num_hidden_layers * of_every_layer) * model.get_input_embeddings().weight.dtype.itemsize
+
+
+def tokens_a_batch(model: PreTrainedModel, kept: Kept = "nothing") -> int:
+    """How many tokens, padding included, a batch may hold."""
+    embeddings, allowed = model.get_input_embeddings().weight, BATCH_BYTES
     if embeddings.device.type == "cuda":
         allowed = max(allowed, torch.cuda.get_device_properties(embeddings.device).total_memory // 8)
-    a_token = (layer + config.num_hidden_layers * of_every_layer) * embeddings.dtype.itemsize
-    return max(1, allowed // a_token)
+    return max(1, allowed // bytes_a_token(model, kept))
 
 
 def batches_of(lengths: Sequence[int], batch_size: int, most_tokens: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..data.labelled_set import Example, is_labelled
 from ..data.read_table import read_table
+from ..foundation.bound_memory import PIECE_BYTES, bytes_a_token, tokens_a_batch
 from ..foundation.complete import complete
 from ..foundation.tokenize import completion_ids, prompt_ids
 from ..measure.checks import PHRASINGS
@@ -45,7 +46,7 @@ class Plan:
         return (
             f"to do: {self.texts:,} texts, then at most {self.answers:,} {answers}: {self.read:,} tokens to read and "
             f"{self.written:,} to write. A short trial says about {time}, without the probes of the fit, and "
-            f"{self.bytes / 2**30:.1f} GiB for weights, activations and cache"
+            f"at least {self.bytes / 2**30:.1f} GiB for weights, activations and cache"
         )
 
 
@@ -73,11 +74,11 @@ def plan_run(
     written = (0 if pairs else answers * length) + 2 * min(tasks, EXAMPLES) * EXAMPLE_TOKENS
     to_read, to_write = time_trial(model, tokenizer, [example.prompt for example in some])
 
-    config, weights = model.config, list(model.parameters())
-    a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * weights[0].element_size()
-    kept = len(examples) * config.num_hidden_layers * (config.num_attention_heads * config.head_dim) * 4
-    size = sum(weight.numel() * weight.element_size() for weight in weights)
-    size += round(min(answers, SWEEP_BATCH) * (whole if pairs else prompt + length) * a_token) + kept
+    config, of_pass = model.config, "nothing" if pairs else "cache"
+    tokens = min(answers, SWEEP_BATCH) * (whole if pairs else prompt + length)
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    size += len(examples) * config.num_hidden_layers * (config.num_attention_heads * config.head_dim) * 4
+    size += round(min(tokens, tokens_a_batch(model, of_pass)) * bytes_a_token(model, of_pass)) + 4 * PIECE_BYTES
     return Plan(len(examples), answers, pairs, round(read), round(written), read * to_read + written * to_write, size)
 
 
