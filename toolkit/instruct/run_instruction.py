@@ -303,14 +303,15 @@ def distil_once(
     if path.is_file():
         progress("distil", STEPS)
         return ITIDirections.load(path)
-    tokenizer, most, taught = answers.tokenizer, answers.max_new_tokens, []
-    for told, bare, text in zip(fitted.told_prompts, fitted.bare, fitted.told, strict=True):
+    model, tokenizer, taught = answers.model, answers.tokenizer, []
+    ended = with_ends(model, tokenizer, fitted.told_prompts, fitted.told, answers.max_new_tokens)
+    for told, bare, text, whole in zip(fitted.told_prompts, fitted.bare, fitted.told, ended, strict=True):
         if not degenerate(text):
             prompts = (prompt_ids(tokenizer, prompt.prompt) for prompt in (told, bare))
-            taught.append(TaughtAnswer(*prompts, completion_ids(tokenizer, with_end(tokenizer, text, most))))
+            taught.append(TaughtAnswer(*prompts, completion_ids(tokenizer, whole)))
     if not taught:
         raise ValueError(f"all {len(fitted.told)} answers under the instruction are loops; expected some that are not")
-    directions = distil(answers.model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
+    directions = distil(model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
     directions.save(path)
     return directions
 
@@ -330,16 +331,24 @@ def choose(
     return choose_steering(answers, settings.alphas, validation, classifier, *guards, progress)
 
 
-def with_end(tokenizer: PreTrainedTokenizerBase, text: str, most: int) -> str:
-    """An answer with the token that ended it, unless it was cut off at `most` tokens."""
-    return text + (tokenizer.eos_token or "") if len(completion_ids(tokenizer, text)) < most else text
+def with_ends(
+    model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence, texts: Sequence[str], most: int
+) -> list[str]:
+    """Answers with the token that ended each, except for those that were cut off: at `most` tokens, or where the model
+    reads no further."""
+    rooms = [model.config.max_position_embeddings - len(prompt_ids(tokenizer, prompt.prompt)) for prompt in prompts]
+    whole = [len(completion_ids(tokenizer, text)) < min(most, room) for text, room in zip(texts, rooms, strict=True)]
+    end = tokenizer.eos_token or ""
+    return [text + end if ended else text for text, ended in zip(texts, whole, strict=True)]
 
 
-def told_answers(tokenizer: PreTrainedTokenizerBase, own: Answered, most: int) -> ToldAnswers:
+def told_answers(
+    model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, own: Answered, most: int
+) -> ToldAnswers:
     """The answers for likeness: the first ones, each with its end."""
     few = own.first(LIKENED)
-    ended = [with_end(tokenizer, text, most) for text in few.told]
-    return ToldAnswers([prompt.prompt for prompt in few.bare], [prompt.prompt for prompt in few.told_prompts], ended)
+    bare, told = ([prompt.prompt for prompt in prompts] for prompts in (few.bare, few.told_prompts))
+    return ToldAnswers(bare, told, with_ends(model, tokenizer, few.told_prompts, few.told, most))
 
 
 def write_choice(
@@ -462,14 +471,14 @@ def measure_once(
         [len(prompt_ids(tokenizer, prompt)) for prompt in (task.prompt, told_of[task.prompt])] for task in tasks
     ]
     bare_tokens, told_tokens = (sum(column) for column in zip(*lengths, strict=True))
-    likeness = Likeness.between(model, tokenizer, told_answers(tokenizer, own, tokens)).of(model, tokenizer, alpha)
+    likeness = Likeness.between(model, tokenizer, told_answers(model, tokenizer, own, tokens))
     said = {
         "text": wanted.instruction,
         "place": repo.report["instruction"]["place"],
         "error": asdict(error),
         "kept": kept,
         "beyond_random": bool(beyond),
-        "likeness": round(likeness, 3),
+        "likeness": round(likeness.of(model, tokenizer, alpha), 3),
         "tokens_saved": round((told_tokens - bare_tokens) / len(tasks), 1),
         "prefill_share": round((told_tokens - bare_tokens) / told_tokens, 3),
     }
