@@ -179,6 +179,21 @@ def test_what_a_sentence_cannot_be_given_with_is_named(options, said, start, tmp
     assert code == 2 and said in " ".join(err.split())
 
 
+def test_labelled_texts_are_not_fitted_into_the_folder_of_a_sentence(run, whole, following_dir, tmp_path):
+    rows = [
+        {"prompt": f"f{n}", "completion": "yn"[label], "label": label, "group": f"{n}"}
+        for n in range(20)
+        for label in (0, 1)
+    ]
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+    given = ("--base", following_dir, "--out", whole[0], "--behaviour", "returns y")
+    code, _, err = run("run", labels, *given)
+    assert code == 2 and "holds a fit of another data" in " ".join(err.split())
+    assert before == {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+
+
 def test_a_base_that_no_adapter_can_name_is_refused_before_it_answers(run, tmp_path):
     given = ("--instruction", INSTRUCTION, "--base", ROOT, "--out", tmp_path / "repo")
     code, said, err = run("run", *given)

@@ -42,7 +42,7 @@ def distil(
     progress: Callable[[int], None] = lambda steps: None,
 ) -> ITIDirections:
     """Directions of all heads whose shift at alpha 1 is what was found, the largest shift first, for a model that is
-    not steered. sigma is measured over the tokens of some texts, and the weights are what is left of each shift.
+    not steered. sigma is measured over the tokens of some texts; times its weight it is the length of the shift.
     scope: the positions that are shifted, see `ITILlamaConfig`. progress: called with 1 after each of the `STEPS`.
 
     Raises:

@@ -312,6 +312,8 @@ def distil_once(
     if not taught:
         raise ValueError(f"all {len(fitted.told)} answers under the instruction are loops; expected some that are not")
     directions = distil(model, taught, settings.scope, settings.seed, lambda steps: progress("distil", steps))
+    made = {"method": "distilled", "rows": str(len(taught)), "steps": str(STEPS), "seed": str(settings.seed)}
+    directions = replace(directions, provenance=made)
     directions.save(path)
     return directions
 
@@ -364,21 +366,16 @@ def write_choice(
     does = settings.behaviour or f'answers as if told "{wanted.instruction}"'
     made_from = replace(settings.repo, behaviour=does, alpha=best.alpha)
     dataset = wanted.prompts.name if wanted.prompts else "everyday requests"
-    fitted, learned = contrast_rows(answered["fit"]), sum(not degenerate(text) for text in answered["fit"].told)
-    made = {"dataset": dataset, "dataset_sha256": checksum(fitted), "method": "distilled", "rows": str(learned)}
-    made |= {"seed": str(settings.seed), "tool": f"iti-llama {__version__}"} | made_from.about
-    directions = replace(model.iti_directions, base_model=name_of_base(made_from), provenance=made)
-    model.set_iti_directions(directions)
-    geometry = ("num_hidden_layers", "num_attention_heads", "head_dim")
+    fitted, directions = contrast_rows(answered["fit"]), model.iti_directions
+    data = {"dataset": dataset, "dataset_sha256": checksum(fitted), "tool": f"iti-llama {__version__}"}
+    made = directions.provenance | data | made_from.about
+    model.set_iti_directions(replace(directions, base_model=name_of_base(made_from), provenance=made))
     report = {
-        "verdict": f"The shift of {len(directions)} heads was distilled, in {STEPS} steps, from {learned} answers of "
-        "the base under the instruction.",
-        "base_model": directions.base_model,
-        "geometry": {name: getattr(directions, name) for name in geometry},
+        "verdict": f"The shift of {len(directions)} heads was distilled, in {made['steps']} steps, from "
+        f"{made['rows']} answers of the base under the instruction.",
         "policy": "distilled",
-        "settings": {"seed": settings.seed, "steps": STEPS},
-        "data": {"sha256": made["dataset_sha256"]},
-        "top_k": len(directions),
+        "settings": {},
+        "data": {"sha256": data["dataset_sha256"]},
         "versions": versions(),
     }
     report |= about_repo(made_from) | record
