@@ -181,7 +181,7 @@ class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, Llam
     >>> from iti_llama import ITIDirections, ITILlamaForCausalLM
     >>> model = ITILlamaForCausalLM.from_pretrained("steered-llama")
     >>> model.set_iti_alpha(0.8)  # or model.iti_alpha = 0.8
-    >>> with model.disable_iti():  # the plain Llama, bit by bit
+    >>> with model.disable_iti():  # the plain Llama, bit for bit
     ...     plain = model.generate(max_new_tokens=20)
     >>> model.load_iti_directions("other.safetensors", "other", alpha=0.2)
     >>> model.set_iti({"other": 0.4})

@@ -187,7 +187,7 @@ class ITILlamaSteeringMixin:
 
     @contextlib.contextmanager
     def disable_iti(self):
-        """Inside the `with` block the model is a plain Llama, bit by bit, for the context that entered it (a thread, a
+        """Inside the `with` block the model is a plain Llama, bit for bit, in the context that entered it (a thread, a
         task of asyncio). Blocks may end in any order. A thread started inside has its own: pass `iti_alpha=0` there.
         Compiled passes outside `generate` are plain while any block is open."""
         block, open_blocks = object(), self.base_model._iti_blocks

@@ -8,6 +8,7 @@ command's message.
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def row(sentence: Sentence, out: Path) -> list[str]:
     of_rows = {one["condition"]: one for one in evaluation["conditions"]}
     ways = ("plain", TOLD, "steered", BOTH, "minus alpha", "random directions")
     texts = list(evaluation["divergence"].values())
-    last, kl = texts[-1]["steered"], texts[0]["steered"]["kl"]["mean"]
+    perplexity, kl = math.exp(texts[-1]["steered"]["nll_change"]["mean"]), texts[0]["steered"]["kl"]["mean"]
     checks = [check["name"] for check in evaluation["checks"] if not check["passed"]]
     cells = [name, *(f"{100 * rows[way].target.mean:.0f}%" for way in ways)]
     instruction = evaluation["instruction"]
@@ -91,7 +92,7 @@ def row(sentence: Sentence, out: Path) -> list[str]:
     cells += [share(instruction["kept"]["steered"]), f"{instruction['likeness']:+.2f}", " / ".join(intact) + "%"]
     to_the_point = [f"{100 * evaluation['answering'][way]['mean']:.0f}" for way in ("plain", TOLD, "steered")]
     cells += [" / ".join(to_the_point) + "%"]
-    cells += [f"{last['perplexity_steered'] / last['perplexity_plain']:.3f}", f"{kl:.2f}"]
+    cells += [f"{perplexity:.3f}", f"{kl:.2f}"]
     cells += [f"{instruction['tokens_saved']:g} ({100 * instruction['prefill_share']:.0f}%)"]
     cells += [f"fails {', '.join(checks)}" if checks else "pass"]
     cells += [f"{evaluation['alpha']:g}" + ("" if sweep["chosen"] else ", none was chosen")]

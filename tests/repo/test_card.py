@@ -1,6 +1,7 @@
 """The card: what it says is what the files beside it hold, and what its owner wrote is kept."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -232,7 +233,7 @@ def of_a_sentence(evaluation: dict, beyond: bool) -> dict:
     shares = {"plain": 0.97, "steered": 0.91, TOLD: 0.88}
     rows = [row | {"name": name, "sound": estimate(mean)} for name, mean in shares.items()]
     rows[1] |= {"alpha": 1.0, "kl": 0.21}
-    moved = {"prompts": {"steered": {"perplexity_plain": 10.0, "perplexity_steered": 10.5}}}
+    moved = {"prompts": {"steered": {"nll_change": {"mean": math.log(1.05)}}}}
     return evaluation | {"instruction": said, "summary": rows, "sound": "intact", "divergence": moved}
 
 
@@ -244,7 +245,7 @@ def test_a_card_opens_with_the_sentence_and_says_what_is_kept_and_what_it_costs(
     nothing = "" if beyond else "**Nothing is kept beyond random directions of equal norm.** "
     assert f"> Be brief. # No title {nothing}Without being told, " in what
     for words in (
-        "keeps **0.93 [0.83, 1.03]**", "told after the request", "mistakes 13% of others", "1.40 [1.30, 1.50]",
+        "keeps **0.93 [0.83, 1.03]**", "told after the request", "misclassifies 13% of other answers", "1.40 [1.30, 1.50]",
         "At minus alpha: -0.60 [-0.70, -0.50]", "0.05 [-0.05, 0.15], -0.02 [-0.12, 0.08].",
         "91% of its answers are intact (plain 97%, told 88%)", "1.050 times plain's",
         "0.210 nats a token", "8 tokens a request, 25% of its prompt", "-0.25",

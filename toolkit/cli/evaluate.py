@@ -37,7 +37,7 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="folder for evaluation.json and completions.jsonl, from which a killed run goes on; the repo's own "
+            help="folder for evaluation.json and completions.jsonl, from which a killed run resumes; the repo's own "
             "folder also renews its card"
         ),
     ] = None,

@@ -96,7 +96,10 @@ class Sampling:
     """How answers are written, and how long they may be."""
 
     max_new_tokens: int | None = setting(
-        None, "most tokens of an answer; by default those of the generation config, or 160", min=1, metavar="N"
+        None,
+        "largest number of tokens in an answer; by default those of the generation config, or 160",
+        min=1,
+        metavar="N",
     )
     temperature: float | None = setting(None, "sample at this temperature; greedy without it", min=0.01)
     top_p: float | None = setting(None, "for sampling: the nucleus", min=0.01, max=1)

@@ -80,9 +80,9 @@ def push(
         list[str], typer.Argument(metavar="FOLDER REPO", help="the steered repo on disk, and its name on the Hub")
     ],
     model: Annotated[str | None, typer.Option("--model", help="the steered repo on disk, instead of FOLDER")] = None,
-    private: Annotated[bool, typer.Option("--private")] = False,
+    private: Annotated[bool, typer.Option("--private", help="only you see the repo, if it is new")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="open a pull request, change nothing else")] = False,
-    commit_message: Annotated[str | None, typer.Option()] = None,
+    commit_message: Annotated[str | None, typer.Option(help="first line of the commit")] = None,
     revision: Annotated[str | None, typer.Option(help="branch to push to; made if it does not exist")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="push even if the steering failed a check")] = False,
     token: Token = None,

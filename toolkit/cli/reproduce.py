@@ -138,7 +138,7 @@ def creativity(
         int | None, typer.Option(min=1, help="only this many of NeoCoder's problems, from the first")
     ] = None,
     permutations: Annotated[int, typer.Option(min=0, help="draws of the permutation null")] = 100,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="largest number of tokens in an answer")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward pass")] = 40,
     markdown: Markdown = None,
     revision: Revision = None,

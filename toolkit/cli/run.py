@@ -38,7 +38,7 @@ def run(
     Example: iti-llama run labels.jsonl --base smollm2 --behaviour "answers briefly" --out brief
 
     Fits directions, chooses a strength on data that they were not fitted on, measures it once on other data, and
-    writes a repo with its card. A killed run goes on where it stopped. With --name a sentence is added to a repo that
+    writes a repo with its card. A killed run resumes where it stopped. With --name a sentence is added to a repo that
     was made from one; the card then has a row for each alone and for both.
     """
     from ..instruct.add_instruction import add_instruction

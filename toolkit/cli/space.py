@@ -14,7 +14,7 @@ def space(
     steered: SteeredModel,
     host: Annotated[str, typer.Option(help="address to serve on; 0.0.0.0 for every network")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="by default the first free port from 7860 on")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 120,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="largest number of tokens in an answer")] = 120,
     a_minute: Annotated[int, typer.Option(min=1, help="calls that one address may make in a minute")] = 30,
     any_strength: AnyStrength = False,
 ) -> None:

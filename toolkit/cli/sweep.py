@@ -22,10 +22,11 @@ def sweep(
     batch_size: Annotated[int, typer.Option(min=1, help="rows of one batch: tasks times alphas")] = SWEEP_BATCH,
     confirm: Annotated[str | None, typer.Option(help="tasks on which the choice is confirmed, once")] = None,
     apply_: Annotated[
-        bool, typer.Option("--apply", help="write the choice into config.json and card of the repo, a folder")
+        bool,
+        typer.Option("--apply", help="write the choice into config.json and card of the repo, which must be a folder"),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png, from which a killed run goes on")
+        Path | None, typer.Option(help="folder for sweep.json and figures/sweep.png, from which a killed run resumes")
     ] = None,
     source: Source = "neocoder",
     allow_unsandboxed: Unsandboxed = False,

@@ -25,7 +25,8 @@ class Grid:
 
     alphas: Sequence[float] | None = setting(
         None,
-        "strengths, separated by commas, each tried with both signs; 'even': eight even steps to the first damage",
+        "strengths, separated by commas, each tried with both signs; 'even': eight even steps to the first damage; "
+        "with --instruction up to four by default, the mildest first",
         words={"even": None},
     )
     top_ks: Sequence[int] | None = setting(None, "numbers of heads, separated by commas; by default the repo's")
@@ -69,7 +70,7 @@ class MeasureSettings:
     damage: str | None = setting(
         None,
         "a file of pairs that have nothing to do with the behaviour, as questions with a right and a wrong answer; "
-        "the check of utility counts what is lost",
+        "the utility check counts how many right answers are lost",
         metavar="FILE",
     )
     guard: float = like(Grid, "guard")
@@ -110,7 +111,7 @@ class TaskRequest:
         metavar="N",
     )
     max_new_tokens: int | None = setting(
-        None, "most tokens of an answer; by default the task set's number", min=1, metavar="N"
+        None, "largest number of tokens in an answer; by default the task set's own", min=1, metavar="N"
     )
     raw: bool = setting(False, "use prompts as they are, without the chat template")
     system: str | None = setting(None, "system message before each prompt that has none", metavar="TEXT")

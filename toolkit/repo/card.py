@@ -5,6 +5,7 @@ A card is written from the files beside it. Every command that changes one of th
 files. The rest belongs to the owner, and is kept. The words are in `model_card_template.md`.
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -166,7 +167,7 @@ def _title(repo: SteeredRepo) -> str:
 def _moved(evaluation: dict) -> dict:
     """How far the steering moves the perplexity, and on which texts: those that the checks use."""
     text, conditions = list(evaluation["divergence"].items())[-1]
-    return {"text": text} | conditions["steered"]
+    return {"text": text, "perplexity": math.exp(conditions["steered"]["nll_change"]["mean"])}
 
 
 def _examples(evaluation: dict) -> dict:

@@ -58,7 +58,7 @@ class RepoSettings:
     revision: str | None = setting(None, "branch, tag or commit of the base")
     placement: Placement = field(default_factory=Placement)
     batch_size: int = setting(32, "rows of a forward pass", min=1)
-    cache: Path | None = setting(None, "folder for activations; a killed run goes on from there")
+    cache: Path | None = setting(None, "folder for activations; a killed run resumes from there")
     base_name: str | None = setting(None, "what the files call the base")
 
     def __post_init__(self):
@@ -87,7 +87,7 @@ class RunSettings:
         argument=True,
     )
     base: str | os.PathLike = like(RepoSettings, "base")
-    out: Path = setting(help="folder of the steered repo; a killed run goes on from there")
+    out: Path = setting(help="folder of the steered repo; a killed run resumes from there")
     mapping: str | None = setting(
         None,
         "the role of each field of the labelled file, as ROLE=FIELD, separated by commas (prompt=QUESTION); by their "
@@ -102,7 +102,7 @@ class RunSettings:
     raw: bool = like(TaskRequest, "raw")
     system: str | None = like(TaskRequest, "system")
     alphas: Sequence[float] | None = like(Grid, "alphas")
-    kl_guard: float = setting(PAIRS_KL_GUARD, "largest mean KL from the plain model, in nats a token")
+    kl_guard: float = setting(PAIRS_KL_GUARD, "for labels: largest mean KL from the plain model, in nats a token")
     guard: float = like(Grid, "guard")
     perplexity_guard: float = like(Grid, "perplexity_guard")
     checks: bool = like(MeasureSettings, "checks", True)
@@ -112,7 +112,7 @@ class RunSettings:
     policy: str = like(RepoSettings, "policy", "completion-mean")
     scope: str = like(RepoSettings, "scope")
     test_share: float = setting(0.4, "share of the groups held out: half to choose on, half to measure on")
-    n: int = setting(200, "most tasks of each half", flags=("--n", "--limit"), min=2, metavar="N")
+    n: int = setting(200, "largest number of tasks in each half", flags=("--n", "--limit"), min=2, metavar="N")
     max_new_tokens: int | None = like(TaskRequest, "max_new_tokens")
     self_contained: bool = like(RepoSettings, "self_contained")
     base_name: str | None = like(RepoSettings, "base_name")
