@@ -78,8 +78,12 @@ class ITILlamaConfig(LlamaConfig):
             advice = "a plain Llama is steered by ITILlamaForCausalLM.from_base"
             raise ValueError(f"config.json has model_type {model_type!r}; expected 'iti_llama': {advice}")
         given = {key: kwargs.pop(key) for key in list(kwargs) if key.startswith("iti_")}
-        if "iti_directions_file" in given:  # the digest is that of the file that this replaces
-            config_dict = config_dict | {"iti_directions_sha256": None}
+        if "iti_directions_file" in given:  # digest and name are those of the file that this replaces
+            old = {"file": config_dict.get("iti_directions_file", FIELDS["iti_directions_file"])}
+            others = config_dict.get("iti_behaviours", {})
+            if isinstance(others, dict):
+                others = {key: entry for key, entry in others.items() if entry != old}
+            config_dict = config_dict | {"iti_directions_sha256": None, "iti_behaviours": others}
         if "num_labels" in config_dict:  # transformers would make a list of that length
             raise ValueError(f"{where}: num_labels is {config_dict['num_labels']!r}; expected no such field")
         for field in LLAMA_FIELDS[:7]:
@@ -92,6 +96,7 @@ class ITILlamaConfig(LlamaConfig):
             raise ValueError(f"{where}: transformers refuses it: {type(error).__name__}: {error}") from error
         config = loaded[0] if isinstance(loaded, tuple) else loaded
         config._commit_hash = config_dict.get("_commit_hash")  # transformers 5.24 drops it
+        config.name_or_path = str(name or "")  # the repo of that commit
         return loaded
 
     def to_llama(self, **overrides) -> LlamaConfig:

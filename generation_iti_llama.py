@@ -58,6 +58,8 @@ class ITILlamaGenerationMixin:
         for name in STRENGTHS:
             if (value := config.__dict__.pop(name, None)) is not None:
                 model_kwargs[name] = value
+        if isinstance(alpha := model_kwargs.get("iti_alpha"), torch.Tensor):
+            model_kwargs["iti_alpha"] = alpha.tolist()  # transformers counts rows by the first tensor that it meets
         if config.is_assistant:  # its guesses are checked, so it may go on from its own cache after a longer prompt
             model_kwargs["iti_assistant"] = True
         return config, model_kwargs
@@ -77,7 +79,8 @@ class ITILlamaGenerationMixin:
         gates, alpha = held.gates(behaviours), model_kwargs.get("iti_alpha")
         if gate is not None and not gates:
             raise ValueError(f"iti_gate is {gate!r}, but the directions of this model have no gate")
-        read = gates and gate is not False and not self._iti_disabled()
+        early = self.config.num_hidden_layers < len(self.model.layers)  # a draft of assistant_early_exit
+        read = gates and gate is not False and not early and not self._iti_disabled()
         if behaviours and (alpha is not None or read):
             alphas = self._iti_rows({} if alpha is None else alpha, len(input_ids))
             if read and alphas.any():
@@ -106,7 +109,7 @@ class ITILlamaGenerationMixin:
             if len(numbers) not in (1, rows):
                 raise ValueError(f"iti_alpha is {numbers}; expected a finite number, or one for each of {rows} rows")
             columns[self._iti_key(name)] = numbers
-        return torch.stack([torch.tensor(numbers).expand(rows) for numbers in columns.values()], 1)
+        return torch.stack([torch.tensor(numbers, device="cpu").expand(rows) for numbers in columns.values()], 1)
 
     def _iti_open(self, gates: dict, input_ids: torch.Tensor, model_kwargs: dict) -> dict[str, torch.Tensor]:
         """What each gate says about the rows, float32 [batch]: 1 lets a row through, 0 leaves it plain."""
@@ -114,6 +117,8 @@ class ITILlamaGenerationMixin:
         inputs = {"input_ids": input_ids} if embeds is None else {"inputs_embeds": embeds}
         (rows, length), device = (input_ids if embeds is None else embeds).shape[:2], input_ids.device
         last, positions = torch.full((rows,), length - 1, device=device), model_kwargs.get("position_ids")
+        if any(given is not None and given.shape[-1] != length for given in (mask, positions)):
+            raise ValueError("the gate reads the whole prompt: pass all its tokens, also those in the cache")
         if mask is not None and mask.ndim == 2:
             last = (mask.long() * torch.arange(length, device=mask.device)).argmax(-1)
             positions = (mask.long().cumsum(-1) - 1).clamp_min(0) if positions is None else positions
@@ -127,8 +132,7 @@ class ITILlamaGenerationMixin:
     @functools.wraps(LlamaForCausalLM.prepare_inputs_for_generation)  # `generate` reads its signature
     def prepare_inputs_for_generation(self, input_ids, *args, **kwargs) -> dict:
         model_inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
-        if self._iti_disabled() and model_inputs.get("iti_alpha") is None:
-            model_inputs |= plain(self)  # set here, where contexts can be seen: the pass may be compiled
+        model_inputs["iti_disabled"] = self._iti_disabled()  # the pass may be compiled, and then sees no context
         fed = model_inputs.get("input_ids")
         if fed is not None and fed.shape[1] == 1 < input_ids.shape[1]:  # past the prompt, so no mask is needed
             model_inputs.pop("iti_start", None)

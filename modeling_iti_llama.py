@@ -79,7 +79,8 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             iti_record (`Callable`, *optional*): called in each layer with its number and the input of its o_proj,
                 [batch, seq, heads * head_dim], before the shift of that layer.
         """
-        positions = kwargs.pop("iti_positions", None)
+        positions, disabled = kwargs.pop("iti_positions", None), kwargs.pop("iti_disabled", None)
+        disabled = self._iti_disabled() if disabled is None else disabled
         if unknown := [name for name in kwargs if name.startswith("iti_")]:
             wanted = "iti_alpha, iti_start, iti_mask, iti_gate and iti_record"
             raise TypeError(f"forward has no argument {unknown[0]}; it has {wanted}")
@@ -90,7 +91,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         inputs = call["input_ids"] if call.get("inputs_embeds") is None else call["inputs_embeds"]
         if not isinstance(iti_gate, bool | None):
             raise ValueError(f"iti_gate is {iti_gate!r}; expected True or False")
-        shifts, mask, alphas = {}, None, self._iti_alphas(behaviours, inputs, iti_alpha)
+        shifts, mask, alphas = {}, None, self._iti_alphas(behaviours, inputs, iti_alpha, disabled)
         if behaviours and alphas is not None:
             if iti_gate is not False and held.gates(behaviours):
                 advice = "call generate, or pass iti_gate=False to shift every row"
@@ -105,7 +106,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
             call["iti_steering"] = Steering(shifts, mask, iti_record)
         output = super().forward(**call)
         cache = getattr(output, CACHE, None)
-        if shifts and cache is not None and self.config.iti_scope == "generated" and not torch.compiler.is_compiling():
+        if shifts and cache is not None and not torch.compiler.is_compiling():
             cache.iti_shifted = True  # so that `generate` does not go on from it after another prompt
         return output
 
@@ -123,7 +124,7 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
                 raise ValueError(f"the config names {behaviour.file}, which the model does not hold: {advice}")
         return behaviours, held
 
-    def _iti_alphas(self, behaviours: dict[str, Behaviour], inputs: torch.Tensor, alpha) -> dict | None:
+    def _iti_alphas(self, behaviours: dict[str, Behaviour], inputs: torch.Tensor, alpha, disabled) -> dict | None:
         """The strength of each behaviour in one call, a number or [rows, 1, 1]; None if nothing is added."""
         alphas = {name: behaviour.alpha for name, behaviour in behaviours.items()}
         if isinstance(alpha, torch.Tensor) and alpha.ndim == 2 and alpha.shape[1] == len(alphas):
@@ -142,13 +143,15 @@ class ITILlamaModel(ITILlamaPreTrainedModel, LlamaModel):
         # The model's own strength is not compared with 0 in a compiled pass: each comparison would compile again.
         numbers = alpha is not None or not torch.compiler.is_compiling()
         zero = numbers and all(isinstance(value, float) and value == 0 for value in alphas.values())
-        if self._iti_disabled() and alpha is not None and not zero:
+        if disabled and alpha is not None and not zero:
             raise ValueError("iti_alpha is passed inside disable_iti(): leave the block, or leave it out")
-        return None if zero or self._iti_disabled() else alphas
+        return None if zero or disabled else alphas
 
     def _iti_mask(self, call: dict, inputs: torch.Tensor, start, mask, positions) -> torch.Tensor | None:
         """Weights of the positions of one call, [batch, seq]; None if all are shifted."""
         batch, length = inputs.shape[:2]
+        start = torch.as_tensor(start) if hasattr(start, "__len__") else start
+        mask = None if mask is None else torch.as_tensor(mask)
         for name, value, shapes in (("iti_start", start, ([batch], [])), ("iti_mask", mask, ([batch, length],))):
             if isinstance(value, torch.Tensor) and list(value.shape) not in shapes:
                 raise ValueError(f"{name} has shape {list(value.shape)}; expected {shapes[0]}")

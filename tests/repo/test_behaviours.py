@@ -110,7 +110,7 @@ def test_overlap_is_that_of_the_shifts_where_the_weights_are_known():
     held = some_directions(tiny_config(), k=1)
     (layer, head), width = held.heads[0].tolist(), held.head_dim
     other = replace(held, heads=torch.tensor([[layer, (head + 1) % held.num_attention_heads]]))
-    weight = torch.from_numpy(np.tile(np.random.default_rng(0).normal(size=(8, width)), held.num_attention_heads))
+    weight = np.tile(np.random.default_rng(0).normal(size=(8, width)), held.num_attention_heads)
     assert overlap(held, other) == {layer: 0}
     assert overlap(held, other, lambda layer: weight) == {layer: pytest.approx(1)}
 

@@ -245,8 +245,8 @@ def test_a_card_opens_with_the_sentence_and_says_what_is_kept_and_what_it_costs(
     nothing = "" if beyond else "**Nothing is kept beyond random directions of equal norm.** "
     assert f"> Be brief. # No title {nothing}Without being told, " in what
     for words in (
-        "keeps **0.93 [0.83, 1.03]**", "told after the request", "misclassifies 13% of other answers", "1.40 [1.30, 1.50]",
-        "At minus alpha: -0.60 [-0.70, -0.50]", "0.05 [-0.05, 0.15], -0.02 [-0.12, 0.08].",
+        "keeps **0.93 [0.83, 1.03]**", "told after the request", "misclassifies 13% of other answers",
+        "1.40 [1.30, 1.50]", "At minus alpha: -0.60 [-0.70, -0.50]", "0.05 [-0.05, 0.15], -0.02 [-0.12, 0.08].",
         "91% of its answers are intact (plain 97%, told 88%)", "1.050 times plain's",
         "0.210 nats a token", "8 tokens a request, 25% of its prompt", "-0.25",
     ):  # fmt: skip

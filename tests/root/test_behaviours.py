@@ -66,6 +66,24 @@ def test_a_name_given_in_the_config_and_an_entry_taken_out_of_it_are_followed(mo
     assert close(logits(model, ids), reference(parts, ids, 1.5, 0.0))
 
 
+def test_a_name_goes_with_its_directions(parts, ids, tmp_path):
+    """Another file, or none, in their place is called "default", and the old ones steer no more."""
+    base, first, second = parts
+    model = steered_copy(base, first, iti_alpha=1.5)
+    model.config.iti_behaviours = {"terse": {"file": "iti_directions.safetensors"}}
+    model.save_pretrained(tmp_path)
+    second.save(tmp_path / "other.safetensors")
+    other = ITILlamaForCausalLM.from_pretrained(tmp_path, iti_directions_file="other.safetensors", iti_alpha=0.3)
+    assert other.iti_strengths == {"default": 0.3}
+    assert close(logits(other, ids), reference((base, second, first), ids, 0.3, 0.0))
+    assert ITILlamaForCausalLM.from_pretrained(tmp_path, iti_directions_file=None).iti_strengths == {}
+    model.set_iti_directions(None)
+    assert model.iti_strengths == {} and torch.equal(logits(model, ids), logits(base, ids))
+    model.set_iti_directions(second)
+    assert model.iti_strengths == {"default": 1.5}
+    assert close(logits(model, ids), reference((base, second, first), ids, 1.5, 0.0))
+
+
 def test_a_disabled_model_generates_as_plain_llama(model, parts, ids):
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(ids)}
     with model.disable_iti():
@@ -154,6 +172,7 @@ def test_top_k_and_files_of_a_behaviour(model, parts, ids, tmp_path):
 def test_what_cannot_be_is_refused_and_changes_nothing(model, parts, ids):
     before, wrong = logits(model, ids), some_directions(tiny_llama(head_dim=16).config)
     for act, says in (
+        (lambda: model.set_iti_behaviour("tiped", None), "no behaviour is called 'tiped'"),
         (lambda: model.set_iti({"tiped": 1.0}), "no behaviour is called 'tiped'; this model has default, typed"),
         (lambda: model.set_iti({"typed": float("nan")}), "expected a finite number"),
         (lambda: model.set_iti_behaviour("typed", wrong), "head_dim=16"),

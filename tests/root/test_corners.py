@@ -13,7 +13,7 @@ import torch
 import transformers
 from reference import SCOPE_POSITIONS, assert_close, hooks, some_directions, tiny_llama
 from steered import logits, steered_copy
-from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessorList
+from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig, LlamaConfig, LogitsProcessorList
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.generation_iti_llama import record_heads
@@ -42,6 +42,25 @@ def test_a_start_counts_the_tokens_in_the_cache(model, base, directions, ids, st
         cache = model(ids[:, :6], use_cache=True, iti_start=start).past_key_values
         rest = model(ids[:, 6:], past_key_values=cache, iti_start=start).logits
     assert_close(rest, reference[:, 6:])
+
+
+def test_starts_and_masks_may_be_lists_and_arrays(model, ids):
+    starts, mask = [3, 5, 7], torch.rand(3, 11, generator=torch.Generator().manual_seed(2))
+    expected = logits(model, ids, iti_start=torch.tensor(starts)), logits(model, ids, iti_mask=mask)
+    for form in (list, np.array):
+        assert torch.equal(logits(model, ids, iti_start=form(starts)), expected[0])
+        assert torch.equal(logits(model, ids, iti_mask=form(mask.tolist())), expected[1])
+    with pytest.raises(ValueError, match=r"iti_start has shape \[2\]; expected \[3\]"):
+        logits(model, ids, iti_start=[1, 2])
+
+
+def test_strengths_of_rows_do_not_pass_for_the_prompt(model, ids):
+    """transformers takes the number of rows from the first tensor that it meets."""
+    embeds = model.get_input_embeddings()(ids)
+    expected = tokens_of(model, ids)[:, 11:]
+    given = {"iti_alpha": torch.tensor([1.5]), "inputs_embeds": embeds, "max_new_tokens": 8, "min_new_tokens": 8}
+    assert torch.equal(model.generate(**given, do_sample=False, pad_token_id=0), expected)
+    assert model.generate(iti_alpha=torch.tensor(0.5), max_new_tokens=3).shape == (1, 4)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2), torch.tensor(0.5), np.array(0.5)])
@@ -139,6 +158,30 @@ def test_a_block_holds_for_its_own_thread(model, base, ids):
     assert torch.equal(found["inside"], plain) and torch.equal(found["after"], steered)
     assert torch.equal(found["tokens"], tokens_of(base, ids))
     assert torch.equal(logits(model, ids), steered)
+
+
+def test_compiled_passes_of_generate_see_the_block_of_their_own_thread_alone(model, base, ids):
+    compiled = CompileConfig(backend="eager", fullgraph=True)
+    compiled._compile_all_devices = True  # a GPU compiles with a static cache by itself
+    static = {"cache_implementation": "static", "compile_config": compiled}
+    inside, leave = threading.Event(), threading.Event()
+
+    def request():
+        with model.disable_iti():
+            inside.set()
+            leave.wait(60)
+
+    expected, thread = tokens_of(model, ids), threading.Thread(target=request)
+    thread.start()
+    inside.wait(10)
+    try:
+        assert torch.equal(tokens_of(model, ids, **static), expected)
+        assert torch.equal(tokens_of(model, ids, iti_alpha=torch.tensor([1.5, 1.5, 1.5]), **static), expected)
+        with model.disable_iti():
+            assert torch.equal(tokens_of(model, ids, **static), tokens_of(base, ids))
+    finally:
+        leave.set()
+        thread.join()
 
 
 def test_a_block_holds_for_its_own_task_and_model(model, base, directions, ids):
@@ -367,6 +410,47 @@ def test_a_state_dict_alone_is_not_loaded_unsteered_in_silence(base, directions,
     config = ITILlamaConfig(**kept, iti_directions_file=None)
     model = ITILlamaForCausalLM.from_pretrained(None, config=config, state_dict=base.state_dict())
     assert torch.equal(logits(model, ids), logits(base, ids))
+
+
+def test_a_traced_pass_leaves_nothing_behind(model, base, directions, ids):
+    model.iti_top_k = 2
+    torch.export.export(model, (ids,), {"use_cache": False})
+    with torch.inference_mode():
+        model(ids)
+    with hooks(base, directions.top(2), 1.5):
+        assert_close(logits(model, ids), logits(base, ids))
+    alpha = torch.tensor(1.5, requires_grad=True)
+    model(ids, iti_alpha=alpha).logits.sum().backward()
+    assert alpha.grad.abs() > 0
+
+
+def test_directions_set_under_another_default_device_lie_beside_the_others(base, directions, ids):
+    model = steered_copy(base, directions, iti_alpha=1.5)
+    with torch.device("meta"):
+        model.set_iti_directions(directions)
+    model.iti_top_k = 2
+    with hooks(base, directions.top(2), 1.5):
+        assert_close(logits(model, ids), logits(base, ids))
+
+
+def test_more_heads_than_there_are_is_refused_where_the_config_alone_says_it(model, directions, ids, tmp_path):
+    model.config.iti_top_k = len(directions) + 1
+    for use in (lambda: model(ids), lambda: model.save_pretrained(tmp_path / "repo")):
+        with pytest.raises(ValueError, match=f"iti_top_k is {len(directions) + 1}, but the directions hold"):
+            use()
+    assert not (tmp_path / "repo").exists()
+
+
+def test_an_adapter_does_not_replace_its_own_base(base_dir, directions):
+    model, before = ITILlamaForCausalLM.from_base(base_dir, directions), (base_dir / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="is the base of this model.*; save elsewhere"):
+        model.save_pretrained(base_dir)
+    assert (base_dir / "config.json").read_bytes() == before and not (base_dir / "iti_directions.safetensors").exists()
+
+
+def test_a_config_of_another_kind_is_refused(adapter_dir):
+    with pytest.raises(ValueError, match="config is a LlamaConfig; expected an ITILlamaConfig"):
+        ITILlamaForCausalLM.from_pretrained(adapter_dir, config=LlamaConfig())
 
 
 def test_a_base_in_a_subfolder_is_read_and_named_whole(base, directions, ids, tmp_path):

@@ -30,6 +30,11 @@ def ids():
     return torch.randint(3, 97, (6, 11), generator=torch.Generator().manual_seed(5))
 
 
+@torch.no_grad()
+def logits_and_cache(model, ids):
+    return model(ids, use_cache=True, iti_gate=False).past_key_values
+
+
 def scores_by_hooks(base, ids, gate, mask=None):
     """The gate's score of each prompt alone, by a hook on a plain Llama and float64."""
     found = []
@@ -173,6 +178,21 @@ def test_two_threads_that_generate_at_once_read_their_own_prompts(model, ids):
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(alone, pool.map(told, parts), strict=True):
             assert torch.equal(one, other)
+
+
+def test_with_early_exit_each_row_alone(model, ungated, base, gate, ids):
+    """The draft runs fewer layers than the gate reads."""
+    for row in range(len(ids)):
+        expected = model.generate(ids[row : row + 1], **NEW)
+        assert torch.equal(model.generate(ids[row : row + 1], assistant_early_exit=2, **NEW), expected)
+        assert model.config.num_hidden_layers == 4
+
+
+@pytest.mark.parametrize("new", [1, 5])
+def test_a_gate_reads_the_whole_prompt_or_nothing(model, ids, new):
+    cache = logits_and_cache(model, ids[:, :-new])
+    with pytest.raises(ValueError, match="the gate reads the whole prompt: pass all its tokens"):
+        model.generate(ids[:, -new:], past_key_values=cache, attention_mask=torch.ones_like(ids), **NEW)
 
 
 def test_where_it_cannot_be_it_is_refused(model, ungated, ids, gate):

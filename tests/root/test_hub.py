@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from hub import LOAD, TOKEN
+from hub import LOAD, TOKEN, Repo
 from reference import assert_close, hooks, some_directions, tiny_config, tiny_llama, tiny_tokenizer
 from steered import logits
 
@@ -126,6 +126,20 @@ def test_a_branch_that_moves_after_the_config_was_read_changes_nothing(
     """
     client(script, tmp_path / "out.pt", loader, cache=loader.replace(" ", ""))
     assert not hub.moves
+    with hooks(base, directions, 1.5):
+        assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
+
+
+def test_a_config_of_another_repo_brings_no_commit(pushed, client, hub, base, directions, ids, tmp_path):
+    other = hub.repos["me/other"] = Repo()
+    other.commit(pushed.at("main")[1])
+    script = """
+        del sys.modules["iti_llama"]
+        import iti_llama
+        config = iti_llama.ITILlamaConfig.from_pretrained("me/steered")
+        save(iti_llama.ITILlamaForCausalLM.from_pretrained("me/other", config=config), sys.argv[1])
+    """
+    client(script, tmp_path / "out.pt", cache="other")
     with hooks(base, directions, 1.5):
         assert_close(torch.load(tmp_path / "out.pt"), logits(base, ids))
 

@@ -48,14 +48,13 @@ class Info:
 
 def overlap(first: ITIDirections, second: ITIDirections, weight_of: Callable | None = None) -> dict[int, float]:
     """The cosine of their shifts in each layer that both steer. `weight_of` gives a layer's output projection
-    [hidden_size, width]; without it the cosine is that of the offsets to the heads' outputs, before W_O, which
-    misses similar effects of different heads."""
+    [hidden_size, width] as a NumPy array; without it the cosine is that of the offsets to the heads' outputs, before
+    W_O, which misses similar effects of different heads."""
     offsets, cosines = (first.offsets(), second.offsets()), {}
     for layer in sorted(offsets[0].keys() & offsets[1].keys()):
-        a, b = (offset[layer] for offset in offsets)
+        a, b = (np.asarray(offset[layer], float) for offset in offsets)
         if weight_of is not None and first.site == "head":
             a, b = (output_shift(weight_of(layer), offset) for offset in (a, b))
-        a, b = np.asarray(a, float), np.asarray(b, float)
         size = np.linalg.norm(a) * np.linalg.norm(b)
         cosines[layer] = float(a @ b / size) if size else 0.0
     return cosines

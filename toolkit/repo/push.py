@@ -136,6 +136,7 @@ def push(
         announce(sorted({*content, "README.md", MANIFEST}))
         try:
             repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+            check_not_base(repo, steered.weights_from)
             content["README.md"] = _card(steered, repo).encode()
             content[MANIFEST] = "".join(f"{_sha256(data)}  {name}\n" for name, data in content.items()).encode()
             if revision is not None and not create_pr:
@@ -152,6 +153,12 @@ def push(
     return Pushed(repo, info.oid, info.pr_url if create_pr else None, files, info)
 
 
+def check_not_base(repo: str, base: str | None) -> None:
+    """Raises `ValueError` if a push would replace the base itself."""
+    if repo == base:
+        raise ValueError(f"{repo} is the base model, whose config.json would be lost; push to another repo")
+
+
 def check_push(repo: str, base: str, self_contained: bool, token: str | None) -> None:
     """Refuse before the work what `push` would refuse after it.
 
@@ -159,6 +166,7 @@ def check_push(repo: str, base: str, self_contained: bool, token: str | None) ->
         ValueError: if the name is invalid, or nobody else could load the base. PermissionError: without a token.
     """
     validate_repo_id(repo)
+    check_not_base(repo, base)
     if os.path.isdir(base) and not self_contained:
         advice = "pass --self-contained, or the base's Hub repo"
         raise ValueError(f"--push {repo}, but the base is the folder {base}, which nobody else can load; {advice}")

@@ -38,11 +38,14 @@ class ITILlamaLoadingMixin:
         hub = {name: value for name in HUB_ARGUMENTS if (value := kwargs.pop(name, None)) is not None}
         if repo is not None:
             commit = getattr(config, "_commit_hash", None)
+            commit = commit if getattr(config, "name_or_path", "") == str(repo) else None
             hub = hub | {"revision": commit} if commit else pinned(repo, hub)
         if not isinstance(config, PretrainedConfig):
             kept = {key: kwargs.pop(key) for key in ("dtype", "torch_dtype", "quantization_config") if key in kwargs}
             config, kwargs = ITILlamaConfig.from_pretrained(config or repo, return_unused_kwargs=True, **hub, **kwargs)
             kwargs |= kept
+        if config.model_type != cls.config_class.model_type:
+            raise ValueError(f"config is a {type(config).__name__}; expected an ITILlamaConfig, or fields by name")
         if repo is not None:
             directions = read_behaviours(config, lambda name: hub_file(repo, name, **hub), str(repo))
             return cls._load(repo, config, directions, hub, *model_args, **kwargs)
@@ -157,6 +160,11 @@ class ITILlamaLoadingMixin:
         config, base, folder = self.config, self.config.base_model_name_or_path, Path(save_directory)
         vars(config).update(check_fields(vars(config)))
         behaviours, held = self.base_model._iti_behaviours()
+        for name, behaviour in behaviours.items():
+            held.directions[name].check_geometry(config)
+            held.directions[name].top(behaviour.top_k)
+        if base is not None and folder.is_dir() and os.path.isdir(base) and os.path.samefile(folder, base):
+            raise ValueError(f"{folder}: is the base of this model, whose config.json would be lost; save elsewhere")
         given = "state_dict=" if kwargs.get("state_dict") is not None else None
         if base is not None and (changed := given or weights_changed(self)):
             advice = "set model.config.base_model_name_or_path = None to save them; a LoRA is saved by PEFT"

@@ -26,10 +26,11 @@ class HeldDirections:
         self.layers = sorted({layer for heads in self.heads.values() for layer, _ in heads})
         self.ranks, self.offsets = {}, {}
         for name, given in directions.items():
-            offsets, zeros = given.offsets(), torch.zeros(given.num_attention_heads * given.head_dim)
-            whole = torch.stack([offsets.get(layer, zeros) for layer in self.layers])[:, None, None]
-            self.offsets[name, None, whole.device] = whole
-            ranks = torch.zeros(len(self.layers), given.num_attention_heads, given.head_dim)
+            shape = len(self.layers), given.num_attention_heads, given.head_dim
+            whole, ranks = torch.zeros(2, *shape, dtype=torch.float32, device="cpu")
+            for layer, offset in given.offsets().items():
+                whole[self.layers.index(layer)] = offset.detach().unflatten(0, shape[1:])
+            self.offsets[name, None, whole.device] = whole.flatten(1)[:, None, None]
             for rank, (layer, head) in enumerate(self.heads[name]):
                 ranks[self.layers.index(layer), head] = rank
             self.ranks[name] = ranks.flatten(1)[:, None, None]
@@ -38,8 +39,14 @@ class HeldDirections:
         """What the best heads of a behaviour add at alpha 1, float32 [layers, 1, 1, width]; made once."""
         key = name, top_k, device
         if key not in self.offsets:
-            whole = self.offsets[name, None, torch.device("cpu")]
-            self.offsets[key] = (whole if top_k is None else whole * (self.ranks[name] < top_k)).to(device)
+            if top_k is not None and top_k > len(self.heads[name]):  # it was set in the config alone
+                self.directions[name].top(top_k)
+            with torch.inference_mode(False):
+                whole = self.offsets[name, None, torch.device("cpu")]
+                made = (whole if top_k is None else whole * (self.ranks[name] < top_k)).to(device)
+            if type(made) is not torch.Tensor:  # a pass is traced
+                return made
+            self.offsets[key] = made
         return self.offsets[key]
 
     def gates(self, behaviours: dict[str, Behaviour]) -> dict[str, ITIGate]:
@@ -129,6 +136,7 @@ class ITILlamaSteeringMixin:
             if others := list(self.iti_strengths)[1:]:
                 raise ValueError(f"the behaviours {', '.join(others)} are set beside it: take them away first")
             config.iti_directions_file = config.iti_directions_sha256 = None
+            config.iti_behaviours = {}  # its name
             base._iti_held = HeldDirections({})
         else:
             directions.check_geometry(config)
@@ -165,6 +173,7 @@ class ITILlamaSteeringMixin:
         entries = {other: entry for other, entry in config.iti_behaviours.items() if other != name}
         held = {other: given for other, given in base._iti_held.directions.items() if other != name}
         if directions is None:
+            self._iti_key(name)
             config.iti_behaviours, base._iti_held = entries, HeldDirections(held)
             return
         entries[name] = {"file": f"iti_directions.{name}.safetensors", "alpha": alpha, "top_k": top_k}
