@@ -104,6 +104,14 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         (["push", "me/x"], "0 folders; expected one"),
         (["push", "/nowhere", "me/x"], "/nowhere: no such folder"),
         (["generate", "--repo", "/nowhere", "--prompt", "x"], "/nowhere: no such folder"),
+        (["generate", "--model", "PLAIN", "--prompt", "x"], "has model_type 'llama'; expected 'iti_llama'"),
+        (["evaluate", "--model", "PLAIN", "--tasks", "corpus:test"], "has model_type 'llama'; expected 'iti_llama'"),
+        (["explain", "PLAIN"], "has model_type 'llama'; expected 'iti_llama'"),
+        (["chat", "--model", "smollm2"], "smollm2 is a base, and not a steered repo"),
+        (["fit", "--base", "EMPTY"], "no config.json in it; expected the folder of a Llama"),
+        (["fit", "--out", f"{__file__}/x"], "nothing can be written into"),
+        (["export", "PLAIN", "--to", "gguf", "--out", "x.gguf"], "--out is x.gguf; expected a folder"),
+        (["lm-eval", "--tasks", "no_such_task"], "--tasks no_such_task: the harness does not know it"),
         (["sweep", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["evaluate", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["generate"], "--prompt"),
@@ -118,6 +126,9 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line_and_code_2(run, base, data, tmp_path, arguments, said):
+    (tmp_path / "empty").mkdir()
+    places = {"PLAIN": base, "EMPTY": tmp_path / "empty"}
+    arguments = [places.get(word, word) for word in arguments]
     if arguments[0] == "fit":
         defaults = {"--base": base, "--data": data, "--out": tmp_path / "out"}
         named = {"--base" if word == "--model" else word for word in arguments}
@@ -125,6 +136,7 @@ def test_bad_input_ends_in_one_line_and_code_2(run, base, data, tmp_path, argume
     code, _, err = run(*arguments)
     assert code == 2
     assert said in err and "Traceback" not in err
+    assert "\n" not in err.strip() or "Usage:" in err
     assert not (tmp_path / "out").exists()
 
 

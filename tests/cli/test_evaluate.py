@@ -88,6 +88,15 @@ def test_answers_are_as_long_as_was_asked(run, repo, tmp_path):
     assert lengths[1] > lengths[0]
 
 
+def test_questions_that_are_too_long_are_named_before_anything_is_answered(run, repo, tmp_path):
+    damage, out = tmp_path / "damage.jsonl", tmp_path / "out"
+    rows = [{"prompt": "q " * n, "positive": " yes", "negative": " no"} for n in (1, 2, 2000)]
+    damage.write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = run("evaluate", "--model", repo, "--checks", "--damage", damage, "--out", out)
+    assert code == 2 and f"{damage}: 2 of 6 texts are longer than the model's" in err
+    assert not list(out.glob("*completions*"))
+
+
 @pytest.mark.parametrize(
     "options,said",
     [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import typer
@@ -94,7 +95,8 @@ RUN = ["run", "DATA", "--base", ROOT, "--out", "OUT", "--behaviour", "b"]
     [
         ("repo.fit_repo.fit_repo", FIT, "--cache DIR"),
         ("repo.fit_repo.fit_repo", [*FIT, "--cache", "C"], "activations read so far are in C"),
-        ("repo.run_pipeline.fit_once", RUN, "in OUT: the same"),
+        ("repo.run_pipeline.fit_once", RUN, "nothing was written"),
+        ("repo.run_pipeline.fit_once", [*RUN, "--out", "BEGUN"], "in BEGUN: the same"),
         ("export.export.export", ["export", ROOT, "--out", "OUT"], "OUT is as it was before"),
         ("convert.convert.convert", ["convert", "SOURCE", "--base", ROOT, "--out", "OUT"], "OUT is as it was before"),
         ("repo.push.push", ["push", ROOT, "me/mine"], "the Hub is as it was"),
@@ -109,6 +111,7 @@ def test_each_command_says_its_own(run, tmp_path, monkeypatch, function, argumen
     rows = [{"prompt": "p", "completion": f"c{i}", "label": i % 2, "group": f"g{i // 2}"} for i in range(8)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
+    Path("BEGUN.cache").mkdir()
     monkeypatch.setattr(f"iti_llama.toolkit.{function}", interrupted)
     code, out, err = run(*[data if one == "DATA" else one for one in arguments])
     assert code == 130 and kept in " ".join(err.split())

@@ -270,6 +270,22 @@ def test_another_target_in_the_same_folder_is_measured(start, again, tmp_path):
     assert read(again, "evaluation.json")["target"] == "matches ^return"
 
 
+def test_a_target_or_tasks_whose_file_was_edited_are_measured_anew(start, again, tmp_path):
+    tasks, check = unseen_tasks(tmp_path / "tasks.jsonl"), tmp_path / "check.py"
+    options = ["--tasks", tasks, "--alphas", 0.1, "--target", f"{check}:good", "--max-new-tokens", 10]
+    check.write_text("def good(prompt, completion):\n    return False\n")
+    code, _, err = start(again, *options)
+    assert code == 2 and "no strength was chosen" in err
+    check.write_text("def good(prompt, completion):\n    return 'return' in completion\n")
+    code, _, err = start(again, *options, "--kl-guard", 0.3)
+    assert code == 0, err
+    n = read(again, "sweep.json")["n"]
+    tasks.write_text("".join(tasks.read_text().splitlines(keepends=True)[:20]))
+    code, _, err = start(again, *options, "--kl-guard", 0.3)
+    assert code == 0, err
+    assert read(again, "sweep.json")["n"] == n // 2
+
+
 def test_tasks_of_a_file_are_not_chosen_and_measured_on_at_once(start, again, tmp_path):
     tasks = unseen_tasks(tmp_path / "tasks.jsonl")
     for path in (*again.glob("completions*"), again / "sweep.json", again / "evaluation.json"):
@@ -295,6 +311,10 @@ def test_a_behaviour_is_asked_for_by_name(run, data, taught_dir, tmp_path):
         (["--top-k", "many"], "--top-k is 'many'"),
         (["--test-share", "1.5"], "test_share is 1.5; expected a share between 0 and 1"),
         (["--scope", "some"], "iti_scope is 'some'"),
+        (["--target", "["], "--target is '['; expected a regular expression"),
+        (["--target", "none.py:good"], "none.py"),
+        (["--target", __file__], "expected a regular expression, or FILE.py:FUNCTION"),
+        (["--target", ""], "--target is ''; expected a regular expression"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(start, tmp_path, options, said):

@@ -236,6 +236,8 @@ def test_a_baked_checkpoint_becomes_directions_that_give_its_logits(base_dir, ba
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(LegacyError, match="this is not its base"):
         convert(str(tmp_path / "baked"), str(tmp_path / "other"), tmp_path / "no")
+    with pytest.raises(LegacyError, match="has o_proj biases of its own"):
+        convert(str(tmp_path / "baked"), str(tmp_path / "baked"), tmp_path / "no")
     with pytest.raises(LegacyError, match="no o_proj biases"):
         convert(str(base_dir), str(base_dir), tmp_path / "no")
 

@@ -166,7 +166,17 @@ def test_other_files_are_read_by_a_map(write):
 
 
 @pytest.mark.parametrize(
-    "text", ["prompt", "prompt=", "prom=x", "prompt=a,prompt=b", "positive=x", "positive=a,negative=b,label=c", ""]
+    "text",
+    [
+        "prompt",
+        "prompt=",
+        "prom=x",
+        "prompt=a,prompt=b",
+        "positive=x",
+        "positive=a,negative=b,label=c",
+        "prompt=a,positive=b,negative=b",
+        "",
+    ],
 )
 def test_a_map_that_cannot_be_meant_is_refused(text):
     with pytest.raises(ValueError, match="--map is .*; expected"):
@@ -177,6 +187,8 @@ def test_a_map_that_cannot_be_meant_is_refused(text):
     "row,message",
     [
         ({"a": 1, "b": 2}, "the fields are a, b; expected a prompt (prompt, question, messages) with completion and"),
+        ({"text": "x", "label": 1}, "the fields are text, label; expected a prompt"),
+        ({"prompt": "p", "text": "x", "label": 1}, "the fields are prompt, text, label; expected a prompt"),
         ({"question": "q"}, "--map prompt=FIELD,positive=FIELD,negative=FIELD"),
         ({"prompt": "p", "positive": "x"}, "negative is None; expected a string"),
         ({"prompt": "p", "positive": "x", "negative": " "}, "negative is empty"),
@@ -215,6 +227,18 @@ def test_a_table_that_is_none_is_refused_by_name(tmp_path, name, text, message):
     with pytest.raises(ValueError) as error:
         read_examples(tmp_path / name)
     assert message in str(error.value)
+
+
+def test_a_table_as_a_spreadsheet_writes_it(tmp_path):
+    (tmp_path / "d.csv").write_text("prompt , completion,label\na,x,1\n,,\na,y,0\n\nb,x,1\nb,x,0\n")
+    examples = read_examples(tmp_path / "d.csv")
+    assert [(e.prompt, e.completion, e.label) for e in examples] == [
+        ("a", "x", 1),
+        ("a", "y", 0),
+        ("b", "x", 1),
+        ("b", "x", 0),
+    ]
+    assert examples.understood.endswith("; 1 texts have both labels")
 
 
 def test_a_file_is_labelled_if_its_first_row_is(write):

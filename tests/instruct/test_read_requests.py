@@ -43,6 +43,15 @@ def test_messages_are_kept_whole_and_those_with_the_same_last_words_are_one_grou
     assert found[1].written[0] == {"role": "system", "content": "b"} and found[1].words == lines()[0]
 
 
+def test_a_model_without_a_chat_template_gets_texts_alone(tmp_path):
+    assert 300 < len(read_requests(chats=False)) < 400
+    assert all(isinstance(request.written, str) for request in read_requests(chats=False))
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": [{"role": "user", "content": line}]}) for line in lines()))
+    with pytest.raises(ValueError, match="own.jsonl: 30 requests are messages, but the base has no chat template"):
+        read_requests(path, chats=False)
+
+
 @pytest.mark.parametrize(
     "name,text,said",
     [

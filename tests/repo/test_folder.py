@@ -25,6 +25,20 @@ def test_only_a_steered_repo_is_overwritten(tmp_path):
         check_out(tmp_path / "notes.txt")
 
 
+def test_what_another_command_wrote_meanwhile_is_left_alone(tmp_path):
+    with pytest.raises(FileExistsError, match="is not empty"), new_folder(tmp_path / "out") as folder:
+        (folder / "config.json").write_text("mine")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "config.json").write_text("theirs")
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match=f"nothing can be written into {tmp_path / 'file'}"):
+        check_out(tmp_path / "file" / "out")
+
+
 def test_tokenizer_files_are_copied_byte_for_byte(tmp_path):
     copy_tokenizer(ROOT, tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == (ROOT / "tokenizer.json").read_bytes()

@@ -123,6 +123,13 @@ def test_what_is_to_be_pushed_is_told_before_anything_is_sent(folder, hub, clien
     assert set(told) == set(hub.repos["me/steered"].at("main")[1]) - {".gitattributes"}
 
 
+@ADAPTER
+def test_a_base_is_not_replaced_by_its_adapter(folder, hub, client):
+    before = hub.repos["meta/base"].at("main")
+    assert "meta/base is the base model" in client(COMMAND, "push", folder, "meta/base", fails=True)
+    assert hub.repos["meta/base"].at("main") == before
+
+
 def test_a_model_in_memory_takes_no_linked_files_along(measured_dir, tmp_path):
     source = Path(shutil.copytree(measured_dir, tmp_path / "source"))
     model = ITILlamaForCausalLM.from_pretrained(source)

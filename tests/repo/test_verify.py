@@ -179,6 +179,15 @@ def test_verify_asks_the_hub_and_runs_nothing(folder, hub, client, tmp_path):
 
 
 @ADAPTER
+def test_offline_what_the_cache_holds_is_looked_into(folder, hub, client):
+    client(COMMAND, "push", folder, "me/steered")
+    client(COMMAND, "info", "me/steered", offline=True, fails=True)
+    client('import huggingface_hub; huggingface_hub.snapshot_download("me/steered")')
+    client(COMMAND, "verify", "me/steered", offline=True)
+    client(COMMAND, "info", "me/steered", offline=True)
+
+
+@ADAPTER
 def test_a_snapshot_in_the_cache_of_the_hub_is_made_of_links_to_its_own_blobs(clean, tmp_path):
     snapshot, blobs = tmp_path / "models--me--x" / "snapshots" / "c0ffee", tmp_path / "models--me--x" / "blobs"
     snapshot.mkdir(parents=True), blobs.mkdir()

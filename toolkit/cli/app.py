@@ -88,7 +88,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, SandboxError) as error:
-        Console(stderr=True, emoji=False).print(
-            f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        of_file = isinstance(error, OSError) and error.filename and error.strerror
+        said = f"{error.filename}: {error.strerror}" if of_file else " ".join(str(error).split())
+        Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True)
         sys.exit(2)

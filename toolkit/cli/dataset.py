@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -45,7 +46,7 @@ def pairs(
         return
     summary = f"{out}: {len(rows)} rows, {groups} groups, half of label 1 ({behaviour})"
     console.print(summary, soft_wrap=True, markup=False)
-    say_next(FIT.format(data=out))
+    say_next(FIT.format(data=quote(str(out))))
 
 
 @dataset.command()
@@ -108,7 +109,7 @@ def neocoder(
     console.print(table)
     console.print(f"written to {out}", soft_wrap=True, markup=False)
     console.print("Probes that do not beat the text's AUC have found nothing beyond the letters of the text.")
-    say_next(FIT.format(data=out))
+    say_next(FIT.format(data=quote(str(out))))
 
 
 @dataset.command(name="generate")

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -124,13 +125,15 @@ def evaluate(
         moved = f"{len(row.lost)} tasks lost, {len(row.gained)} gained, {wrong}"
         console.print(f"{row.condition}: {moved}, against plain")
     if not folder:
-        say_next(f"iti-llama export {repo} --to llama, gguf, peft or vllm, for other engines")
+        say_next(f"iti-llama export {quote(repo)} --to llama, gguf, peft or vllm, for other engines")
     elif Path(folder).resolve() == ROOT:
         say_next("make your own behaviour: iti-llama run DATA --base BASE --out REPO")
     else:
         into_repo = out is not None and out.resolve() == Path(folder).resolve()
         say_next(
-            f"iti-llama push {repo} OWNER/NAME" if into_repo else f"the same with --out {repo}: its card says so, too"
+            f"iti-llama push {quote(repo)} OWNER/NAME"
+            if into_repo
+            else f"the same with --out {quote(repo)}: its card says so, too"
         )
 
 

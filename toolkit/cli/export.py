@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -57,7 +58,7 @@ def export(
 ) -> None:
     """Write a repo for llama.cpp, vLLM, PEFT or plain Llama.
 
-    Example: iti-llama export REPO --to gguf --into BASE.gguf --out STEERED.gguf
+    Example: iti-llama export REPO --to gguf --into BASE.gguf --out DIR
 
     It comes with a canary, a prompt that shows whether an engine steers (`iti-llama canary`).
     """
@@ -76,8 +77,10 @@ def export(
         return
     for line in notes:
         console.print(f"[yellow]note:[/yellow] {escape(line)}", soft_wrap=True, highlight=False)
-    console.print(f"{to}: written to {out}", soft_wrap=True, highlight=False)
+    written = next(out.glob("*.gguf"), out)
+    console.print(f"{to}: written to {written}", soft_wrap=True, highlight=False, markup=False)
     if canary is not None:
+        out = quote(str(out))
         place = {"vllm": f"http://SERVER --model NAME --canary {out}/iti_canary.json", "peft": f"{out} --base BASE"}
         console.print(f"alpha {canary.alpha:g}, {canary.heads} heads", highlight=False)
         say_next(f"iti-llama canary {place.get(to, out)}")

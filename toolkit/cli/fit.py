@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -91,4 +92,4 @@ def fit(
         console.print(f"gate: {gate_line(report['gate'])}", soft_wrap=True)
     console.print(f"\nwritten to {out}", soft_wrap=True)
     further = f"iti-llama info --model {out}, which shows how far its behaviours overlap"
-    say_next(f"iti-llama sweep --model {out} --apply" if name is None else further)
+    say_next(f"iti-llama sweep --model {quote(str(out))} --apply" if name is None else further)

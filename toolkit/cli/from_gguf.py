@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -36,4 +37,4 @@ def from_gguf(
         print(json.dumps({"folder": str(out), "weights": weights}))
         return
     console.print(f"{out}: a plain Llama in {dtype}, its weights {weights}", highlight=False, soft_wrap=True)
-    say_next(f"iti-llama run LABELS.jsonl --base {out} --out NAME")
+    say_next(f"iti-llama run LABELS.jsonl --base {quote(str(out))} --out NAME")

@@ -4,6 +4,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,9 +31,16 @@ def _kept_answers(given: dict) -> str:
     return f"{NOTHING}; with --out DIR the answers given so far are kept"
 
 
+def _kept_run(given: dict) -> str:
+    out = Path(given["out"])
+    if not out.exists() and not out.with_name(f"{out.name}.cache").exists():
+        return NOTHING
+    return f"what is done is in {out}: the same command goes on from there"
+
+
 KEPT: dict[str, Callable[[dict], str]] = {
     "fit": _kept_fit,
-    "run": lambda given: f"what is done is in {given['out']}: the same command goes on from there",
+    "run": _kept_run,
     "sweep": _kept_answers,
     "evaluate": _kept_answers,
     "convert": lambda given: f"{given['out']} is as it was before; run the command again",

@@ -51,9 +51,12 @@ def lm_eval(
 
     lm = ITILlamaLM(repo, revision=revision, **placement.kwargs, batch_size=batch_size)
     strengths = [0.0, lm.model.iti_alpha] if alphas is None else numbers(alphas, float, "--alphas")
-    results = evaluate_at(
-        lm, tasks.split(","), strengths, include_path and str(include_path), num_fewshot=num_fewshot, limit=limit
-    )
+    try:
+        results = evaluate_at(
+            lm, tasks.split(","), strengths, include_path and str(include_path), num_fewshot=num_fewshot, limit=limit
+        )
+    except KeyError as error:
+        raise ValueError(f"--tasks {tasks}: the harness does not know it: {error.args[0]}") from error
     record = {
         "tasks": tasks,
         "limit": limit,

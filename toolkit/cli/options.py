@@ -16,7 +16,7 @@ from ..fit.settings import FitSettings
 from ..foundation.files import folder_of
 from ..foundation.package import ROOT
 from ..foundation.settings import Placement, setting
-from ..repo.settings import RunSettings
+from ..repo.settings import SMOLLM2, RunSettings
 from .expand_settings import option_type
 
 
@@ -177,15 +177,21 @@ def _recorded(option: str, word: str) -> str:
 
 def load(repo: str, revision: str | None = None, trust_remote_code: bool = False, **placement: str):
     """A steered model and its tokenizer, on the device that accelerate chooses."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
     import iti_llama  # so that the Auto classes know it
     from iti_llama.configuration_iti_llama import pinned
 
     iti_llama.register()
 
+    if repo == SMOLLM2:
+        advice = f'`iti-llama run --instruction "..." --base {repo} --out DIR` makes one of it'
+        raise ValueError(f"{repo} is a base, and not a steered repo; {advice}")
     folder_of(repo)
     kwargs = pinned(repo, {"revision": revision} if revision else {})
+    model_type = PretrainedConfig.get_config_dict(repo, **kwargs)[0].get("model_type")
+    if model_type != "iti_llama":
+        raise ValueError(f"{repo}/config.json has model_type {model_type!r}; expected 'iti_llama', a steered repo")
     tokenizer = AutoTokenizer.from_pretrained(repo, trust_remote_code=False, **kwargs)  # a Llama's needs no code
     model = AutoModelForCausalLM.from_pretrained(
         repo, trust_remote_code=trust_remote_code, **Placement().kwargs | placement, **kwargs

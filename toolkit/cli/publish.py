@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -72,7 +73,9 @@ def convert(
     for line in conversion.said:
         console.print(escape(line), highlight=False)
     console.print(f"{len(conversion.directions)} heads, written to {out}", highlight=False)
-    say_next(f"iti-llama info {out}, then iti-llama evaluate --repo {out} --tasks ... --target ...")
+    say_next(
+        f"iti-llama info {quote(str(out))}, then iti-llama evaluate --repo {quote(str(out))} --tasks ... --target ..."
+    )
 
 
 def push(

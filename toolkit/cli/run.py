@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -79,7 +80,8 @@ def run(
             say(f"{check['name']}: {'pass' if check['passed'] else 'FAIL'}: {check['why']}")
         say(f"the repo with its card: {settings.out}")
     if push is None:
-        say(f"next: iti-llama push {settings.out} OWNER/NAME, or look at it: iti-llama space --repo {settings.out}")
+        out = quote(str(settings.out))
+        say(f"next: iti-llama push {out} OWNER/NAME, or look at it: iti-llama space --repo {out}")
         return
     pushed = push_folder(settings.out, push, private=private, token=token)
     say(f"{pushed.repo} at {pushed.commit}: {len(pushed.files)} files")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -84,7 +85,7 @@ def sweep(
             highlight=False,
             markup=False,
         )
-        say_next(f"iti-llama evaluate --repo {steered.repo} --target ..." if apply_ else AGAIN)
+        say_next(f"iti-llama evaluate --repo {quote(steered.repo)} --target ..." if apply_ else AGAIN)
         return
     console.print(sweep_table(choice, tasks))
     if choice.why:

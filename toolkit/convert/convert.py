@@ -216,6 +216,8 @@ def convert_baked(
     of_base = _tensors(base, "self_attn.o_proj.weight", revision)
     if not of_base:
         raise LegacyError(f"{base}: no self_attn.o_proj.weight; expected a Llama in safetensors, to compare with")
+    if any(bool(bias.any()) for bias in _tensors(base, "self_attn.o_proj.bias", revision).values()):
+        raise LegacyError(f"{base}: has o_proj biases of its own, to which the steering would be added; expected none")
     for name, weight in of_base.items():
         if name not in theirs or not _equal_as_saved(theirs[name], weight):
             raise LegacyError(

@@ -43,8 +43,10 @@ def parse_mapping(text: str | None) -> dict[str, str]:
         return {}
     parts = [part.partition("=") for part in text.split(",")]
     roles = {role.strip(): name.strip() for role, _, name in parts}
-    if len(roles) < len(parts) or not all(role in ROLES and name for role, name in roles.items()):
-        raise ValueError(f"--map is {text!r}; expected ROLE=FIELD,..., each role once; roles are {', '.join(ROLES)}")
+    right = len(roles) == len(parts) == len(set(roles.values()))
+    if not right or not all(role in ROLES and name for role, name in roles.items()):
+        wanted = f"ROLE=FIELD,..., each role and each field once; roles are {', '.join(ROLES)}"
+        raise ValueError(f"--map is {text!r}; expected {wanted}")
     if ("positive" in roles) != ("negative" in roles) or {"positive", "label"} <= set(roles):
         raise ValueError(f"--map is {text!r}; expected positive and negative, or completion and label")
     return roles
@@ -104,6 +106,8 @@ def _single(row: dict, roles: dict[str, str], where: str) -> tuple[list[Labelled
     """A row that has one completion and its label."""
     named, own, marked = (roles.get(role, role) for role in ("prompt", "completion", "label"))
     prompt, completion, label = (row.get(name) for name in (named, own, marked))
+    if named not in row or (own not in row and not isinstance(prompt, list)):
+        raise _unknown(row, where)
     if named == "messages" and not isinstance(prompt, list):
         check_messages(prompt, where)
     if not isinstance(prompt, str | list):

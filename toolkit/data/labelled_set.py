@@ -80,7 +80,10 @@ def read_examples(
         raise ValueError(f"{path}: every row is of group {groups.pop()!r}; expected two groups or more, to split by")
     by = ", rows of the same prompt in one" if numbers else ""
     told = "; ".join(f"{count:,} {kind}" for kind, count in kinds.items())
-    return LabelledSet(examples, f"{told}; {len(groups):,} groups{by}")
+    of_label = [{(example.prompt, example.completion) for example in examples if example.label == i} for i in (0, 1)]
+    both = len(of_label[0] & of_label[1])
+    doubt = f"; {both:,} texts have both labels" if both else ""
+    return LabelledSet(examples, f"{told}; {len(groups):,} groups{by}{doubt}")
 
 
 def is_labelled(path: str | os.PathLike) -> bool:

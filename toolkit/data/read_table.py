@@ -55,7 +55,10 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict]]:
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict]]:
     reader = csv.DictReader(io.StringIO(read_text(path, KINDS, newline=""), newline=""))
     try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
         for row in reader:
+            if not any(row.values()):  # as spreadsheets leave them
+                continue
             where = f"{path}, line {reader.line_num}"
             if row.pop(None, None) is not None:
                 raise ValueError(f"{where}: has more cells than the header names; expected {len(reader.fieldnames)}")

@@ -61,7 +61,7 @@ def fold_ids(y: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.nda
     if len(np.unique(groups)) < folds:
         raise ValueError(
             f"{len(y)} rows of {len(np.unique(groups))} groups to fit on, but {folds} folds; expected one for "
-            "each fold: add groups, or lower --folds"
+            "each fold: add groups, or lower --folds of `iti-llama fit`"
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     ids = np.empty(len(y), dtype=int)
@@ -72,6 +72,6 @@ def fold_ids(y: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.nda
             if len(np.unique(part)) < 2:
                 raise ValueError(
                     f"fold {fold + 1} of {folds} has {len(part)} rows {name} it, of one class; expected both: add "
-                    "groups, or lower --folds"
+                    "groups, or lower --folds of `iti-llama fit`"
                 )
     return ids

@@ -59,6 +59,8 @@ def export(
         ExportError: if the repo cannot be exported like that. FileExistsError: if `out` is not empty.
     """
     out = Path(out)
+    if out.suffix == ".gguf":
+        raise ExportError(f"--out is {out}; expected a folder, since the canary lies beside the GGUF")
     if to not in FORMATS:
         raise ExportError(f"--to is {to!r}; expected one of {', '.join(FORMATS)}")
     if into is not None and to != "gguf":

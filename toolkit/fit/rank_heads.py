@@ -72,5 +72,5 @@ def permuted_with_both_classes(
             return permuted
     raise ValueError(
         f"{len(np.unique(groups))} groups are too few for the permutation null with {len(np.unique(folds))} folds: "
-        "add groups, lower --folds, or pass --permutations 0"
+        "add groups, pass --permutations 0, or lower --folds of `iti-llama fit`"
     )

@@ -89,7 +89,8 @@ def capture(
     if over:
         raise ValueError(
             f"{len(over)} of {len(rows)} texts are longer than the model's {longest} tokens, the first is row "
-            f"{over[0] + 1} ({len(rows[over[0]].ids)} tokens): shorten them, or leave them out with --drop-long"
+            f"{over[0] + 1} ({len(rows[over[0]].ids)} tokens): shorten them, or leave them out (`iti-llama fit "
+            "--drop-long`)"
         )
     empty = next((index for index, row in enumerate(rows) if not row.ids), None)
     if empty is not None:

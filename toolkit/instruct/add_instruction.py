@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..data.labelled_row import parse_mapping
 from ..fit.report import write_report
 from ..foundation.files import write_text
 from ..foundation.hashing import fingerprint, fingerprint_of
@@ -28,8 +27,7 @@ from ..repo.run_pipeline import RunResult, no_progress
 from ..repo.settings import RunSettings
 from ..repo.steered_repo import SteeredRepo
 from .own_answers import OwnAnswers
-from .read_requests import read_requests
-from .run_instruction import TEXTS, InstructionResult, hash_run, run_instruction
+from .run_instruction import TEXTS, InstructionResult, hash_run, requests_for, run_instruction
 from .say_instruction import Prompts
 from .settings import Instruction
 
@@ -63,7 +61,7 @@ def add_instruction(
         raise ValueError(f"--base-name is {settings.base_name!r}; expected {held!r}, the base of {out}")
     alone = out.with_name(f"{out.name}-{name}")
     own = replace(settings, out=alone, base_name=held, max_new_tokens=tokens, scope=repo.scope)  # a config has one
-    requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
+    requests = requests_for(settings, wanted)
     report_path, sweep_path = (out / f"{record}.{name}.json" for record in ("iti_report", "sweep"))
     if name in repo.behaviours:
         report = read_object(report_path) if report_path.is_file() else {}

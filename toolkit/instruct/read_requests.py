@@ -45,15 +45,19 @@ class Parts:
     test: list[Request]
 
 
-def read_requests(path: Path | None = None, mapping: Mapping[str, str] | None = None) -> list[Request]:
+def read_requests(
+    path: Path | None = None, mapping: Mapping[str, str] | None = None, chats: bool = True
+) -> list[Request]:
     """The requests of a file, each once: lines of a text file; or JSON Lines, a JSON list or CSV, with the prompt
     under one of the names in `PROMPTS`, or under the one that `mapping` gives. Without a path, those of the package.
+    chats: whether the model has a chat template; without one, those of the package that are messages are left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, the line and the field; if there are fewer than `FEWEST`.
+        ValueError: naming the file, the line and the field; if there are fewer than `FEWEST`; if a file holds messages
+            for a model without a chat template.
     """
-    path, mapping = Path(path or EVERYDAY), dict(mapping or {})
+    own, path, mapping = path is None, Path(path or EVERYDAY), dict(mapping or {})
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected requests, one on each line")
     if unknown := set(mapping) - {"prompt"}:
@@ -65,6 +69,12 @@ def read_requests(path: Path | None = None, mapping: Mapping[str, str] | None = 
     else:
         lines = read_text(path, "requests, one on each line").splitlines()
         written = [line.strip() for line in lines if line.strip()]
+    talks = [request for request in written if not isinstance(request, str)]
+    if talks and not chats and not own:
+        raise ValueError(
+            f"{path}: {len(talks)} requests are messages, but the base has no chat template; expected texts"
+        )
+    written = written if chats else [request for request in written if isinstance(request, str)]
     different = list({str(request): request for request in written}.values())
     if len(different) < FEWEST:
         raise ValueError(f"{path}: {len(different)} requests; expected at least {FEWEST}, better a hundred")

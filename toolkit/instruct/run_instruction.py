@@ -37,11 +37,11 @@ from ..measure.summary import TOLD
 from ..measure.target import Target, with_target
 from ..measure.tasks import TaskSet, grade_intact
 from ..repo.card import check_card, renew_card
-from ..repo.fit_repo import about_repo, check_base, load_base, name_of_base, write_repo
+from ..repo.fit_repo import about_repo, base_tokenizer, check_base, load_base, name_of_base, write_repo
 from ..repo.folder import check_out
 from ..repo.kept_line import WHERE, kept_line
 from ..repo.open_repo import read_object
-from ..repo.run_pipeline import RunResult, hash_base, no_progress
+from ..repo.run_pipeline import RunResult, hash_base, hash_files, no_progress
 from ..repo.settings import RunSettings
 from ..repo.steered_repo import SteeredRepo
 from .choose_steering import ALPHAS, CHOSEN_ON, Steering, Validation, choose_steering
@@ -101,7 +101,7 @@ def run_instruction(
     if settings.damage:
         damage_set(settings.damage)  # refuses a file that is wrong, before the work
     given = settings.target and read_target(settings.target, sandbox)
-    requests = read_requests(wanted.prompts, parse_mapping(settings.mapping))
+    requests = requests_for(settings, wanted)
     parts = split_requests(requests, settings.seed, settings.n, FITTED_ON)
     tokens = settings.max_new_tokens or NEW_TOKENS
     made_of = hash_run(settings, wanted, requests, tokens)
@@ -173,6 +173,12 @@ def run_instruction(
         evaluation = measure_once(settings, wanted, answered["test"], classifier, error, given, sandbox, advance)
     say(f"4 of 4, measured on {evaluation['n']} other requests: {kept_line(evaluation)}")
     return InstructionResult(out, report, sweep, evaluation, answered["test"], classifier)
+
+
+def requests_for(settings: RunSettings, wanted: Instruction) -> list[Request]:
+    """The requests that are asked for. Raises as `read_requests` and `base_tokenizer`."""
+    chats = bool(base_tokenizer(settings.base, settings.repo.hub).chat_template)
+    return read_requests(wanted.prompts, parse_mapping(settings.mapping), chats)
 
 
 @dataclass(frozen=True)
@@ -418,6 +424,7 @@ def measure_once(
     out, repo = Path(settings.out), SteeredRepo.open(settings.out)
     target = settings.target and hashlib.sha256(settings.target.encode()).hexdigest()[:16]  # it may hold a path
     made_from = {"measuring": asdict(settings.measuring), "target": target, "instruction": wanted.instruction}
+    made_from |= {"files": hash_files(settings)}
     if repo.is_measured and repo.evaluation.get("asked") == made_from:
         return repo.evaluation
     model = ITILlamaForCausalLM.from_pretrained(out, **settings.placement.kwargs).eval()

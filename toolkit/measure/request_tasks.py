@@ -92,10 +92,17 @@ def finish_tasks(request: TaskRequest, part: str, tasks: TaskSet, sandbox: Sandb
     return with_target(tasks, target)
 
 
+def file_of_target(spec: str) -> str:
+    """The file of FILE.py:function; "" for a regular expression."""
+    file, _, function = spec.rpartition(":")
+    return file if file.endswith(".py") and function.isidentifier() else ""
+
+
 def read_target(spec: str, sandbox: Sandbox) -> Target:
     """The target for a regular expression or FILE.py:function. Raises as `matches` and `predicate` do."""
-    file, _, function = spec.rpartition(":")
-    if not (file.endswith(".py") and function.isidentifier()):
+    if not file_of_target(spec):
+        if not spec.strip() or (spec.endswith(".py") and Path(spec).is_file()):
+            raise ValueError(f"--target is {spec!r}; expected a regular expression, or FILE.py:FUNCTION")
         return matches(spec)
     sandbox.prove()
     return predicate(spec, sandbox)

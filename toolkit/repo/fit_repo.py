@@ -32,6 +32,17 @@ from .settings import Gating, RepoSettings
 from .steered_repo import SteeredRepo
 
 
+def base_tokenizer(base: str | os.PathLike, hub: dict[str, str]) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, before its weights. Raises `OSError`, naming the base, if there is none."""
+    folder = folder_of(base, "base ")
+    if folder is not None and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"base {base}: no config.json in it; expected the folder of a Llama")
+    try:
+        return AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"base {base}: its tokenizer cannot be read: {error}") from error
+
+
 def load_base(
     base: str | os.PathLike, hub: dict[str, str] | None = None, **kwargs
 ) -> tuple[ITILlamaForCausalLM, PreTrainedTokenizerBase]:
@@ -74,9 +85,7 @@ def read_for(
     roles = parse_mapping(mapping)
     if not Path(data).is_file():
         raise FileNotFoundError(f"{data}: no such file; expected a labelled set, JSON Lines")
-    folder_of(base, "base ")
-    hub = {"revision": revision} if revision else {}
-    tokenizer = AutoTokenizer.from_pretrained(base, **hub, trust_remote_code=False)
+    tokenizer = base_tokenizer(base, {"revision": revision} if revision else {})
     return read_examples(data, partial(chat_prompt, tokenizer, raw=raw), roles, system)
 
 
@@ -86,7 +95,7 @@ ANSWER_TOKENS = 512
 
 def drop_long(settings: RepoSettings, examples: Sequence[Example]) -> list[Example]:
     """The examples that the base model can read whole."""
-    tokenizer = AutoTokenizer.from_pretrained(settings.base, **settings.hub, trust_remote_code=False)
+    tokenizer = base_tokenizer(settings.base, settings.hub)
     config = AutoConfig.from_pretrained(settings.base, **settings.hub, trust_remote_code=False)
     policy, longest = Policy.parse(settings.policy), config.max_position_embeddings
     policy.check(examples)

@@ -90,14 +90,18 @@ def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
     Raises:
         FileExistsError: if `out` is a file, or a folder that is not empty; with `overwrite`, unless it is a steered
             repo and not a git checkout.
+        PermissionError: if nothing can be written there.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out}: is a file; expected a folder, or nothing")
+    parent = next(path for path in out.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {out}: nothing can be written into {parent}; choose another")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not overwrite:
-        raise FileExistsError(f"{out}: is not empty; choose another --out, or pass --overwrite")
+        raise FileExistsError(f"{out}: is not empty; choose another --out, or delete it")
     config = out / "config.json"
     ours = config.is_file() and '"iti_llama"' in config.read_text(encoding="utf-8", errors="replace")
     if not ours or (out / ".git").exists():
@@ -121,6 +125,7 @@ def new_folder(out: str | os.PathLike, overwrite: bool = False):
         fresh, old = Path(holder, "new"), Path(holder, "old")
         fresh.mkdir()
         yield fresh
+        check_out(out, overwrite)  # again: another command may have written there
         if out.exists():
             os.replace(out, old)
         try:

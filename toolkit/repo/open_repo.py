@@ -5,7 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from ..foundation.files import folder_of
 from ..foundation.package import ROOT
@@ -54,8 +55,15 @@ def read_object(path: Path, where: str = "") -> dict:
 
 
 def open_repo(repo: str | os.PathLike, revision: str | None = None) -> OpenRepo:
-    """Look into a folder or a Hub repo. Raises `OSError` if it cannot be found."""
+    """Look into a folder or a Hub repo; offline, into what the Hub's cache holds of it. Raises `OSError` if it cannot
+    be found."""
     if folder_of(repo) is not None:
         return OpenRepo(os.fspath(repo), None)
-    info = HfApi().model_info(os.fspath(repo), revision=revision)
-    return OpenRepo(os.fspath(repo), info.sha, tuple(sorted(sibling.rfilename for sibling in info.siblings)))
+    name = os.fspath(repo)
+    try:
+        info = HfApi().model_info(name, revision=revision)
+    except OfflineModeIsEnabled:  # what transformers would load then
+        kept = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        files = (path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file())
+        return OpenRepo(name, kept.name, tuple(sorted(files)))
+    return OpenRepo(name, info.sha, tuple(sorted(sibling.rfilename for sibling in info.siblings)))

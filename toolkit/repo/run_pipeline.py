@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from iti_llama import ITILlamaForCausalLM
+from iti_llama.iti_directions import file_sha256
 
 from ..data.labelled_set import Example, checksum
 from ..fit.report import write_report
@@ -20,7 +21,7 @@ from ..foundation.files import write_text
 from ..foundation.sandbox import LateSandbox, Sandbox
 from ..measure.labelled_tasks import damage_set, labelled_set
 from ..measure.measure_steering import measure_steering
-from ..measure.request_tasks import request_tasks
+from ..measure.request_tasks import file_of_target, read_target, request_tasks
 from ..measure.sweep import count_answers
 from ..measure.tasks import TaskSet
 from .card import check_card, renew_card
@@ -71,6 +72,8 @@ def run(
     check_card(out)
     if settings.damage:
         damage_set(settings.damage)  # refuses a file that is wrong, before the work
+    if settings.target not in (None, "labels", "probe"):
+        read_target(settings.target, sandbox)
     how = (settings.mapping, settings.raw, settings.system)
     examples = read_for(settings.base, settings.data, settings.revision, *how)
     say(f"{settings.data}: {examples.understood}")
@@ -115,6 +118,12 @@ def hash_base(settings: RepoSettings) -> str:
                 file.seek(max(0, size - (1 << 20)))
                 parts.append([path.name, size, hashlib.sha256(start + file.read()).hexdigest()])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def hash_files(settings: RunSettings) -> dict[str, str]:
+    """The SHA-256 of each file that the tasks, the target and the damage are read from."""
+    named = {"tasks": settings.tasks, "target": file_of_target(settings.target or ""), "damage": settings.damage}
+    return {what: file_sha256(Path(name)) for what, name in named.items() if name and Path(name).is_file()}
 
 
 def fit_once(
@@ -162,9 +171,8 @@ def fit_once(
 def choose_once(settings: RunSettings, model, tokenizer, tasks: TaskSet, sandbox: Sandbox, progress: Callable) -> dict:
     """The content of `sweep.json`: read if it is for these settings, else made and applied."""
     path = Path(settings.out, "sweep.json")
-    made_from = json.loads(
-        json.dumps({"tasks": asdict(settings.request) | {"folder": ""}, "grid": asdict(settings.grid)})
-    )
+    asked = {"tasks": asdict(settings.request) | {"folder": ""}, "grid": asdict(settings.grid)}
+    made_from = json.loads(json.dumps(asked | {"files": hash_files(settings)}))
     if path.is_file() and (sweep := read_object(path)).get("asked") == made_from:
         return sweep
     sweep, _ = sweep_model(
@@ -182,6 +190,7 @@ def measure_once(
     """The content of `evaluation.json`: read if it is for these settings and the config's strength, else made."""
     out, repo = Path(settings.out), SteeredRepo.open(settings.out)
     made_from = {"tasks": asdict(settings.request) | {"folder": ""}, "measuring": asdict(settings.measuring)}
+    made_from |= {"files": hash_files(settings)}
     if repo.is_measured and repo.evaluation.get("asked") == made_from:
         return repo.evaluation
     model.iti_top_k, model.iti_scope, model.iti_alpha = repo.default.top_k, repo.scope, repo.alpha
