@@ -111,7 +111,6 @@ def test_fit_shows_the_table_and_the_verdict(run, base, data, tmp_path):
         (["fit", "--base", "EMPTY"], "no config.json in it; expected the folder of a Llama"),
         (["fit", "--out", f"{__file__}/x"], "nothing can be written into"),
         (["export", "PLAIN", "--to", "gguf", "--out", "x.gguf"], "--out is x.gguf; expected a folder"),
-        (["lm-eval", "--tasks", "no_such_task"], "--tasks no_such_task: the harness does not know it"),
         (["sweep", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["evaluate", "--model", "/nowhere"], "/nowhere: no such folder"),
         (["generate"], "--prompt"),

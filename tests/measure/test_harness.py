@@ -92,6 +92,9 @@ def test_the_command_prints_every_strength_and_writes_what_the_harness_said(tiny
     said = json.loads((tasks / "said.json").read_text())
     _, ours = multiple_choice(tiny, tiny_tokenizer(), QUESTIONS[:3], [0.7])
     assert said["results"]["0.7"]["own_mc2"]["acc,none"] == pytest.approx(ours.mc2.mean, abs=1e-6)
+    words[words.index("own_mc2")] = "none_such"
+    with pytest.raises(ValueError, match="--tasks none_such: the harness does not know it"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 def test_every_token_of_a_long_text_is_shifted_in_each_window_of_it(tiny, plain, tokenizer):

@@ -182,9 +182,10 @@ def test_two_threads_that_generate_at_once_read_their_own_prompts(model, ids):
 
 def test_with_early_exit_each_row_alone(model, ungated, base, gate, ids):
     """The draft runs fewer layers than the gate reads."""
+    new = NEW | {"min_new_tokens": None}  # transformers 4.57 refuses it with a draft
     for row in range(len(ids)):
-        expected = model.generate(ids[row : row + 1], **NEW)
-        assert torch.equal(model.generate(ids[row : row + 1], assistant_early_exit=2, **NEW), expected)
+        expected = model.generate(ids[row : row + 1], **new)
+        assert torch.equal(model.generate(ids[row : row + 1], assistant_early_exit=2, **new), expected)
         assert model.config.num_hidden_layers == 4
 
 
