@@ -234,7 +234,7 @@ class Measuring:
         inside = [
             one
             for one in tried
-            if one["intact"] >= plain.correct.mean - GUARD and one["perplexity"] <= PERPLEXITY_GUARD
+            if one["intact"] >= plain.correct.mean - GUARD - 1e-9 and one["perplexity"] <= PERPLEXITY_GUARD
         ]
         best = max(inside or tried[:1], key=lambda one: (one["share"], -one["alpha"]))
         return best["alpha"], [{"alpha": 0.0, "share": plain.target.mean, "kl": 0.0, "inside": True}] + [

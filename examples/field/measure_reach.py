@@ -60,7 +60,8 @@ class Measuring:
         self.tokenizer = AutoTokenizer.from_pretrained(REPO)
         self.parts = split_requests(read_requests(), 0, 80, 120)  # as `run` split them
         used = {request.group for request in (*self.parts.fit, *self.parts.validation)}
-        self.fresh = [request.written for request in read_requests() if request.group not in used]
+        fresh = [request.written for request in read_requests() if request.group not in used]
+        self.fresh = [fresh[at] for at in np.random.default_rng(0).permutation(len(fresh))]  # the file is by kind
 
     def shares(self, prompts: Sequence, alphas: Sequence[float]) -> dict:
         """{strength: shares of answers that are brief, and intact, and the answers}."""

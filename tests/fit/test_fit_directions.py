@@ -74,7 +74,7 @@ def test_planted_heads_and_directions_are_recovered():
         cosine = found.directions[pair[0] * HEADS + pair[1]] @ direction.double()
         assert cosine > 0.95
     assert found.supported
-    assert found.p_value(0) < 0.05
+    assert found.p_value(found.best_auc) < 0.05
     assert found.stability == 1.0
     assert "beyond chance" in verdict(found)
 
@@ -206,11 +206,11 @@ def test_what_is_no_number_is_never_beyond_chance(monkeypatch):
     examples = [Example(f"p{i // 2}", "c", i % 2, f"g{i // 2}") for i in range(48)]
     activations, _ = activations_of(examples, 5.0)
     found = fit(activations, examples, LAST, FitSettings(top_k=3, permutations=20))
-    assert found.supported and found.p_value(0) < 0.05
-    no_numbers = np.full(20, np.nan)
-    assert replace(found, null=no_numbers).p_value(0) == 1.0 and not replace(found, null=no_numbers).supported
+    assert found.supported and found.p_value(found.best_auc) < 0.05
+    no_numbers = replace(found, null=np.full(20, np.nan))
+    assert no_numbers.p_value(found.best_auc) == 1.0 and not no_numbers.supported
     auc = np.full_like(found.out_of_fold_auc, np.nan)
-    assert replace(found, out_of_fold_auc=auc).p_value(0) == 1.0
+    assert not replace(found, out_of_fold_auc=auc).supported
     monkeypatch.setattr(
         "iti_llama.toolkit.fit.fit_directions.fold_auc_of", lambda scores, y, folds: np.full((2, 3), np.nan)
     )

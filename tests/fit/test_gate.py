@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ def test_the_share_of_false_fires_is_what_was_asked_for_out_of_fold(model):
     assert torch.equal(strict[0].weights, loose[0].weights)
     assert strict[1]["fires_on_label_0"]["mean"] <= loose[1]["fires_on_label_0"]["mean"]
     assert 0.2 < strict[1]["auc_out_of_fold"] < 0.8, "labels that say nothing are not told apart"
+
+
+def test_on_labels_that_say_nothing_the_folds_see_no_more_than_the_test_prompts():
+    """Many heads and few prompts: heads that are chosen on the held-out rows as well would tell noise apart."""
+    generator = torch.Generator().manual_seed(3)
+    heads = torch.randn(120, 40, 12, 16, generator=generator)
+    examples = [Example(f"p{i}", "x", i % 2, f"g{i}") for i in range(120)]
+    model = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=40, num_attention_heads=12))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iti_llama.toolkit.fit.gate.capture", lambda *args, **kwargs: SimpleNamespace(heads=heads))
+        _, told = fit_gate(model, None, examples)
+    assert 0.3 < told["auc_out_of_fold"] < 0.7
 
 
 def test_the_test_groups_change_nothing_of_the_gate(model, fitted):

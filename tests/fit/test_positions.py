@@ -59,3 +59,7 @@ def test_a_text_without_tokens_is_named(tokenizer, model):
     rows = [Example("a", " Yes", 1, "g"), Example("", " No", 0, "g")]
     with pytest.raises(ValueError, match="row 2 has no token to read: policy is 'fraction 0'"):
         capture(model, bare, rows, Policy("fraction", 0.0))
+
+
+def test_fraction_0_reads_nothing_of_a_completion_that_begins_with_a_new_line():
+    assert Policy("fraction", 0.0).cut("\n    return x\n") == ""

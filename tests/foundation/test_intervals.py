@@ -42,6 +42,25 @@ def test_paired_differences_cancel_what_is_common():
     assert change.mean == pytest.approx(0.1) and 0 < change.low < change.high < 0.25
 
 
+@pytest.mark.parametrize("groups", [2, 3, 5, 9])
+def test_few_groups_are_not_taken_for_many(groups):
+    rng, hits = np.random.default_rng(1), 0
+    for trial in range(300):
+        means = rng.normal(size=groups)
+        result = estimate((means[:, None] + rng.normal(size=(groups, 4))).ravel(), np.arange(groups).repeat(4), trial)
+        hits += result.low <= 0 <= result.high
+    assert hits / 300 >= 0.9
+
+
+def test_of_one_group_nothing_is_known():
+    rate, change, odds = (
+        estimate(values, ["g"] * 4) for values in ([1, 0, 1, 1], [1, -1, 0, 1], [2.5, 1.0, 0.3, 4.0])
+    )
+    assert (rate.mean, rate.low, rate.high) == (0.75, 0.0, 1.0)
+    assert (change.low, change.high) == (-1.0, 1.0)
+    assert (odds.low, odds.high) == (-np.inf, np.inf)
+
+
 def test_no_rows_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         estimate([], [])

@@ -52,7 +52,7 @@ def _null(fit: Fit) -> Figure:
     figure = Figure(figsize=(5, 3))
     axes = figure.subplots()
     axes.hist(fit.null, bins=20, color="0.7", label="permuted labels")
-    axes.axvline(fit.out_of_fold_auc[fit.ranking[0]], color="red", label="top head")
+    axes.axvline(fit.best_auc, color="red", label="best head")
     axes.axvline(fit.out_of_fold_auc[fit.ranking[fit.top_k - 1]], color="red", linestyle=":", label="last head kept")
     axes.set(xlabel="largest out-of-fold AUC over heads", ylabel="draws", title="against chance")
     axes.legend()

@@ -60,14 +60,17 @@ class Fit:
     test: np.ndarray
     effects: Effects | None = None
 
-    def p_value(self, rank: int) -> float:
-        """Share of the null that reaches the AUC of the head at `rank` (0 is the best), counting the data
-        themselves. A NaN, in the null or for the head, never counts as beyond chance."""
-        below = self.null < self.out_of_fold_auc[self.ranking[rank]]
-        return float((1 + (~below).sum()) / (1 + len(self.null)))
+    @property
+    def best_auc(self) -> float:
+        """The largest out-of-fold AUC, whatever the heads are ranked by. A NaN counts as nothing."""
+        return float(np.nan_to_num(self.out_of_fold_auc, nan=0.0).max())
+
+    def p_value(self, auc: float) -> float:
+        """Share of the null that reaches an AUC, counting the data themselves. A NaN in it is not below."""
+        return float((1 + (~(self.null < auc)).sum()) / (1 + len(self.null)))
 
     @property
     def supported(self) -> bool | None:
         """Whether the best head beats the null of the maximum at 5%; None without a null, or if it is too small to
         tell."""
-        return None if len(self.null) < 19 else self.p_value(0) <= 0.05
+        return None if len(self.null) < 19 else self.p_value(self.best_auc) <= 0.05

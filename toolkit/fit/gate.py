@@ -59,15 +59,19 @@ def fit_gate(
         if len(np.unique(y[rows])) < 2:
             raise ValueError(f"the gate's {name} prompts ({len(rows)} of {len(y)}) are of one label; expected both")
     folds = fold_ids(y[fitting], groups[fitting], settings.folds, seed)
-    ranking, *_ = rank_heads(x[fitting], y[fitting], folds, settings)
-    chosen = torch.from_numpy(np.sort(ranking[: min(HEADS, layers * heads)]))
-    read = x[:, chosen].flatten(1)
+
+    def best_heads(rows: np.ndarray, folds: np.ndarray) -> torch.Tensor:
+        ranking, *_ = rank_heads(x[rows], y[rows], folds, settings)
+        return torch.from_numpy(np.sort(ranking[: min(HEADS, layers * heads)]))
 
     held_out = np.empty(len(fitting))
-    for fold in np.unique(folds):
+    for fold in np.unique(folds):  # heads that were chosen on what the threshold is set on would seem too good
         inside, outside = fitting[folds != fold], fitting[folds == fold]
-        weights, bias = _joint(read[inside], y[inside])
-        held_out[folds == fold] = (read[outside].double() @ weights + bias).numpy()
+        own = best_heads(inside, fold_ids(y[inside], groups[inside], settings.folds - 1, seed))
+        weights, bias = _joint(x[inside][:, own].flatten(1), y[inside])
+        held_out[folds == fold] = (x[outside][:, own].flatten(1).double() @ weights + bias).numpy()
+    chosen = best_heads(fitting, folds)
+    read = x[:, chosen].flatten(1)
     threshold = float(np.quantile(held_out[y[fitting] == 0], 1 - false_fires, method="higher"))
     threshold = float(np.nextafter(np.float32(threshold), np.float32(np.inf)))  # so that this prompt does not pass
     weights, bias = _joint(read[fitting], y[fitting])

@@ -42,6 +42,8 @@ class Policy:
         """The part of a completion that is read."""
         if self.kind != "fraction" or self.fraction == 1:
             return completion
+        if self.fraction == 0:
+            return ""
         end = completion.rfind("\n", 0, round(len(completion) * self.fraction) + 1)
         return completion[: end + 1]
 

@@ -44,16 +44,14 @@ def rank_heads(x: torch.Tensor, y: np.ndarray, folds: np.ndarray, settings: FitS
 
 
 def permuted_within_groups(y: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels permuted within each group. Where no group holds both labels, whole groups swap labels."""
-    permuted = y.copy()
-    mixed = [group for group in np.unique(groups) if len(np.unique(y[groups == group])) == 2]
-    if not mixed:
-        names, index = np.unique(groups, return_inverse=True)
-        of_group = np.array([y[groups == name][0] for name in names])
-        return rng.permutation(of_group)[index]
-    for group in mixed:
-        rows = groups == group
-        permuted[rows] = rng.permutation(y[rows])
+    """Labels permuted within each group that holds both; the groups that hold one label swap it with each other."""
+    names, index = np.unique(groups, return_inverse=True)
+    of_group = [y[index == at] for at in range(len(names))]
+    whole = np.array([len(np.unique(labels)) == 1 for labels in of_group])
+    label, permuted = np.array([labels[0] for labels in of_group]), y.copy()
+    label[whole] = rng.permutation(label[whole])
+    for at in range(len(names)):
+        permuted[index == at] = label[at] if whole[at] else rng.permutation(of_group[at])
     return permuted
 
 

@@ -21,7 +21,7 @@ from .record_activations import Activations
 
 def verdict(fit: Fit) -> str:
     """Whether the data support these directions, in plain words."""
-    heads, auc = len(fit.ranking), fit.out_of_fold_auc[fit.ranking[0]]
+    heads, auc = len(fit.ranking), fit.best_auc
     if fit.supported is None:
         return (
             f"No permutation null of 19 draws or more was computed: whether an AUC of {auc:.3f} is chance is not "
@@ -32,13 +32,13 @@ def verdict(fit: Fit) -> str:
         return (
             f"The data do not support these directions: the best of {heads} heads separates the labels with an AUC of "
             f"{auc:.3f}, and with permuted labels the best reaches {limit:.3f} in one draw of twenty (p = "
-            f"{fit.p_value(0):.2f}). "
+            f"{fit.p_value(auc):.2f}). "
             "Steering with them is steering with noise."
         )
     text = (
         f"The best of {heads} heads separates the labels with an AUC of {auc:.3f}, beyond chance: with permuted "
         "labels the "
-        f"best reaches {limit:.3f} in one draw of twenty (p = {fit.p_value(0):.3f})."
+        f"best reaches {limit:.3f} in one draw of twenty (p = {fit.p_value(auc):.3f})."
     )
     if auc <= fit.text_auc:
         text += (
@@ -110,8 +110,8 @@ def report(
             "what": "largest out-of-fold AUC over all heads, labels permuted within groups",
             "draws": fit.null.tolist(),
             "quantile_95": float(np.quantile(fit.null, 0.95)) if len(fit.null) else None,
-            "p_top_head": fit.p_value(0) if len(fit.null) else None,
-            "p_last_head": fit.p_value(fit.top_k - 1) if len(fit.null) else None,
+            "p_top_head": fit.p_value(fit.best_auc) if len(fit.null) else None,
+            "p_last_head": fit.p_value(fit.out_of_fold_auc[chosen[-1]]) if len(fit.null) else None,
         },
         "stability": {"what": "mean Jaccard overlap of the top K between folds", "value": fit.stability},
         "layers": {

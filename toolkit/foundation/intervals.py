@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 
-DRAWS = 2000
+DRAWS, FEW = 2000, 10
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> E
     """The mean of `values` and its percentile interval, bootstrapped by group.
 
     Where every row has the same value, the bootstrap sees no spread. For rates (all 0 or all 1) the interval is then
-    Wilson's, with the number of groups as sample size; `paired` takes it on both sides.
+    Wilson's, with the number of groups as sample size; `paired` takes it on both sides. Fewer than `FEW` groups show
+    less spread than there is: the interval is widened by Student's t. One group shows none, so nothing is known.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0 or len(values) != len(groups):
@@ -52,6 +54,13 @@ def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> E
     drawn = np.random.default_rng(seed).integers(0, k, (DRAWS, k))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
+    if k == 1:
+        low, high = -np.inf, np.inf
+    elif k < FEW:
+        wider = student.ppf(0.975, k - 1) / 1.96 * (k / (k - 1)) ** 0.5
+        low, high = mean + wider * (low - mean), mean + wider * (high - mean)
+    if np.isin(values, (-1, -0.5, 0, 0.5, 1)).all():  # rates, or their differences
+        low, high = max(low, -1.0 if values.min() < 0 else 0.0), min(high, 1.0)
     return Estimate(mean, float(low), float(high), len(values), k)
 
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from ..data.labelled_set import Example
+from ..foundation.complete import function_body
 from .divergence import Text
 from .grade import grade
 from .tasks import TaskSet
@@ -130,6 +131,7 @@ def corpus_set(split: str, n: int, seed: int = 0) -> TaskSet:
     return TaskSet(
         f"corpus:{split}", tasks, "idiomatic", lambda task: f"{ASKS_FOR_IDIOMATIC}\n{task.prompt}", grade, texts,
         phrasings=PHRASINGS, paraphrase=lambda task: replace(task, docstring=task.paraphrase).prompt,
+        answer_of=lambda task, completion: function_body(completion),
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 
 from iti_llama import ITILlamaForCausalLM
 
-from ..foundation.complete import function_body
 from ..foundation.hashing import fingerprint, fingerprint_of
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
@@ -173,9 +172,11 @@ def answer(
 
 def measure(condition: Condition, answers: Answers, plain: Answers, task_set: TaskSet) -> ConditionResult:
     n, tasks = answers.samples, task_set.tasks
-    code = function_body if task_set.sound == "correct" else str
     by_task = [task.group for task in tasks]
     groups = [group for group in by_task for _ in range(n)]
+
+    repeated = (task for task in tasks for _ in range(n))
+    lengths = [len(task_set.answer_of(task, text)) for task, text in zip(repeated, answers.completions, strict=True)]
 
     def any_of(values: list[float]) -> list[bool]:
         return [max(values[at : at + n]) >= 0.5 for at in range(0, len(values), n)]
@@ -196,7 +197,7 @@ def measure(condition: Condition, answers: Answers, plain: Answers, task_set: Ta
             for name in answers.grades[0].measures
         },
         degenerate=estimate(answers.degenerate, groups),
-        characters=estimate([len(code(text)) for text in answers.completions], groups),
+        characters=estimate(lengths, groups),
         lost=moved(plain.correct, answers.correct),
         gained=moved(answers.correct, plain.correct),
         wrong_way=moved(plain.target, answers.target),

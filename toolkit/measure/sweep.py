@@ -182,7 +182,7 @@ def choose_point(points: Sequence[Point], grid: Grid) -> Point | None:
     plain = next(point for point in points if point.alpha == 0)
 
     def inside(point: Point) -> bool:
-        kept = point.at.correct.mean >= plain.at.correct.mean - grid.guard
+        kept = point.at.correct.mean >= plain.at.correct.mean - grid.guard - 1e-9
         mild = point.perplexity <= grid.perplexity_guard and (grid.kl_guard is None or point.kl <= grid.kl_guard)
         return kept and mild and point.at.value > plain.at.value
 

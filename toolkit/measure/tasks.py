@@ -24,7 +24,8 @@ class TaskSet:
     grades the completions, one for each task. texts: held-out texts by name; KL is reported on the first, and the last
     say nothing of the behaviour. max_new_tokens: enough for an answer. phrasings: (name, prompt of a task), the same
     tasks phrased differently; four general ones by default. paraphrase: gives the prompt of a task in other words;
-    None without paraphrases. prompt_of: gives the prompt of a task, by default its `prompt`.
+    None without paraphrases. prompt_of: gives the prompt of a task, by default its `prompt`. answer_of: the part of a
+    completion that answers, such as its program.
     sound: what `Grade.correct` means: "correct" (passes its tests), "intact" (see `degenerate`), or "" (always so).
     pairs: an answer tells which of a task's two `completions` the model prefers, see `respond`. note: for a reader."""
 
@@ -41,6 +42,7 @@ class TaskSet:
     phrasings: tuple[tuple[str, Callable[[object], str]], ...] = ()
     paraphrase: Callable[[object], str] | None = None
     prompt_of: Callable[[object], str] = attrgetter("prompt")
+    answer_of: Callable[[object, str], str] = lambda task, completion: completion
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -112,7 +114,9 @@ def file_set(path: Path, header: str | None, as_prompt: AsPrompt | None = None, 
         return TaskSet(path.stem, tasks, "", asks(header), grade_intact, texts, 256, "intact", paraphrase=other)
     if not all(tested):
         raise ValueError(f"{path}: row {tested.index(False) + 1} has no tests, others have; expected all or none")
-    return TaskSet(path.stem, tasks, "idiomatic", asks(header), _grade_file, texts, 512, paraphrase=other)
+    return TaskSet(
+        path.stem, tasks, "idiomatic", asks(header), _grade_file, texts, 512, paraphrase=other, answer_of=_code_in
+    )
 
 
 def grade_intact(tasks: Sequence, completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
@@ -147,16 +151,21 @@ def _file_task(row: dict, where: str, number: str, as_prompt: AsPrompt | None, s
     return FileTask(written.prompt, group, tuple(tests), **around, paraphrase=other, messages=written.messages)
 
 
+def _code_in(task: FileTask, completion: str) -> str:
+    """An answer to a user has the whole program; a completion goes on where the prompt ends."""
+    goes_on = task.tests[0][0] == "call" and not task.shown
+    return function_body(completion) if goes_on else extract_code(completion)
+
+
 def _grade_file(tasks: Sequence[FileTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:
     grades = []
     for task, text in zip(tasks, completions, strict=True):
+        program = _code_in(task, text)
         if task.tests[0][0] == "call":
-            # An answer to a user has the whole function; a completion goes on where the prompt ends.
-            program = extract_code(text) if task.shown else task.prompt + function_body(text)
+            program = program if task.shown else task.prompt + program
             values = call_values(program, [call for _, call, _ in task.tests], sandbox)
             correct = all_equal(values, [value for *_, value in task.tests])
         else:
-            program = extract_code(text)
             (outcome,) = run_samples([program], [[test[1:] for test in task.tests]], sandbox)
             correct = outcome.passed
         style = style_of(program)

@@ -150,7 +150,12 @@ def code_set(name: str, tasks: Sequence[Asked], instruction: str, as_prompt: AsP
         of_task = task.group, task.given, task.tests, task.solution
         made.append(CodeTask(written.prompt, *of_task, written.shown, written.shown_at, written.messages))
         told[written.prompt] = as_prompt(f"{task.request}\n\n{instruction}", name)
-    return TaskSet(name, made, "", _asked_in(told), grade_code, {}, max_new_tokens)
+    return TaskSet(name, made, "", _asked_in(told), grade_code, {}, max_new_tokens, answer_of=program_in)
+
+
+def program_in(task: object, completion: str) -> str:
+    """The program in a completion; see `extract_code`."""
+    return extract_code(completion)
 
 
 def _asked_in(told: dict[str, str]) -> Callable[[CodeTask], str]:

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +16,7 @@ from ..foundation.sandbox import Sandbox
 from ..measure.divergence import Text
 from ..measure.grade import Grade
 from ..measure.tasks import TaskSet
+from .code_tasks import program_in
 from .label_solutions import CALIBRATED
 from .problems import Problem, python_solutions
 from .sample_solutions import prompt_for
@@ -60,7 +62,9 @@ def neocoder_set(
     if not tasks:
         raise ValueError(f"no problem has state {state}; expected 0 to {max(len(p.statements) for p in problems) - 1}")
     texts = {"human code": [Text(task.prompt, task.first_human, task.group) for task in tasks if task.first_human]}
-    return TaskSet(f"{name}:{state}", tasks, "novel", lambda task: task.asked, _grade_neocoder, texts, 1024)
+    return TaskSet(
+        f"{name}:{state}", tasks, "novel", attrgetter("asked"), _grade_neocoder, texts, 1024, answer_of=program_in
+    )
 
 
 def _grade_neocoder(tasks: Sequence[NeoTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:

@@ -209,7 +209,7 @@ def reading_of(fitted: Fit, activations: Activations, examples: Sequence[Example
         layer_test=float(fitted.layer_test_accuracy[layer]),
         top=list(divmod(top, activations.heads.shape[2])),
         auc=float(fitted.out_of_fold_auc[top]),
-        null=[float(np.quantile(fitted.null, 0.95)), fitted.p_value(0)] if len(fitted.null) else None,
+        null=[float(np.quantile(fitted.null, 0.95)), fitted.p_value(fitted.best_auc)] if len(fitted.null) else None,
         text_auc=fitted.text_auc,
         verdict=verdict(fitted),
         tokens=tokens,

@@ -284,10 +284,11 @@ def by_category(found: Reproduction) -> list[list[str]]:
 def words(found: Reproduction) -> str:
     """What the table is of."""
     best, before = ", ".join(f"{fold.accuracy:.1%}" for fold in found.folds), "with" if found.primer else "without"
+    best = f"out of fold, by which it was chosen: {best} (the paper's: 83.3%)"
     return (
         f"{found.questions} questions, {before} a primer, {found.top_k} heads, alpha {found.alpha:g}; in brackets 95% "
-        f"intervals, bootstrapped by question. Accuracy of the best head's probe in each fold: {best} (the paper's: "
-        f"83.3%). CE and KL of each fold on {found.texts}. MC1 and MC2 took {found.read:,} tokens; with the prefix "
+        f"intervals, bootstrapped by question. Accuracy of the best head's probe in each fold, {best}. CE and KL of "
+        f"each fold on {found.texts}. MC1 and MC2 took {found.read:,} tokens; with the prefix "
         f"read again for each answer and strength they would take {found.apart / found.read:.1f} times as many."
     )
 
