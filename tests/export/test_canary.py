@@ -7,15 +7,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from reference import tiny_llama
-from transformers import AutoTokenizer
+from reference import tiny_llama, tiny_tokenizer
+from transformers import AutoTokenizer, GenerationConfig
 from typer.testing import CliRunner
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.toolkit.cli.app import app
-from iti_llama.toolkit.export.canary import FILE, PROMPTS, ask_server, make_canary, read_canary
+from iti_llama.toolkit.export.canary import FILE, PROMPTS, as_text, ask_server, make_canary, read_canary
 from iti_llama.toolkit.export.export import export
-from iti_llama.toolkit.export.forms import load_form
+from iti_llama.toolkit.export.forms import InTransformers, load_form
 from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.foundation.package import ROOT
 
@@ -110,12 +110,34 @@ def test_verdicts_of_answers(exported):
     for answer, verdict in {
         canary.steered.text: "steered",
         canary.plain.text + " and more": "plain",
+        " " + canary.steered.text.lstrip(): "steered",  # some engines begin with the space of the first word
         "": "neither",
         "something else": "neither",
     }.items():
         assert canary.verdict(answer) == verdict
+    ways = canary.plain.text, canary.steered.text
+    both = next(at for at, (a, b) in enumerate(zip(*ways, strict=False)) if a != b)
+    for text in ways:  # one letter in common is chance
+        assert canary.verdict(text[: both + 1] + "@" + "z" * 40) == "neither"
     longer = replace(canary.steered, text=canary.plain.text + "x")  # one is the beginning of the other
     assert replace(canary, steered=longer).verdict(canary.plain.text) == "neither"
+
+
+def test_beams_and_penalties_of_the_repo_are_not_asked_of_an_engine():
+    model, tokenizer = ITILlamaForCausalLM.from_pretrained(ROOT).eval(), AutoTokenizer.from_pretrained(ROOT)
+    canary, own = make_canary(model, tokenizer), model.generation_config
+    model.generation_config = GenerationConfig(**own.to_diff_dict() | {"num_beams": 4, "repetition_penalty": 1.8})
+    assert make_canary(model, tokenizer) == canary
+    assert InTransformers(model, tokenizer).continues(canary.prompt_ids, 48) == canary.steered.text
+    assert model.generation_config.num_beams == 4
+
+
+def test_a_text_is_kept_that_a_server_reads_as_the_same_tokens():
+    tokenizer = tiny_tokenizer()
+    bos, ids = tokenizer.bos_token, tokenizer("return x")["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id  # the tokenizer adds it, and a template that writes it would double it
+    assert as_text(tokenizer, f"{bos}return x", ids) == "return x"
+    assert as_text(tokenizer, "return x", ids) == "return x"
 
 
 @pytest.mark.parametrize("takes_ids", [True, False])

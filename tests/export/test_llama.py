@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from reference import assert_close, hooks
+from reference import assert_close, hooks, some_directions, tiny_llama
+from safetensors.torch import load_file, save_file
 from steered import steered_repo
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from iti_llama import ITIDirections
+from iti_llama import ITIDirections, ITILlamaForCausalLM
 from iti_llama.toolkit.export.llama import export_llama
 from iti_llama.toolkit.export.select_behaviours import ExportError
 from iti_llama.toolkit.export.source import open_source
@@ -25,6 +26,31 @@ def test_it_is_the_plain_base_with_hooks(repo, ids, tmp_path):
             want = base(ids).logits
     assert_close(got, want)
     assert (got - plain).abs().max() > 0.1
+
+
+def test_a_bias_may_lie_in_another_shard_than_its_weight(tmp_path, ids):
+    base = tiny_llama(attention_bias=True)
+    with torch.no_grad():
+        for name, weight in base.named_parameters():
+            if name.endswith(".bias"):
+                weight.normal_(0, 0.5)
+    base.save_pretrained(tmp_path / "base")
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "model.safetensors").unlink()
+    shards = {"model-1.safetensors": {}, "model-2.safetensors": {}}
+    for name, tensor in tensors.items():
+        shards["model-1.safetensors" if name.endswith(".bias") else "model-2.safetensors"][name] = tensor
+    for name, part in shards.items():
+        save_file(part, tmp_path / "base" / name, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    (tmp_path / "base" / "model.safetensors.index.json").write_text(json.dumps(index))
+    directions = some_directions(base.config)
+    ITILlamaForCausalLM.from_base(tmp_path / "base", directions, alpha=1.5).save_pretrained(tmp_path / "repo")
+    export_llama(open_source(tmp_path / "repo"), tmp_path / "plain")
+    with torch.no_grad(), hooks(base, directions, 1.5):
+        want = base(ids).logits
+    with torch.no_grad():
+        assert_close(AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()(ids).logits, want)
 
 
 def test_the_bias_is_rounded_once(tmp_path, ids):

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -25,6 +26,7 @@ from iti_llama import ITILlamaForCausalLM
 from iti_llama.iti_directions import ITIGate
 from iti_llama.toolkit.export.canary import ask_server, make_canary
 from iti_llama.toolkit.export.export import export
+from iti_llama.toolkit.export.serve import ANSWER, checked
 from iti_llama.toolkit.foundation.package import ROOT
 from iti_llama.toolkit.repo.steered_repo import change_fields
 
@@ -342,6 +344,18 @@ def test_continuous_batching_refuses_a_requests_strength(batching):
     assert json.loads(said)["iti"] == {"default": {"strength": 0.5} | ORIGIN}
     status, said = status_of(batching, "completions", prompt=PROMPT, **alpha)  # not from the first request's manager
     assert status == 422
+
+
+def test_continuous_batching_without_the_ends_of_prompts_says_why_it_cannot_steer(steered):
+    HTTPException = pytest.importorskip("fastapi").HTTPException
+    steered.iti_scope = "generated"
+    handler = SimpleNamespace(generation_state=SimpleNamespace(_continuous_batching=True))
+    resolve = checked(lambda handler, body: ("id", steered), allow_any=True)
+    token = ANSWER.set(SimpleNamespace(tell=print))
+    with pytest.raises(HTTPException) as error:
+        resolve(handler, {})
+    ANSWER.reset(token)
+    assert error.value.status_code == 422 and "start the server without the flag" in error.value.detail
 
 
 def test_a_batch_that_would_not_be_steered_so_is_refused(steered):

@@ -108,3 +108,11 @@ def test_a_raw_text_stays_as_it_is_and_a_system_message_goes_before_the_others(c
 def test_messages_that_end_with_the_assistants_turn_are_no_prompt(chatty):
     with pytest.raises(ValueError, match="d.jsonl, line 2: the last message is the assistant's; expected the user's"):
         chat_prompt(chatty, [*TALK, {"role": "assistant", "content": "ho"}], "d.jsonl, line 2")
+
+
+def test_a_tokenizer_may_have_several_templates():
+    chatty = tiny_tokenizer()
+    chatty.chat_template = {"default": TEMPLATE, "tool_use": TEMPLATE}
+    alone = tiny_tokenizer()
+    alone.chat_template = TEMPLATE
+    assert prompt_ids(chatty, "return x") == prompt_ids(alone, "return x")

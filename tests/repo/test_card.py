@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import EvalResult, ModelCard
 from reference import tiny_tokenizer
 from steered import replace_directions
 from taught import two_ways
@@ -166,6 +166,21 @@ def test_a_licence_that_the_owner_wrote_is_kept_where_none_is_known(fitted):
     (fitted / "README.md").write_text(text, encoding="utf-8")
     renew_card(fitted)
     assert ModelCard.load(fitted / "README.md").data.license == "apache-2.0"
+    (fitted / "README.md").write_text(text.replace("license: apache-2.0", "license: other\nlicense_name: mine"))
+    renew_card(fitted)
+    assert ModelCard.load(fitted / "README.md").data.to_dict()["license_name"] == "mine"
+
+
+def test_results_that_the_owner_added_are_kept(measured):
+    card = ModelCard.load(measured / "README.md")
+    own = EvalResult("text-generation", "cais/mmlu", "MMLU", "acc", 0.5, metric_name="accuracy")
+    ours = len(card.data.eval_results)
+    card.data.eval_results = [*card.data.eval_results, own]
+    card.save(measured / "README.md")
+    for _ in range(2):
+        renew_card(measured)
+        found = ModelCard.load(measured / "README.md").data.eval_results
+        assert len(found) == ours + 1 and found[-1].dataset_type == "cais/mmlu"
 
 
 def test_renewing_twice_changes_nothing(measured):

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from iti_llama.toolkit import cli
+from iti_llama.toolkit.cli.app import app
 from iti_llama.toolkit.foundation.package import ROOT, __version__
 from iti_llama.toolkit.repo.folder import CODE
 from iti_llama.toolkit.repo.verify import released, verify
@@ -135,6 +137,20 @@ TAMPERED = [
     (lambda f: _dangle(f / "stray", "stray"), "stray is a link to somewhere else"),
     (lambda f: _dangle(f / "iti_directions.safetensors"), "it will not load: "),
     (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "SHA256SUMS is not text that can be read"),
+    (
+        lambda f: (f / "tokenizer_config.json").write_text('{"a": 1%s}' % ("0" * 5000)),
+        "tokenizer_config.json is not JSON",
+    ),
+    (
+        lambda f: (f / "generation_config.json").write_text('{"iti_alpha": 2}'),
+        "generation_config.json holds iti_alpha",
+    ),
+    (
+        lambda f: _change(
+            f / "config.json", '"base_model_name_or_path": ', '"base_model_name_or_path": null, "was": '
+        ),
+        "it names no base, and holds no model.safetensors",
+    ),
     (lambda f: (f / "SHA256SUMS").write_text(""), "config.json is not in SHA256SUMS"),
     (lambda f: (f / "custom_generate").mkdir() or (f / "custom_generate" / "x.txt").write_text(""), "custom_generate"),
 ]
@@ -176,6 +192,13 @@ def test_verify_asks_the_hub_and_runs_nothing(folder, hub, client, tmp_path):
     hub.repos["me/steered"].commit(files | {"modeling_iti_llama.py": evil})
     client(COMMAND, "verify", "me/steered", fails=True, cache="another")
     assert not ran.exists()
+
+
+@ADAPTER
+def test_what_a_repo_says_does_not_rewrite_the_screen(clean):
+    _change(clean / "config.json", "modeling_iti_llama.ITI", "evil\\u001b[2K\\u001b[1Gno problems found\\u001b[8m.ITI")
+    found = CliRunner().invoke(app, ["verify", str(clean)])
+    assert found.exit_code == 2 and "\x1b" not in found.output and "evil\\x1b[2K" in found.output
 
 
 @ADAPTER

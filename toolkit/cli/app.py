@@ -9,7 +9,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..foundation.package import __version__
@@ -26,6 +25,7 @@ from .generate import generate
 from .info import info
 from .interrupt import handle_interrupt
 from .lm_eval import lm_eval
+from .options import SafeConsole
 from .publish import convert, push, verify
 from .reproduce import reproduce
 from .run import run
@@ -90,5 +90,7 @@ def main() -> None:
     except (ValueError, OSError, SandboxError) as error:
         of_file = isinstance(error, OSError) and error.filename and error.strerror
         said = f"{error.filename}: {error.strerror}" if of_file else " ".join(str(error).split())
-        Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True)
+        SafeConsole(stderr=True, emoji=False).print(
+            f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)

@@ -20,7 +20,17 @@ from ..repo.settings import SMOLLM2, RunSettings
 from .expand_settings import option_type
 
 
-console = Console(emoji=False)
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
+
+
+class SafeConsole(Console):
+    """A console that shows control characters of texts as escapes: a repo's own words could rewrite the screen."""
+
+    def print(self, *objects, **kwargs) -> None:
+        super().print(*(one.translate(CONTROLS) if isinstance(one, str) else one for one in objects), **kwargs)
+
+
+console = SafeConsole(emoji=False)
 """The console for a command's messages; `--json` does not print through it."""
 
 

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import torch
 
+from ..foundation.complete import greedy
 from ..foundation.files import write_text
 from ..foundation.strengths import strengths
 from ..foundation.tokenize import chat_prompt, prompt_ids
@@ -29,6 +30,9 @@ AT_ONCE = 8
 
 TOKENS = 48
 """Tokens in a continuation."""
+
+BEYOND = 6
+"""How many characters after the place where the two part tell an engine."""
 
 PROMPTS = (
     'def is_prime(n):\n    """Check if a number is prime."""\n',
@@ -68,10 +72,14 @@ class Canary:
         return write_text(folder / FILE, json.dumps({"format": "iti_canary 1"} | asdict(self), indent=1) + "\n")
 
     def verdict(self, answer: str) -> str:
-        """What an engine with this answer is: "steered", "plain" or "neither"."""
-        like = {name: _shared(answer, way.text) for name, way in (("steered", self.steered), ("plain", self.plain))}
-        common, best = _shared(self.plain.text, self.steered.text), max(like, key=like.get)
-        return best if like[best] > common and like["steered"] != like["plain"] else "neither"
+        """What an engine with this answer is: "steered", "plain" or "neither". The answer must go on as one of the two
+        for `BEYOND` characters after they part, or to its end; spaces before it do not count, which some engines leave
+        out."""
+        texts = {"steered": self.steered.text.lstrip(), "plain": self.plain.text.lstrip()}
+        like = {name: _shared(answer.lstrip(), text) for name, text in texts.items()}
+        common, best = _shared(*texts.values()), max(like, key=like.get)
+        enough = common < like[best] and min(common + BEYOND, len(texts[best])) <= like[best]
+        return best if enough and like["steered"] != like["plain"] else "neither"
 
 
 def _shared(a: str, b: str) -> int:
@@ -113,7 +121,8 @@ def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
             position = next((i for i, (x, y) in enumerate(zip(plain, steered, strict=False)) if x != y), None)
             if position is None:
                 continue
-            lead = min(_least_lead(logs[: position + 1]), _least_lead(steered_logs[: position + 1]))
+            upto = position + 1 + BEYOND // 2  # the tokens of these characters, about
+            lead = min(_least_lead(logs[:upto]), _least_lead(steered_logs[:upto]))
             tokens = {"plain": plain[position], "steered": steered[position]}
             kinds = [
                 Way(
@@ -123,14 +132,24 @@ def make_canary(model, tokenizer, prompts: Sequence[str] = ()) -> Canary:
                 )
                 for own, own_logs in ((plain, logs), (steered, steered_logs))
             ]
-            if kinds[0].text != kinds[1].text and math.isfinite(lead):
-                candidates.append((lead, Canary(prompt, ids, model.iti_alpha, heads, position, *kinds)))
+            texts = [way.text.lstrip() for way in kinds]
+            parts = _shared(*texts) < min(map(len, texts))  # neither is only the beginning of the other
+            if parts and math.isfinite(lead):
+                text = as_text(tokenizer, prompt, ids)
+                candidates.append((lead, Canary(text, ids, model.iti_alpha, heads, position, *kinds)))
     if not candidates:
         raise ExportError(
             f"alpha {model.iti_alpha:g} changes no greedy answer to any of the prompts, so nothing would tell a "
             "steered engine from a plain one: pass --canary-prompt with a prompt that it changes, or a larger --alpha"
         )
     return max(candidates, key=lambda pair: pair[0])[1]
+
+
+def as_text(tokenizer, prompt: str, ids: list[int]) -> str:
+    """The prompt as a text that a server's tokenizer makes these tokens of, if there is one: without BOS where the
+    tokenizer adds it."""
+    texts = (prompt, prompt.removeprefix(tokenizer.bos_token or ""))
+    return next((text for text in texts if tokenizer(text)["input_ids"] == ids), prompt)
 
 
 def _answers(model, tokenizer, rows: Sequence[tuple[str, list[int]]]) -> list[list[tuple[list[int], torch.Tensor]]]:
@@ -140,11 +159,12 @@ def _answers(model, tokenizer, rows: Sequence[tuple[str, list[int]]]) -> list[li
     filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     padded = [[filler or 0] * (longest - len(ids)) + ids for _, ids in rows for _ in range(2)]
     mask = [[0] * (longest - len(ids)) + [1] * len(ids) for _, ids in rows for _ in range(2)]
-    out = model.generate(
-        torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device), do_sample=False,
-        max_new_tokens=TOKENS, iti_alpha=strengths(model, [0.0, model.iti_alpha] * len(rows)), pad_token_id=filler,
-        output_logits=True, return_dict_in_generate=True,
-    )  # fmt: skip
+    with greedy(model):
+        out = model.generate(
+            torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device),
+            max_new_tokens=TOKENS, iti_alpha=strengths(model, [0.0, model.iti_alpha] * len(rows)),
+            pad_token_id=filler, output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     ways = []
@@ -201,7 +221,9 @@ def ask_server(url: str, model: str | None, timeout: float = 120.0) -> Callable[
         for prompt in (canary.prompt_ids, canary.prompt):
             body = {"model": name, "prompt": prompt, "max_tokens": len(canary.steered.ids), "temperature": 0}
             try:
-                return send("completions", body)["choices"][0]["text"]
+                if isinstance(text := send("completions", body)["choices"][0]["text"], str):
+                    return text
+                reason = f"its text is {text!r}"
             except HTTPError as error:
                 reason = f"{error.code}: {error.read()[:300].decode(errors='replace')}"
             except (OSError, HTTPException, KeyError, IndexError, TypeError, ValueError) as error:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iti_llama.generation_iti_llama import plain
+
 from .canary import PROMPTS
 from .forms import InTransformers, load_form
 
@@ -48,7 +50,7 @@ def compare(a: str, b: str, base: str | None = None, prompts: Sequence[str] = PR
     steering = rounding = None
     for form, of_form in zip((first, second), logs, strict=True):
         if steering is None and hasattr(getattr(form, "model", None), "iti_directions"):
-            steering = _largest(of_form, [form.next_token(tokens, iti_alpha=0.0) for tokens in ids])
+            steering = _largest(of_form, [form.next_token(tokens, **plain(form.model)) for tokens in ids])
     if isinstance(first, InTransformers):
         first.model.set_attn_implementation("eager")
         rounding = _largest(logs[0], [first.next_token(tokens) for tokens in ids])

@@ -11,7 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..foundation.complete import greedy
 from ..foundation.files import folder_of
+from ..foundation.open_gguf import open_gguf
 from ..repo.open_repo import read_object
 from .select_behaviours import ExportError
 from .vllm_plugin import EXPORT
@@ -34,10 +36,11 @@ class InTransformers:
     @torch.no_grad()
     def continues(self, ids: Sequence[int], tokens: int) -> str:
         inputs = self._tensor(ids)
-        out = self.model.generate(
-            input_ids=inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=tokens,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-        )  # fmt: skip
+        with greedy(self.model):
+            out = self.model.generate(
+                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=tokens,
+                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            )  # fmt: skip
         return self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
 
     @torch.no_grad()
@@ -57,11 +60,9 @@ class InLlamaCpp:
             import xllamacpp
         except ImportError:
             raise ExportError(f"{path}: to run a GGUF file install xllamacpp (`pip install xllamacpp`)") from None
-        from gguf import GGUFReader
-
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
-        reader = GGUFReader(path)
+        reader = open_gguf(path)
         params.n_ctx = min(4096, reader.fields["llama.context_length"].contents())
         params.n_parallel, params.warmup, params.verbosity, params.n_gpu_layers = 1, False, 0, 0
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32

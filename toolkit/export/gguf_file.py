@@ -212,4 +212,6 @@ def _template(place: Path) -> str | None:
         return (place / "chat_template.jinja").read_text(encoding="utf-8")
     config = place / "tokenizer_config.json"
     found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+    if isinstance(found, list):  # several, each with a name
+        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
     return found if isinstance(found, str) else None

@@ -43,15 +43,15 @@ def export_llama(source: Source, folder: Path, progress: Callable[[str], None] =
     at once. progress: gets "shard I of N" as each is written."""
     folder.mkdir(parents=True, exist_ok=True)
     shifts, weight_map, total = source.shifts(), {}, 0
+    stored = {name for names in source.shards.values() for name in names}  # a bias may lie apart from its weight
     for number, shard in enumerate(source.shards, 1):
         tensors = dict(source.tensors(shard))
         for name in list(tensors):
             module, _, part = name.rpartition(".")
-            if part == "weight" and module.endswith(PROJECTIONS) and f"{module}.bias" not in tensors:
+            if part == "weight" and module.endswith(PROJECTIONS) and f"{module}.bias" not in stored:
                 tensors[f"{module}.bias"] = torch.zeros_like(tensors[name][:, 0])
         for layer, shift in shifts.items():
-            if o_proj(layer) in tensors:
-                bias = tensors[o_proj(layer, "bias")]
+            if (bias := tensors.get(o_proj(layer, "bias"))) is not None:
                 tensors[o_proj(layer, "bias")] = (bias.float() + source.alpha * shift).to(bias.dtype)
         save_file(tensors, folder / shard, metadata={"format": "pt"})
         progress(f"shard {number} of {len(source.shards)}")

@@ -108,7 +108,13 @@ def checked(resolve, allow_any: bool):
         model, answer = resolved[1], ANSWER.get()
         try:
             fields = read_fields(body.get("generation_config"), model)
-            if "iti_alpha" in fields and handler.generation_state._continuous_batching:
+            batched = handler.generation_state._continuous_batching
+            if batched and (getattr(model, "iti_scope", "all") != "all" or reads_gate(None, model)):
+                raise ValueError(
+                    "the repo has the scope 'generated' or a gate, but --continuous-batching sees no end of a prompt: "
+                    "start the server without the flag"
+                )
+            if batched and "iti_alpha" in fields:
                 raise ValueError(
                     f"iti_alpha is {fields['iti_alpha']!r}, but with --continuous-batching every request has the "
                     "strength of the repo's config.json: leave it out, or start the server without the flag"

@@ -1,9 +1,10 @@
 """Complete prompts in batches, plain or steered, one strength for each row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .bound_memory import batches_of, tokens_a_batch
 from .strengths import strengths
@@ -61,6 +62,19 @@ def complete(
                 completions[index] = tokenizer.decode(tokens[:end], skip_special_tokens=True)
             progress(len(batch))
     return completions
+
+
+@contextmanager
+def greedy(model: PreTrainedModel) -> Iterator[None]:
+    """Inside the block `generate` is greedy, whatever the model's generation config says of beams and penalties, which
+    other engines do not read. Its tokens that end an answer stay."""
+    kept = model.generation_config
+    tokens = {name: getattr(kept, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
+    model.generation_config = GenerationConfig(**tokens)
+    try:
+        yield
+    finally:
+        model.generation_config = kept
 
 
 def end_ids(model: PreTrainedModel, eos_token_id: int | Sequence[int] | None = None) -> list[int]:

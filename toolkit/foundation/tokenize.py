@@ -17,7 +17,7 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
     """The tokens of a prompt. The tokenizer adds special tokens, unless the prompt begins with BOS already (a chat
     template may have written it), or the tokenizer has a template that writes none."""
     own = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
-    add = not own and not (tokenizer.chat_template and _without_bos(tokenizer, tokenizer.chat_template))
+    add = not own and not (tokenizer.chat_template and _without_bos(tokenizer, str(tokenizer.chat_template)))
     ids = tokenizer(prompt, add_special_tokens=add)["input_ids"]
     if add and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
         _say_of_eos(str(tokenizer.name_or_path), tokenizer.eos_token)

@@ -28,6 +28,9 @@ TAGS = ["inference-time-intervention", "iti", "activation-steering", "llama"]
 LIVE = ("what", "example", "start", "receipt", "made", "limits", "licence")
 """The parts of a card that are written from the files beside it, by their names in published cards."""
 
+BASES = "license-of-the-base-model"
+"""The name of a licence that only the base knows."""
+
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 
 MOST_SHOWN = 400
@@ -95,11 +98,13 @@ def renewed_card(folder: Path, hub_name: str = "") -> str | None:
     repo = SteeredRepo.open(folder)
     new = new_card(repo, hub_name)
     card, fresh = ModelCard(replaced(text, _live_parts(new))), ModelCard(new).data
-    if repo.license is None and card.data.license not in (None, "other"):
-        fresh.license, fresh["license_name"] = card.data.license, None  # its owner knows
+    given = card.data.license, card.data.get("license_name")
+    if repo.license is None and given not in ((None, None), ("other", BASES)):
+        fresh.license, fresh["license_name"] = given  # its owner knows
     for key in ("base_model", "base_model_relation", "license", "license_name", "license_link"):
         card.data[key] = fresh.get(key) or (None if key == "license_name" else card.data.get(key))
-    card.data.model_name, card.data.eval_results = fresh.model_name, fresh.eval_results
+    foreign = [one for one in card.data.eval_results or () if not one.dataset_type.startswith("iti-llama/")]
+    card.data.model_name, card.data.eval_results = fresh.model_name, [*(fresh.eval_results or ()), *foreign] or None
     return str(card)
 
 
@@ -143,7 +148,7 @@ def _live_parts(card: str) -> dict[str, str]:
 def _metadata(repo: SteeredRepo) -> ModelCardData:
     """The YAML that the Hub reads."""
     license_, made = repo.license, repo.provenance
-    other = {} if license_ else {"license_name": "license-of-the-base-model"}
+    other = {} if license_ else {"license_name": BASES}
     return ModelCardData(
         license=license_ or "other",
         **other,

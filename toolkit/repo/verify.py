@@ -75,6 +75,9 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
             problems.append(f"{file.name} is not this package's own: read it before you run it")
         elif file.status == "unknown":
             problems.append(f"{file.name} is not a file of this package: read it before you run it")
+    held = any(re.fullmatch(r"model.*\.safetensors", name) for name in files)
+    if config.get("base_model_name_or_path") is None and config.get("transformers_weights") is None and not held:
+        problems.append("it will not load: it names no base, and holds no model.safetensors")
     if "adapter_config.json" in names:
         problems.append(
             "adapter_config.json: transformers would load a PEFT adapter, and the base that it names, as well"
@@ -85,7 +88,7 @@ def verify(repo: str, revision: str | None = None) -> Verdict:
     wrong, unknown = _manifest(opened, files)
     problems, notes = problems + wrong, notes + unknown
 
-    missing = sorted({"configuration_iti_llama.py", "modeling_iti_llama.py"} - set(names))
+    missing = sorted(set(CODE) - set(names))
     if missing:
         notes.append(f"{', '.join(missing)} not in the repo: it loads through the installed package alone")
     ran = [file.name for file in code if file.name in CODE]
@@ -166,11 +169,14 @@ def _references(name: str, path: Path, files: list[str]) -> list[str]:
         if isinstance(content, dict) and "/" not in name:
             shards = content.get("weight_map") if name.endswith(".index.json") else None
             wanted = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+            if name == "generation_config.json":
+                given = [field for field in ("iti_alpha", "iti_gate") if content.get(field) is not None]
+                problems += [f"{name} holds {field}, which `generate` refuses there" for field in given]
             if name == "config.json" and content.get("transformers_weights") is not None:
                 wanted.add(str(content["transformers_weights"]))
             outside = sorted(wanted - set(files))
             problems += [f"{name} takes weights from {file!r}, which is not a file of the repo" for file in outside]
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if re.fullmatch(READ_BY_TRANSFORMERS, name):
             problems.append(f"{name} is not JSON that can be read ({type(error).__name__})")
     return list(dict.fromkeys(problems))
