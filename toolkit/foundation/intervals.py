@@ -39,7 +39,8 @@ def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> E
 
     Where every row has the same value, the bootstrap sees no spread. For rates (all 0 or all 1) the interval is then
     Wilson's, with the number of groups as sample size; `paired` takes it on both sides. Fewer than `FEW` groups show
-    less spread than there is: the interval is widened by Student's t. One group shows none, so nothing is known.
+    less spread than there is: the interval is widened by Student's t. One group shows none: the interval holds 0, and
+    goes far beyond every value.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0 or len(values) != len(groups):
@@ -55,7 +56,8 @@ def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> E
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
     if k == 1:
-        low, high = -np.inf, np.inf
+        wide = student.ppf(0.975, 1) * np.abs(values).max()
+        low, high = mean - wide, mean + wide
     elif k < FEW:
         wider = student.ppf(0.975, k - 1) / 1.96 * (k / (k - 1)) ** 0.5
         low, high = mean + wider * (low - mean), mean + wider * (high - mean)
