@@ -4,19 +4,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..data.labelled_set import Example, read_examples
 from ..data.written_prompt import AsPrompt
 from ..foundation.sandbox import Sandbox
-from ..foundation.tokenize import completion_ids, prompt_ids
 from .divergence import Text
 from .grade import Grade
 from .tasks import TaskSet, asks, grade_intact, paraphrases
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PREFERS = "prefers label 1"
 
@@ -86,20 +81,6 @@ def damage_set(path: str, as_prompt: AsPrompt | None = None) -> TaskSet:
     """
     examples = read_examples(path, as_prompt or (lambda written, where: str(written)))
     return labelled_set(Path(path).name, examples, pairs=True)
-
-
-def check_lengths(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", tasks: Sequence[LabelledTask], name: str
-) -> None:
-    """Raises `ValueError` if the model cannot read a pair whole."""
-    most, texts = model.config.max_position_embeddings, [(t.prompt, text) for t in tasks for text in t.completions]
-    over = sum(
-        len(prompt_ids(tokenizer, prompt)) + len(completion_ids(tokenizer, text)) > most for prompt, text in texts
-    )
-    if over:
-        raise ValueError(
-            f"{name}: {over} of {len(texts)} texts are longer than the model's {most} tokens; leave them out"
-        )
 
 
 def _grade_pairs(tasks: Sequence[LabelledTask], completions: Sequence[str], sandbox: Sandbox) -> list[Grade]:

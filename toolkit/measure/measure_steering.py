@@ -19,8 +19,9 @@ from .conditions import Condition, standard_conditions
 from .degenerate import degenerate
 from .divergence import Divergence
 from .evaluate import Answers, ConditionResult, divergence_of, evaluate, settings_of
-from .labelled_tasks import check_lengths, damage_set
+from .labelled_tasks import damage_set
 from .saved_completions import SavedCompletions
+from .score import Given, tokens_of
 from .settings import MeasureSettings
 from .tables import summarise
 from .tasks import TaskSet
@@ -74,8 +75,9 @@ def measure_steering(
     if settings.checks and (model.iti_alpha if settings.alpha is None else settings.alpha) == 0:
         raise ValueError("iti_alpha is 0: nothing is steered, so there is nothing to check; expected another strength")
     unrelated = settings.damage and damage_set(settings.damage, partial(chat_prompt, tokenizer))
-    if unrelated:
-        check_lengths(model, tokenizer, unrelated.tasks, settings.damage)
+    if unrelated:  # refuses long ones before anything is answered
+        rows = [Given(task.prompt, text) for task in unrelated.tasks for text in task.completions]
+        tokens_of(model, tokenizer, rows, f"{settings.damage}: ")
     own = conditions is not None
     conditions = conditions or standard_conditions(model, settings.alpha, asked=task_set.asked is not None)
     alpha, temperature = conditions[1].alpha, settings.temperature

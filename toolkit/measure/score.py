@@ -32,6 +32,19 @@ class Scored:
     likeliest: bool
 
 
+def tokens_of(
+    model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Given], where: str = ""
+) -> list[tuple[list[int], list[int]]]:
+    """The tokens of each prompt and completion. Raises `ValueError`, which begins with `where` and counts them, if
+    some are longer than the model reads."""
+    tokens = [(prompt_ids(tokenizer, row.prompt), completion_ids(tokenizer, row.completion)) for row in rows]
+    longest = model.config.max_position_embeddings
+    over = sum(len(prompt) + len(completion) > longest for prompt, completion in tokens)
+    if over:
+        raise ValueError(f"{where}{over} of {len(rows)} texts are longer than the model's {longest} tokens")
+    return tokens
+
+
 def log_probabilities(
     model: ITILlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
@@ -45,11 +58,7 @@ def log_probabilities(
     Raises:
         ValueError: if a text is longer than the model reads; the message counts them.
     """
-    tokens = [(prompt_ids(tokenizer, row.prompt), completion_ids(tokenizer, row.completion)) for row in rows]
-    longest = model.config.max_position_embeddings
-    over = sum(len(prompt) + len(completion) > longest for prompt, completion in tokens)
-    if over:
-        raise ValueError(f"{over} of {len(rows)} texts are longer than the model's {longest} tokens")
+    tokens = tokens_of(model, tokenizer, rows)
     starts = [len(prompt) - 1 for prompt, _ in tokens] if model.iti_scope == "generated" else None
     scored = score_tokens(model, tokens, [row.alpha for row in rows], starts, batch_size, progress)
     return [one.log_probability for one in scored]
