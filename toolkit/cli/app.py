@@ -89,7 +89,11 @@ def main() -> None:
         app()
     except (ValueError, OSError, SandboxError) as error:
         of_file = isinstance(error, OSError) and error.filename and error.strerror
-        said = f"{error.filename}: {error.strerror}" if of_file else " ".join(str(error).split())
+        said = (
+            f"{error.filename}: {error.strerror}"
+            if of_file
+            else " ".join(line.strip() for line in str(error).splitlines())
+        )
         SafeConsole(stderr=True, emoji=False).print(
             f"[red]error:[/red] {escape(said)}", highlight=False, soft_wrap=True
         )

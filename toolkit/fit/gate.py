@@ -51,7 +51,7 @@ def fit_gate(
     if not 0 < false_fires < 1:
         raise ValueError(f"the share of false fires is {false_fires:g}; expected one between 0 and 1")
     settings = FitSettings(seed=seed)
-    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    heads = model.config.num_attention_heads
     x = capture(model, tokenizer, examples, Policy("fraction", 0.0), batch_size, progress=progress).heads.flatten(1, 2)
     y, groups = (np.array([getattr(example, name) for example in examples]) for name in ("label", "group"))
     fitting, test = split_groups(examples, settings.test_share, seed)
@@ -62,7 +62,7 @@ def fit_gate(
 
     def best_heads(rows: np.ndarray, folds: np.ndarray) -> torch.Tensor:
         ranking, *_ = rank_heads(x[rows], y[rows], folds, settings)
-        return torch.from_numpy(np.sort(ranking[: min(HEADS, layers * heads)]))
+        return torch.from_numpy(np.sort(ranking[:HEADS]))
 
     held_out = np.empty(len(fitting))
     for fold in np.unique(folds):  # heads that were chosen on what the threshold is set on would seem too good

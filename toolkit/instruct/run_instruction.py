@@ -139,7 +139,7 @@ def run_instruction(
                 f"the base does not follow {wanted.instruction!r}: {why}. What helps: an instruction that it follows; "
                 "--against with its opposite; texts that show the behaviour, as a labelled file"
             )
-        say(f"2 of 4, the base follows it: a classifier misclassifies {error.percent()} of {error.n} other answers")
+        say(f"2 of 4, the base follows it: a classifier gets {error.percent()} of {error.n} other answers wrong")
         answered["test"] = answer_part(answers, prompts, "test", parts.test, wanted, place)
         if report is None:
             path_of_shift = cache / f"distilled_{made_of[:12]}"
