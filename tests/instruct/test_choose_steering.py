@@ -15,8 +15,9 @@ REQUESTS = [f"request {i}" for i in range(40)]
 GOOD, LOOP, BESIDE = "short, and to the point", "short, " + "and on " * 20, "short, of something else"
 
 
-def chosen(monkeypatch, steered, perplexity=1.0, plain_answers=1.0):
-    """The choice where the answers at each strength are `steered[alpha]`. One that begins with "short" is as told."""
+def chosen(monkeypatch, steered, perplexity=1.0, plain_answers=1.0, given=True):
+    """The choice where the answers at each strength are `steered[alpha]`. One with a "short" is as told.
+    given: these strengths alone are tried."""
     moved = SimpleNamespace(nll_change=SimpleNamespace(mean=np.log(perplexity)), kl=SimpleNamespace(mean=0.1))
     monkeypatch.setattr(module, "measure_divergence", lambda model, tokenizer, texts, alphas: [moved] * len(alphas))
     answers_own = lambda model, tokenizer, asked, texts: [  # noqa: E731
@@ -30,9 +31,9 @@ def chosen(monkeypatch, steered, perplexity=1.0, plain_answers=1.0):
         return steered[alpha]
 
     answers = SimpleNamespace(model=None, tokenizer=None, to=to)
-    classifier = SimpleNamespace(log_odds=lambda texts: np.array([float(text.startswith("short")) for text in texts]))
+    classifier = SimpleNamespace(log_odds=lambda texts: np.array([float(text.count("short")) for text in texts]))
     validation = Validation(REQUESTS, REQUESTS, ["long and thorough"] * 40, ["short"] * 40, REQUESTS)
-    return choose_steering(answers, sorted(steered), validation, classifier, 0.05, 1.1), asked
+    return choose_steering(answers, sorted(steered) if given else None, validation, classifier, 0.05, 1.1), asked
 
 
 def test_the_mildest_strength_that_keeps_all_is_taken_and_no_stronger_one_is_tried(monkeypatch):
@@ -40,6 +41,26 @@ def test_the_mildest_strength_that_keeps_all_is_taken_and_no_stronger_one_is_tri
     steering, asked = chosen(monkeypatch, {0.5: half, 1.0: [GOOD] * 40, 1.2: [GOOD] * 40})
     assert steering.best.alpha == 1.0 and not steering.why and asked == [0.5, 1.0]
     assert steering.best.kept.mean == 1 and steering.tried[0].kept.mean == 0.5
+
+
+def keeps(share: float) -> list[str]:
+    """Answers that keep this share of what being told does; each "short" is as far as one told answer goes."""
+    count = round(40 * share)
+    return ["short, " + GOOD] * max(0, count - 40) + [GOOD] * min(count, 80 - count) + ["long"] * max(0, 40 - count)
+
+
+@pytest.mark.parametrize(
+    "tried,asked,best",
+    [
+        ({0.85: keeps(0.5), 1.0: keeps(0.75), 1.2: keeps(1.25), 1.1: keeps(0.95)}, [0.85, 1.0, 1.2, 1.1], 1.1),
+        ({0.85: keeps(1.7), 0.5: keeps(0.9)}, [0.85, 0.5], 0.5),  # the line begins at the plain model
+        ({0.85: keeps(0.95), 1.0: keeps(1.4)}, [0.85, 1.0], 0.85),  # nearest to one that was tried already
+        ({0.85: keeps(0.5), 1.0: keeps(1.4), 0.95: [*keeps(1.0)[3:], LOOP, LOOP, LOOP]}, [0.85, 1.0, 0.95], 1.0),
+    ],
+)
+def test_the_strength_that_keeps_all_is_looked_for_on_a_straight_line(monkeypatch, tried, asked, best):
+    steering, answered = chosen(monkeypatch, tried, given=False)
+    assert answered == asked and steering.best.alpha == best and not steering.why
 
 
 @pytest.mark.parametrize("bad", [LOOP, BESIDE])

@@ -13,6 +13,8 @@ ROWS = [
     Given("a", "bc", -0.8),
     Given("print(1 + 2)\nprint(", "3)", 1.3),
     Given("x = ", "y", 2.0),
+    Given("def f(x):\n", "pass  # for now, and for some time to come\n", 1.3),
+    Given("def f(x):\n", "x", 1.3),
 ]
 
 
@@ -43,7 +45,17 @@ def test_a_score_does_not_depend_on_what_shares_its_batch(tiny, tokenizer):
     by_two = log_probabilities(tiny, tokenizer, ROWS[::-1], batch_size=2, progress=counted.append)[::-1]
     single = [log_probabilities(tiny, tokenizer, [row])[0] for row in ROWS]
     assert together == pytest.approx(single, abs=1e-4) and by_two == pytest.approx(single, abs=1e-4)
-    assert counted == [5, 2, 2, 1]
+    assert counted == [7, 2, 2, 2, 1]
+
+
+def test_a_prompt_that_completions_share_is_read_once(tiny, tokenizer, monkeypatch):
+    passes, forward = [], tiny.model.forward
+    monkeypatch.setattr(tiny.model, "forward", lambda **call: passes.append(call["input_ids"]) or forward(**call))
+    log_probabilities(tiny, tokenizer, ROWS)
+    assert [len(ids) for ids in passes] == [5, 7]
+    passes.clear()
+    log_probabilities(tiny, tokenizer, [Given("x = ", "y"), Given("x = ", "z")])
+    assert [len(ids) for ids in passes] == [1]  # one token each: nothing is read after the prompt
 
 
 def test_texts_that_are_too_long_are_counted_and_not_cut(steered, tokenizer):

@@ -3,7 +3,7 @@
 import pytest
 
 from iti_llama.toolkit.foundation.package import ROOT
-from iti_llama.toolkit.repo.folder import CODE, check_out, copy_tokenizer, new_folder
+from iti_llama.toolkit.repo.folder import CODE, check_out, copy_tokenizer, new_folder, only_run
 
 
 def test_a_block_that_fails_leaves_what_was_there(tmp_path):
@@ -31,6 +31,14 @@ def test_what_another_command_wrote_meanwhile_is_left_alone(tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "config.json").write_text("theirs")
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_over(tmp_path):
+    refused = pytest.raises(FileExistsError, match="another run is writing there")
+    with only_run(tmp_path / "out"), only_run(tmp_path / "other"), refused, only_run(tmp_path / "x/../out"):
+        pass
+    with only_run(tmp_path / "out"):
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):

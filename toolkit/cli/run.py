@@ -44,6 +44,7 @@ def run(
     """
     from ..instruct.add_instruction import add_instruction
     from ..instruct.run_instruction import run_instruction
+    from ..repo.folder import only_run
     from ..repo.push import check_push
     from ..repo.push import push as push_folder
     from ..repo.run_pipeline import run as run_pipeline
@@ -63,12 +64,13 @@ def run(
         if not json_:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    if wanted.instruction is None:
-        result = run_pipeline(settings, progress_bar, say, command_line())
-    elif name is not None:
-        result = add_instruction(settings, wanted, name, progress_bar, say, command_line())
-    else:
-        result = run_instruction(settings, wanted, progress_bar, say, command_line())
+    with only_run(settings.out):
+        if wanted.instruction is None:
+            result = run_pipeline(settings, progress_bar, say, command_line())
+        elif name is not None:
+            result = add_instruction(settings, wanted, name, progress_bar, say, command_line())
+        else:
+            result = run_instruction(settings, wanted, progress_bar, say, command_line())
     if json_:
         print(json.dumps({"sweep": result.sweep, "evaluation": result.evaluation}, indent=1))
     elif name is not None and "together" in result.evaluation:

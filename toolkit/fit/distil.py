@@ -20,7 +20,7 @@ from ..foundation.bound_memory import batches_of, next_token_logs, tokens_a_batc
 from .shifted_passes import BareRow, Batch, collate, frozen, hidden_states, input_device, shifted
 
 
-STEPS, BATCH, RATE, WARM_UP = 60, 8, 0.03, 5
+STEPS, BATCH, RATE, WARM_UP = 48, 8, 0.03, 5
 """Steps; answers of a step; the rate of Adam, as a share of the size of a head's output; steps until the rate is
 whole. From there it falls to a tenth, along a cosine."""
 

@@ -2,9 +2,11 @@
 
 The model answers them at one strength after the other, the mildest first, until its answers keep `ENOUGH` of the
 instruction's effect, inside the guards: hardly fewer answers than plain ones are intact and answer their own request,
-and the perplexity of texts that say nothing of the instruction stays within its own guard. If none keeps so much, the
-rule takes the strength inside the guards that keeps most, if that is more than nothing. If a guard ended the strengths
-before, two more are tried between the last one inside the guards and the first beyond.
+and the perplexity of texts that say nothing of the instruction stays within its own guard. Then a straight line from
+the strength before says where exactly `ENOUGH` is kept, and that strength is taken if it is inside the guards, too.
+
+If none keeps so much, the rule takes the strength inside the guards that keeps most, if that is more than nothing. If
+a guard ended the strengths before, two more are tried between the last one inside the guards and the first beyond.
 """
 
 import math
@@ -22,9 +24,6 @@ from .own_answers import OwnAnswers
 ALPHAS = (0.85, 1.0, 1.2, 1.4)
 """The strengths that are tried: shares of the shift that was distilled."""
 
-COSTED = 16
-"""How many plain answers the divergence at each strength is measured on."""
-
 CHOSEN_ON = 40
 """How many requests are answered at each strength."""
 
@@ -35,8 +34,8 @@ ENOUGH = 1.0
 @dataclass(frozen=True)
 class Tried:
     """A strength: what the answers keep, the shares that are intact and that answer their own request, and what it
-    costs on texts. `kept` and the shares are None where nothing was answered because the perplexity is beyond the
-    guard."""
+    costs on the requests, as texts. `kept` and the shares are None where nothing was answered because the perplexity
+    is beyond the guard."""
 
     alpha: float
     perplexity: float
@@ -90,14 +89,10 @@ def choose_steering(
     progress: Callable[[str, int], None] = lambda step, rows: None,
 ) -> Steering:
     """The choice by this module's rule, for the directions of the model that `answers` asks. alphas: the strengths to
-    try; None for `ALPHAS` and those between."""
+    try and to choose from; None for `ALPHAS` and those between."""
     model, tokenizer = answers.model, answers.tokenizer
     plain_odds, told_odds = classifier.log_odds(validation.plain), classifier.log_odds(validation.told)
     neutral = [Text("", prompt, group) for prompt, group in zip(validation.bare, validation.groups, strict=True)]
-    plain_texts = [
-        Text(prompt, answer, group)
-        for prompt, answer, group in zip(validation.bare, validation.plain, validation.groups, strict=True)
-    ][:COSTED]
 
     def measure(alpha: float, perplexity: float, kl: float, texts: Sequence[str]) -> Tried:
         groups, own_request = validation.groups, answering(model, tokenizer, validation.asked, texts)
@@ -111,14 +106,14 @@ def choose_steering(
         )
 
     def try_at(alphas: Sequence[float]) -> list[Tried]:
-        costs = measure_divergence(model, tokenizer, neutral, alphas)
-        kls = measure_divergence(model, tokenizer, plain_texts, alphas)
+        if not alphas:
+            return []
         points: list[Tried] = []
-        for alpha, cost, moved in zip(alphas, costs, kls, strict=True):
+        for alpha, moved in zip(alphas, measure_divergence(model, tokenizer, neutral, alphas), strict=True):
             if any(map(is_enough, points)):
                 progress("not needed", len(validation.bare))
                 continue
-            ratio = math.exp(cost.nll_change.mean)
+            ratio = math.exp(moved.nll_change.mean)
             if ratio <= perplexity_guard:
                 texts = answers.to(f"alpha {alpha:g}", validation.bare, alpha)
                 points.append(measure(alpha, ratio, moved.kl.mean, texts))
@@ -132,26 +127,39 @@ def choose_steering(
             return False
         return plain.answering.low <= CHANCE or point.answering.mean >= plain.answering.mean - guard - 1e-9
 
+    def is_useful(point: Tried) -> bool:
+        return is_inside(point) and point.kept.low > 0
+
     def is_enough(point: Tried) -> bool:
-        return is_inside(point) and point.kept.mean >= ENOUGH and point.kept.low > 0
+        return is_useful(point) and point.kept.mean >= ENOUGH
 
     plain = measure(0.0, 1.0, 0.0, validation.plain)
-    tried = try_at(sorted(alphas or ALPHAS, key=abs))
-    if alphas is None and not any(map(is_enough, tried)):
-        between = alphas_between([point.alpha for point in tried], list(map(is_inside, tried)))
-        tried = sorted([*tried, *(try_at(between) if between else ())], key=lambda point: point.alpha)
-    inside, why = [point for point in tried if is_inside(point) and point.kept.low > 0], ""
-    if not inside:
+    tried, aim = try_at(sorted(alphas or ALPHAS, key=abs)), None
+    if alphas is None and any(map(is_enough, tried)):
+        aim = alpha_that_keeps([point for point in (plain, *tried) if point.kept is not None][-2:])
+        tried += try_at([aim] if all(point.alpha != aim for point in tried) else [])
+    elif alphas is None:
+        tried += try_at(alphas_between([point.alpha for point in tried], list(map(is_inside, tried))))
+    tried.sort(key=lambda point: abs(point.alpha))
+    useful = list(filter(is_useful, tried))
+    if not useful:
         why = (
             f"no strength of {', '.join(f'{point.alpha:g}' for point in tried)} clearly goes towards the instruction "
             f"with as many answers intact and to the point as the guards ask (at most {100 * guard:g} points lost, "
             f"perplexity at most {perplexity_guard:g} times plain's)"
         )
-    if inside:
-        best = next(filter(is_enough, inside), None) or max(inside, key=lambda point: point.kept.mean)
-    else:
-        best = min(tried, key=lambda point: point.kl)
-    return Steering(best, why, tried, plain)
+        return Steering(min(tried, key=lambda point: point.kl), why, tried, plain)
+    keeps = [point for point in useful if point.alpha == aim] or list(filter(is_enough, useful))
+    return Steering((keeps or [max(useful, key=lambda point: point.kept.mean)])[0], "", tried, plain)
+
+
+def alpha_that_keeps(points: Sequence[Tried]) -> float:
+    """Where the straight line through two points reaches `ENOUGH`, in steps of 0.05. The second keeps so much; if the
+    first does, too (it may be outside the guards), the second is taken."""
+    (low, high), (less, more) = [point.alpha for point in points], [point.kept.mean for point in points]
+    if less >= ENOUGH:
+        return high
+    return round(20 * (low + (high - low) * (ENOUGH - less) / (more - less))) / 20
 
 
 def alphas_between(alphas: Sequence[float], inside: Sequence[bool]) -> list[float]:

@@ -63,7 +63,7 @@ FITTED_ON = 120
 PLACED_ON = 32
 """How many requests are answered to find the place of the instruction."""
 
-REPHRASED = 40
+REPHRASED = 32
 """How many requests robustness is measured on, in each phrasing."""
 
 LIKENED = 16

@@ -17,6 +17,9 @@ ASKS = "Here is an answer:\n\n{answer}\n\nWhich question or request does it answ
 
 CHANCE = 0.5
 
+OTHERS = 3
+"""With how many other answers each answer is compared."""
+
 
 def answering(
     model: ITILlamaForCausalLM,
@@ -25,26 +28,23 @@ def answering(
     answers: Sequence[str],
     seed: int = 0,
 ) -> list[float]:
-    """For each answer 1 if its own request is likelier after it than after another answer, which is drawn once by
-    `seed`; 0 if not; 0.5 where both are as likely, there is no other request, or the model reads no text so long."""
-    order = np.random.default_rng(seed).permutation(len(answers)).tolist()
+    """For each answer the share of `OTHERS` other answers, drawn once by `seed`, after which its own request is less
+    likely than after it. An answer after which it is as likely counts one half. 0.5 where there is no other request,
+    or the model reads no text so long."""
     turn = "" if tokenizer.chat_template else "\n\n"
-    pairs = {}
+    prompts = [chat_prompt(tokenizer, ASKS.format(answer=answer)) + turn for answer in answers]
+    read = [len(prompt_ids(tokenizer, prompt)) for prompt in prompts]
+    asked = [len(completion_ids(tokenizer, request)) for request in requests]
+    order = np.random.default_rng(seed).permutation(len(answers)).tolist()
+    pairs: dict[tuple[int, int], tuple[Given, Given]] = {}
     for place, index in enumerate(order):
-        others = (i for i in [*order[place + 1 :], *order[:place]] if requests[i] != requests[index])
-        if (other := next(others, None)) is None:
-            continue
-        prompts = [chat_prompt(tokenizer, ASKS.format(answer=answers[i])) + turn for i in (index, other)]
-        length = len(completion_ids(tokenizer, requests[index]))
-        if all(fits(model, tokenizer, prompt, length) for prompt in prompts):
-            pairs[index] = [Given(prompt, requests[index]) for prompt in prompts]
-    scores = iter(log_probabilities(model, tokenizer, [row for pair in pairs.values() for row in pair]))
-    shares = [0.5] * len(answers)
-    for index, own in zip(pairs, scores, strict=False):
-        shares[index] = float(np.sign(own - next(scores)) + 1) / 2
-    return shares
-
-
-def fits(model: ITILlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, length: int) -> bool:
-    """Whether the model reads the prompt and `length` tokens after it."""
-    return len(prompt_ids(tokenizer, prompt)) + length <= model.config.max_position_embeddings
+        further = [i for i in [*order[place + 1 :], *order[:place]] if requests[i] != requests[index]]
+        for other in further[:OTHERS]:
+            if max(read[index], read[other]) + asked[index] <= model.config.max_position_embeddings:
+                pairs[index, other] = Given(prompts[index], requests[index]), Given(prompts[other], requests[index])
+    given = list(dict.fromkeys(row for pair in pairs.values() for row in pair))
+    scores = dict(zip(given, log_probabilities(model, tokenizer, given), strict=True))
+    shares: list[list[float]] = [[] for _ in answers]
+    for (index, _), (own, other) in pairs.items():
+        shares[index].append(float(np.sign(scores[own] - scores[other]) + 1) / 2)
+    return [float(np.mean(of_answer)) if of_answer else 0.5 for of_answer in shares]

@@ -1,6 +1,7 @@
 """Evaluate a steering: the same tasks under several conditions, executed, with intervals and paired differences."""
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -236,11 +237,12 @@ def divergence_of(
     progress: Callable[[int], None] = lambda texts: None,
 ) -> dict[str, Divergence]:
     """The divergence of every condition that steers, by name, on held-out texts."""
-    divergences = {}
-    for condition in conditions:
-        if condition.alpha != 0 and not condition.asked:
-            with under(model, condition):
-                (divergences[condition.name],) = measure_divergence(
-                    model, tokenizer, texts, [condition.alpha], progress=progress
-                )
+    steering = [condition for condition in conditions if condition.alpha != 0 and not condition.asked]
+    divergences: dict[str, Divergence] = {}
+    for _, alike in itertools.groupby(steering, key=lambda condition: id(condition.directions)):
+        alike = list(alike)
+        with under(model, alike[0]):
+            alphas = [condition.alpha for condition in alike]
+            found = measure_divergence(model, tokenizer, texts, alphas, progress=progress)
+        divergences |= {condition.name: moved for condition, moved in zip(alike, found, strict=True)}
     return divergences

@@ -1,12 +1,16 @@
 """A steered repo as a folder: which files it holds, and how it is put on disk whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import Timeout
+from huggingface_hub.utils import WeakFileLock
 
 
 CODE = (
@@ -108,6 +112,22 @@ def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
         raise FileExistsError(
             f"{out}: is not a folder that holds only a steered repo, so it is not overwritten; choose another --out"
         )
+
+
+@contextmanager
+def only_run(out: str | os.PathLike):
+    """Inside the block no other process of this user can enter such a block for the same folder. Raises
+    `FileExistsError` if one is in it."""
+    name = hashlib.sha256(os.fsencode(Path(out).resolve())).hexdigest()[:16]
+    lock = Path(tempfile.gettempdir(), f"iti-llama-{getattr(os, 'getuid', int)()}-{name}.lock")
+    with ExitStack() as held:
+        try:
+            held.enter_context(WeakFileLock(lock, timeout=0.1))
+        except Timeout:
+            raise FileExistsError(
+                f"{out}: another run is writing there; wait for it, or choose another --out"
+            ) from None
+        yield
 
 
 @contextmanager
