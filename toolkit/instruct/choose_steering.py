@@ -1,12 +1,12 @@
 """Choose a strength on requests that nothing was fitted on.
 
 The model answers them at one strength after the other, the mildest first, until its answers keep `ENOUGH` of the
-instruction's effect, inside the guards: hardly fewer answers than plain ones are intact and answer their own request,
-and the perplexity of texts that say nothing of the instruction stays within its own guard. Then a straight line from
-the strength before says where exactly `ENOUGH` is kept, and that strength is taken if it is inside the guards, too.
+instruction's effect. A straight line from the strength before says where exactly `ENOUGH` is kept. That strength is
+taken if it is inside the guards: hardly fewer answers than plain ones are intact and answer their own request, and the
+perplexity of texts that say nothing of the instruction stays within its own guard.
 
-If none keeps so much, the rule takes the strength inside the guards that keeps most, if that is more than nothing. If
-a guard ended the strengths before, two more are tried between the last one inside the guards and the first beyond.
+Else a guard is in the way. Then two more are tried, between the last strength inside the guards and the first beyond,
+and the rule takes the strength inside the guards that keeps most, if that is more than nothing.
 """
 
 import math
@@ -23,9 +23,6 @@ from .own_answers import OwnAnswers
 
 ALPHAS = (0.85, 1.0, 1.2, 1.4)
 """The strengths that are tried: shares of the shift that was distilled."""
-
-CHOSEN_ON = 40
-"""How many requests are answered at each strength."""
 
 ENOUGH = 1.0
 """The share of the effect to keep: more costs more, and nobody asked for it."""
@@ -110,7 +107,7 @@ def choose_steering(
             return []
         points: list[Tried] = []
         for alpha, moved in zip(alphas, measure_divergence(model, tokenizer, neutral, alphas), strict=True):
-            if any(map(is_enough, points)):
+            if any(map(keeps_all, points)):
                 progress("not needed", len(validation.bare))
                 continue
             ratio = math.exp(moved.nll_change.mean)
@@ -127,38 +124,38 @@ def choose_steering(
             return False
         return plain.answering.low <= CHANCE or point.answering.mean >= plain.answering.mean - guard - 1e-9
 
-    def is_useful(point: Tried) -> bool:
-        return is_inside(point) and point.kept.low > 0
-
-    def is_enough(point: Tried) -> bool:
-        return is_useful(point) and point.kept.mean >= ENOUGH
+    def useful() -> list[Tried]:
+        return [point for point in tried if is_inside(point) and point.kept.low > 0]
 
     plain = measure(0.0, 1.0, 0.0, validation.plain)
     tried, aim = try_at(sorted(alphas or ALPHAS, key=abs)), None
-    if alphas is None and any(map(is_enough, tried)):
+    if alphas is None and any(map(keeps_all, tried)):
         aim = alpha_that_keeps([point for point in (plain, *tried) if point.kept is not None][-2:])
         tried += try_at([aim] if all(point.alpha != aim for point in tried) else [])
-    elif alphas is None:
-        tried += try_at(alphas_between([point.alpha for point in tried], list(map(is_inside, tried))))
+    best = [point for point in useful() if point.alpha == aim] or list(filter(keeps_all, useful()))
     tried.sort(key=lambda point: abs(point.alpha))
-    useful = list(filter(is_useful, tried))
-    if not useful:
-        why = (
-            f"no strength of {', '.join(f'{point.alpha:g}' for point in tried)} clearly goes towards the instruction "
-            f"with as many answers intact and to the point as the guards ask (at most {100 * guard:g} points lost, "
-            f"perplexity at most {perplexity_guard:g} times plain's)"
-        )
-        return Steering(min(tried, key=lambda point: point.kl), why, tried, plain)
-    keeps = [point for point in useful if point.alpha == aim] or list(filter(is_enough, useful))
-    return Steering((keeps or [max(useful, key=lambda point: point.kept.mean)])[0], "", tried, plain)
+    if alphas is None and not best:
+        tried += try_at(alphas_between([point.alpha for point in tried], list(map(is_inside, tried))))
+        tried.sort(key=lambda point: abs(point.alpha))
+    if best or useful():
+        return Steering((best or [max(useful(), key=lambda point: point.kept.mean)])[0], "", tried, plain)
+    why = (
+        f"no strength of {', '.join(f'{point.alpha:g}' for point in tried)} clearly goes towards the instruction "
+        f"with as many answers intact and to the point as the guards ask (at most {100 * guard:g} points lost, "
+        f"perplexity at most {perplexity_guard:g} times plain's)"
+    )
+    return Steering(min(tried, key=lambda point: point.kl), why, tried, plain)
+
+
+def keeps_all(point: Tried) -> bool:
+    """Whether the answers keep `ENOUGH`, inside the guards or not."""
+    return point.kept is not None and point.kept.mean >= ENOUGH
 
 
 def alpha_that_keeps(points: Sequence[Tried]) -> float:
-    """Where the straight line through two points reaches `ENOUGH`, in steps of 0.05. The second keeps so much; if the
-    first does, too (it may be outside the guards), the second is taken."""
+    """Where the straight line through two points, of which the second is the first that keeps `ENOUGH`, reaches it, in
+    steps of 0.05."""
     (low, high), (less, more) = [point.alpha for point in points], [point.kept.mean for point in points]
-    if less >= ENOUGH:
-        return high
     return round(20 * (low + (high - low) * (ENOUGH - less) / (more - less))) / 20
 
 

@@ -44,7 +44,7 @@ from ..repo.open_repo import read_object
 from ..repo.run_pipeline import RunResult, hash_base, hash_files, no_progress
 from ..repo.settings import RunSettings
 from ..repo.steered_repo import SteeredRepo
-from .choose_steering import ALPHAS, CHOSEN_ON, Steering, Validation, choose_steering
+from .choose_steering import ALPHAS, Steering, Validation, choose_steering
 from .own_answers import OwnAnswers
 from .read_requests import Parts, Request, read_requests, split_requests
 from .say_instruction import Prompts, places_of
@@ -332,9 +332,9 @@ def choose(
     progress: Callable[[str, int], None],
 ) -> Steering:
     """Choose a strength for the directions of the model."""
-    answers.model.iti_scope, own = settings.scope, held.first(CHOSEN_ON)
-    asked, bare = [prompt.shown for prompt in own.bare], [prompt.prompt for prompt in own.bare]
-    validation = Validation(asked, bare, own.plain, own.told, own.groups)
+    answers.model.iti_scope = settings.scope
+    asked, bare = [prompt.shown for prompt in held.bare], [prompt.prompt for prompt in held.bare]
+    validation = Validation(asked, bare, held.plain, held.told, held.groups)
     guards = settings.guard, settings.perplexity_guard
     return choose_steering(answers, settings.alphas, validation, classifier, *guards, progress)
 
@@ -388,7 +388,7 @@ def write_choice(
     of_all = {"top_k": len(directions), "scope": settings.scope}
     sweep = {
         "tasks": "requests:validation",
-        "n": best.kept.n if best.kept else len(answered["validation"].first(CHOSEN_ON).requests),
+        "n": best.kept.n if best.kept else len(answered["validation"].requests),
         "seed": settings.seed,
         "target": "as if told",
         "sound": "intact",
@@ -533,4 +533,4 @@ def _count(parts: Parts, wanted: Instruction, tokenizer: PreTrainedTokenizerBase
     answered = 2 * sum(map(len, vars(parts).values()))
     answered += len(parts.fit) + len(parts.validation) if wanted.against else 0
     places = 0 if wanted.place else min(PLACED_ON, len(parts.fit)) * (len(places_of(tokenizer)) + 1)
-    return answered + places + STEPS + len(ALPHAS) * CHOSEN_ON
+    return answered + places + STEPS + len(ALPHAS) * len(parts.validation)

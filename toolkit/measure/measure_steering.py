@@ -23,6 +23,7 @@ from .labelled_tasks import damage_set
 from .saved_completions import SavedCompletions
 from .score import Given, tokens_of
 from .settings import MeasureSettings
+from .summary import TOLD
 from .tables import summarise
 from .tasks import TaskSet
 
@@ -102,7 +103,7 @@ def measure_steering(
         own_request = {}
         if task_set.sound == "intact" and samples == 1:
             asked = [getattr(task, "shown", "") or task.prompt for task in task_set.tasks]
-            for name in ("plain", "steered", *(condition.name for condition in conditions if condition.asked)):
+            for name in [name for name in ("plain", "steered", TOLD) if name in answers]:
                 own_request[name] = answering(model, tokenizer, asked, answers[name].completions, seed)
         groups = [task.group for task in task_set.tasks]
         answered = {name: asdict(estimate(values, groups)) for name, values in own_request.items()}
