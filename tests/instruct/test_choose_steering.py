@@ -68,6 +68,14 @@ def test_the_strength_that_keeps_all_is_looked_for_on_a_straight_line(monkeypatc
     assert answered == asked and steering.best.alpha == best and not steering.why
 
 
+def test_nothing_is_tried_beyond_a_strength_that_loses_more_than_twice_what_may_be_lost(monkeypatch):
+    lost = {count: [*keeps(0.5)[count:], *[LOOP] * count] for count in (4, 5)}
+    steering, asked = chosen(
+        monkeypatch, {0.85: lost[4], 1.0: lost[5], 0.3: keeps(0.2), 0.55: keeps(0.4)}, given=False
+    )
+    assert asked == [0.85, 1.0, 0.3, 0.55] and steering.best.alpha == 0.55
+
+
 @pytest.mark.parametrize("bad", [LOOP, BESIDE])
 @pytest.mark.parametrize("count,best", [(2, 1.0), (3, 0.5)])
 def test_at_most_a_twentieth_of_the_answers_may_become_loops_or_miss_the_point(bad, count, best, monkeypatch):

@@ -1,9 +1,10 @@
 """Choose a strength on requests that nothing was fitted on.
 
 The model answers them at one strength after the other, the mildest first, until its answers keep `ENOUGH` of the
-instruction's effect. A straight line from the strength before says where exactly `ENOUGH` is kept. That strength is
-taken if it is inside the guards: hardly fewer answers than plain ones are intact and answer their own request, and the
-perplexity of texts that say nothing of the instruction stays within its own guard.
+instruction's effect, or lose more than twice what the guards allow. A straight line from the strength before says
+where exactly `ENOUGH` is kept. That strength is taken if it is inside the guards: hardly fewer answers than plain ones
+are intact and answer their own request, and the perplexity of texts that say nothing of the instruction stays within
+its own guard.
 
 Else a guard is in the way. Then two more are tried, between the last strength inside the guards and the first beyond,
 and the rule takes the strength inside the guards that keeps most, if that is more than nothing.
@@ -107,7 +108,7 @@ def choose_steering(
             return []
         points: list[Tried] = []
         for alpha, moved in zip(alphas, measure_divergence(model, tokenizer, neutral, alphas), strict=True):
-            if any(map(keeps_all, points)):
+            if any(keeps_all(point) or not is_inside(point, 2 * guard) for point in points):
                 progress("not needed", len(validation.bare))
                 continue
             ratio = math.exp(moved.nll_change.mean)
@@ -119,7 +120,7 @@ def choose_steering(
                 points.append(Tried(alpha, ratio, moved.kl.mean, None, None, None))
         return points
 
-    def is_inside(point: Tried) -> bool:
+    def is_inside(point: Tried, guard: float = guard) -> bool:
         if point.kept is None or point.intact.mean < plain.intact.mean - guard - 1e-9:
             return False
         return plain.answering.low <= CHANCE or point.answering.mean >= plain.answering.mean - guard - 1e-9
