@@ -112,8 +112,7 @@ def score_tokens(
             states.append(read(batch, fed, **{CACHE: cache}, before=mask[reads])[0])
         targets, scored = pad_right(completions)
         row, column = scored.nonzero(as_tuple=True)
-        hidden = torch.cat(states, 1)[row.to(device), column.to(device)]
-        values, likeliest = token_logs(model, hidden, targets[row, column])
+        values, likeliest = token_logs(model, torch.cat(states, 1)[row, column], targets[row, column])
         totals = torch.zeros(len(batch)).index_add(0, row, values.cpu())
         unlikely = torch.zeros(len(batch)).index_add(0, row, (~likeliest).float().cpu())
         for index, value, missed in zip(batch, totals.tolist(), unlikely.tolist(), strict=True):
