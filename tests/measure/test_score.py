@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from reference import SCOPE_POSITIONS, hooks, tiny_tokenizer
+from reference import SCOPE_POSITIONS, hooks, some_directions, tiny_llama, tiny_tokenizer
 
-from iti_llama.toolkit.measure.score import Given, log_probabilities
+from iti_llama import ITILlamaForCausalLM
+from iti_llama.toolkit.measure.score import Given, log_probabilities, score_tokens
 
 
 ROWS = [
@@ -56,6 +57,26 @@ def test_a_prompt_that_completions_share_is_read_once(tiny, tokenizer, monkeypat
     passes.clear()
     log_probabilities(tiny, tokenizer, [Given("x = ", "y"), Given("x = ", "z")])
     assert [len(ids) for ids in passes] == [1]  # one token each: nothing is read after the prompt
+
+
+def test_rotary_scaling_sees_no_more_positions_than_a_text_has(tmp_path):
+    """Dynamic scaling turns all positions otherwise as soon as one is beyond the limit."""
+    base = tiny_llama(max_position_embeddings=64, rope_scaling={"rope_type": "dynamic", "factor": 4.0})
+    base.save_pretrained(tmp_path)
+    model = ITILlamaForCausalLM.from_base(tmp_path, some_directions(base.config)).eval()
+    tokens = [([5] * 60, [6] * 2), ([7] * 20, [8] * 40)]
+    together = score_tokens(model, tokens, [0.0, 0.0])
+    single = [score_tokens(model, [row], [0.0])[0] for row in tokens]
+    for (prompt, completion), beside, alone in zip(tokens, together, single, strict=True):
+        with torch.no_grad():
+            logs = base(torch.tensor([[*prompt, *completion]])).logits[0].double().log_softmax(-1)
+        expected = sum(logs[len(prompt) + i - 1, token].item() for i, token in enumerate(completion))
+        assert beside.log_probability == pytest.approx(expected, abs=1e-4)
+        assert alone.log_probability == pytest.approx(expected, abs=1e-4)
+
+
+def test_completions_without_a_token_score_nothing(tiny, tokenizer):
+    assert log_probabilities(tiny, tokenizer, [Given("x = ", ""), Given("y", "")]) == [0.0, 0.0]
 
 
 def test_texts_that_are_too_long_are_counted_and_not_cut(steered, tokenizer):

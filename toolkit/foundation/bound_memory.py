@@ -56,7 +56,7 @@ def batches_of(lengths: Sequence[int], batch_size: int, most_tokens: int) -> lis
 def next_token_logs(model: PreTrainedModel, hidden: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """Log-probabilities of the next token after each position of `hidden` [..., positions, hidden_size], the last
     hidden states: (which positions, float32 [..., these, vocabulary]), piece by piece."""
-    at_once = max(1, PIECE_BYTES // (4 * model.config.vocab_size * max(1, hidden[..., 0, 0].numel())))
+    at_once = max(1, PIECE_BYTES // (4 * model.config.vocab_size * max(1, hidden.shape[:-2].numel())))
     head = model.get_output_embeddings()
     for at in range(0, hidden.shape[-2], at_once):
         here = slice(at, at + at_once)

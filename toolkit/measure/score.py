@@ -82,37 +82,47 @@ def score_tokens(
     device, scores = model.get_input_embeddings().weight.device, [Scored(0.0, True)] * len(tokens)
     texts = [(prompt, completion) if prompt else (completion[:1], completion[1:]) for prompt, completion in tokens]
     keys = [(tuple(prompt), alphas[i], starts and starts[i]) for i, (prompt, _) in enumerate(texts)]
-    longest: dict[tuple, int] = {}
-    for key, row in zip(keys, texts, strict=True):
-        longest[key] = max(longest.get(key, 0), sum(map(len, row)))
-    lengths = [longest[key] for key in keys]  # so that the completions of a prompt share a batch
+    lengths, longest = [sum(map(len, text)) for text in texts], {}
+    for key, length in zip(keys, lengths, strict=True):
+        longest[key] = max(longest.get(key, 0), length)
+    for i, key in enumerate(keys):  # completions share a batch where their prompt is long enough to be worth it
+        lengths[i] = longest[key] if 2 * len(key[0]) >= longest[key] else lengths[i]
 
-    def read(rows: list[int], parts: list[Sequence[int]], **kwargs) -> tuple[torch.Tensor, torch.Tensor, Cache]:
-        """A pass over the parts of some rows, padded on the right: (last hidden states, mask, cache)."""
+    def read(rows: list[int], parts: list[Sequence[int]], before: torch.Tensor, cache: Cache | None):
+        """A pass over the parts of some rows, padded on the right, after what the cache holds of them, which has the
+        mask `before`. Returns the output and the whole mask."""
         ids, mask = pad_right(parts)
-        before = kwargs.pop("before", mask[:, :0])
-        kwargs["position_ids"] = before.sum(1, keepdim=True) + torch.arange(ids.shape[1])
-        kwargs["iti_start"] = starts and torch.tensor([starts[i] for i in rows])
-        call = {"input_ids": ids, "attention_mask": torch.cat([before, mask], 1)} | kwargs
-        call = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in call.items()}
-        call["iti_alpha"] = (strengths_of or partial(strengths, model))([alphas[i] for i in rows])
-        output = model.model(**call, use_cache=True, **ungated(model))
-        return output.last_hidden_state, mask, getattr(output, CACHE)
+        mask = torch.cat([before, mask], 1)
+        positions = (mask.cumsum(1) - 1)[:, before.shape[1] :]  # padding repeats the last one, and adds no length
+        output = model.model(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            position_ids=positions.to(device),
+            **{CACHE: cache},
+            use_cache=True,
+            iti_alpha=(strengths_of or partial(strengths, model))([alphas[i] for i in rows]),
+            iti_start=starts and torch.tensor([starts[i] for i in rows], device=device),
+            **ungated(model),
+        )
+        return output, mask
 
-    for batch in batches_of(lengths, batch_size, tokens_a_batch(model, "cache")):
-        prompts: dict[tuple, int] = {}
-        reads = torch.tensor([prompts.setdefault(keys[i], len(prompts)) for i in batch])
-        firsts = [batch[reads.tolist().index(place)] for place in prompts.values()]
-        hidden, mask, cache = read(firsts, [texts[i][0] for i in firsts])
-        states = [hidden[reads, mask.sum(1)[reads] - 1, None]]  # each prompt's last token predicts the first
-        completions = [texts[i][1] for i in batch]
+    # Prompts and completions are padded apart, together to at most twice the longest row.
+    for batch in batches_of(lengths, batch_size, tokens_a_batch(model, "cache") // 2):
+        firsts = {keys[i]: i for i in batch}
+        reads = torch.tensor([list(firsts).index(keys[i]) for i in batch])
+        prompts, completions = [texts[i][0] for i in firsts.values()], [texts[i][1] for i in batch]
+        output, mask = read(list(firsts.values()), prompts, torch.empty(len(prompts), 0, dtype=torch.long), None)
+        states = [output.last_hidden_state[reads, mask.sum(1)[reads] - 1, None]]  # predict the first tokens
         if max(map(len, completions)) > 1:
-            cache.batch_select_indices(reads)
-            fed = [completion[:-1] for completion in completions]
-            states.append(read(batch, fed, **{CACHE: cache}, before=mask[reads])[0])
+            cache = getattr(output, CACHE)
+            if len(prompts) < len(batch):
+                cache.batch_select_indices(reads)
+            output, _ = read(batch, [completion[:-1] for completion in completions], mask[reads], cache)
+            states.append(output.last_hidden_state)
         targets, scored = pad_right(completions)
         row, column = scored.nonzero(as_tuple=True)
         values, likeliest = token_logs(model, torch.cat(states, 1)[row, column], targets[row, column])
+        del output, states  # before the next batch is read
         totals = torch.zeros(len(batch)).index_add(0, row, values.cpu())
         unlikely = torch.zeros(len(batch)).index_add(0, row, (~likeliest).float().cpu())
         for index, value, missed in zip(batch, totals.tolist(), unlikely.tolist(), strict=True):
@@ -123,7 +133,5 @@ def score_tokens(
 
 def pad_right(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, [rows, longest] each, with 0 where the mask is 0."""
-    length = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows], dtype=torch.long)
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], dtype=torch.long)
-    return ids.view(len(rows), length), mask.view(len(rows), length)
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True)
+    return ids, (torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])).long()

@@ -74,11 +74,11 @@ def plan_run(
     written = (0 if pairs else answers * length) + 2 * min(tasks, EXAMPLES) * EXAMPLE_TOKENS
     to_read, to_write = time_trial(model, tokenizer, [example.prompt for example in some])
 
-    config, of_pass = model.config, "nothing" if pairs else "cache"
+    config = model.config
     tokens = min(answers, SWEEP_BATCH) * (whole if pairs else prompt + length)
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     size += len(examples) * config.num_hidden_layers * (config.num_attention_heads * config.head_dim) * 4
-    size += round(min(tokens, tokens_a_batch(model, of_pass)) * bytes_a_token(model, of_pass)) + 4 * PIECE_BYTES
+    size += round(min(tokens, tokens_a_batch(model, "cache")) * bytes_a_token(model, "cache")) + 4 * PIECE_BYTES
     return Plan(len(examples), answers, pairs, round(read), round(written), read * to_read + written * to_write, size)
 
 
