@@ -56,6 +56,7 @@ def keeps(share: float) -> list[str]:
         ({0.85: keeps(1.7), 0.5: keeps(0.9)}, [0.85, 0.5], 0.5),  # the line begins at the plain model
         ({0.85: keeps(0.95), 1.0: keeps(1.4)}, [0.85, 1.0], 0.85),  # nearest to one that was tried already
         ({0.85: keeps(0.5), 1.0: keeps(1.4), 0.95: [*keeps(1.0)[3:], LOOP, LOOP, LOOP]}, [0.85, 1.0, 0.95], 1.0),
+        ({0.85: keeps(1.6), 0.55: keeps(0.3)}, [0.85, 0.55], 0.85),  # the line can be wrong
         (  # the guards let neither through, so milder ones are tried
             {0.85: [*keeps(1.7)[3:], LOOP, LOOP, LOOP], 0.5: [LOOP] * 40, 0.15: keeps(0.2), 0.35: keeps(0.6)},
             [0.85, 0.5, 0.15, 0.35],

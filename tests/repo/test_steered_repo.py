@@ -12,7 +12,7 @@ from steered import replace_directions
 from iti_llama import ITIDirections
 from iti_llama.toolkit.foundation.hashing import fingerprint_of
 from iti_llama.toolkit.repo.card import write_card
-from iti_llama.toolkit.repo.steered_repo import SteeredRepo
+from iti_llama.toolkit.repo.steered_repo import SteeredRepo, strengths_inside
 
 
 def edit(folder, name: str = "config.json", **fields) -> None:
@@ -80,6 +80,31 @@ def test_a_budget_is_of_one_alpha_k_and_scope(fitted):
     assert SteeredRepo.open(fitted).is_budgeted
     edit(fitted, iti_alpha=0.8)
     assert not SteeredRepo.open(fitted).is_budgeted
+
+
+def point(alpha: float, whole: float | None = 1.0, own: float = 1.0) -> dict:
+    """A strength of a sweep. whole: the share of intact answers, None if none was given. own: that of answers to their
+    own request."""
+    at = None if whole is None else {"correct": {"mean": whole}}
+    return {"alpha": alpha, "top_k": 6, "scope": "all", "kl": 0.1, "perplexity": 0.9, "at": at} | {
+        "answering": None if whole is None else {"mean": own, "low": own - 0.02, "high": 1.0}
+    }
+
+
+def test_strengths_are_inside_up_to_the_first_that_loses_more_than_the_guards_allow():
+    plain, mild = point(0.0), point(0.85)
+
+    def inside(*points, chosen=None) -> list[float]:
+        sweep = {"points": [plain, *points], "guard": 0.05, "perplexity_guard": 1.1, "chosen": chosen}
+        return strengths_inside(sweep, 6, "all")
+
+    assert inside(mild, point(1.0, own=0.93), point(1.2)) == [0.85]  # too many answers miss their request
+    assert inside(mild, point(1.0, whole=0.94), point(1.2)) == [0.85]
+    assert inside(mild, point(1.0, whole=None)) == [0.85]  # beyond the guard on perplexity nothing was answered
+    chosen = point(1.1)
+    assert inside(mild, point(1.0, own=0.93), chosen, point(1.2, own=0.9), chosen=chosen) == [0.85, 1.0, 1.1]
+    plain["answering"]["low"] = 0.45  # plain answers are not told from others, so that guards nothing
+    assert inside(mild, point(1.0, own=0.4)) == [0.85, 1.0]
 
 
 def test_the_base_is_the_configs_or_else_the_cards_and_never_a_folder(fitted):

@@ -1,13 +1,13 @@
 """Choose a strength on requests that nothing was fitted on.
 
 The model answers them at one strength after the other, the mildest first, until its answers keep `ENOUGH` of the
-instruction's effect, or lose more than twice what the guards allow. A straight line from the strength before says
-where exactly `ENOUGH` is kept. That strength is taken if it is inside the guards: hardly fewer answers than plain ones
-are intact and answer their own request, and the perplexity of texts that say nothing of the instruction stays within
-its own guard.
+instruction's effect, or a guard is far behind: at most `guard` fewer answers than plain ones may be broken or miss
+their own request, and the perplexity of texts that say nothing of the instruction has a guard of its own. A straight
+line from the strength before says where `ENOUGH` is kept. That strength is tried as well. Of the two, the rule takes
+the one inside the guards whose answers keep nearest to `ENOUGH`.
 
-Else a guard is in the way. Then two more are tried, between the last strength inside the guards and the first beyond,
-and the rule takes the strength inside the guards that keeps most, if that is more than nothing.
+If neither is inside, two more are tried, between the last strength inside the guards and the first beyond. The rule
+then takes the strength inside the guards that keeps most, if that is more than nothing.
 """
 
 import math
@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..foundation.intervals import Estimate, estimate
-from ..measure.answering import CHANCE, answering
+from ..measure.answering import answering
 from ..measure.degenerate import degenerate
 from ..measure.divergence import Text, measure_divergence
 from ..measure.kept import AnswerClassifier, kept_share
+from ..measure.settings import CHANCE
 from .own_answers import OwnAnswers
 
 
@@ -133,13 +134,15 @@ def choose_steering(
     if alphas is None and any(map(keeps_all, tried)):
         aim = alpha_that_keeps([point for point in (plain, *tried) if point.kept is not None][-2:])
         tried += try_at([aim] if all(point.alpha != aim for point in tried) else [])
-    best = [point for point in useful() if point.alpha == aim] or list(filter(keeps_all, useful()))
     tried.sort(key=lambda point: abs(point.alpha))
-    if alphas is None and not best:
+    whole = [point for point in useful() if point.alpha == aim or keeps_all(point)]
+    if alphas is None and not whole:
         tried += try_at(alphas_between([point.alpha for point in tried], list(map(is_inside, tried))))
         tried.sort(key=lambda point: abs(point.alpha))
-    if best or useful():
-        return Steering((best or [max(useful(), key=lambda point: point.kept.mean)])[0], "", tried, plain)
+    if whole:
+        return Steering(min(whole, key=lambda point: abs(point.kept.mean - ENOUGH)), "", tried, plain)
+    if useful():
+        return Steering(max(useful(), key=lambda point: point.kept.mean), "", tried, plain)
     why = (
         f"no strength of {', '.join(f'{point.alpha:g}' for point in tried)} clearly goes towards the instruction "
         f"with as many answers intact and to the point as the guards ask (at most {100 * guard:g} points lost, "

@@ -15,8 +15,6 @@ from .score import Given, log_probabilities
 
 ASKS = "Here is an answer:\n\n{answer}\n\nWhich question or request does it answer?"
 
-CHANCE = 0.5
-
 OTHERS = 3
 """With how many other answers each answer is compared."""
 
@@ -28,9 +26,9 @@ def answering(
     answers: Sequence[str],
     seed: int = 0,
 ) -> list[float]:
-    """For each answer the share of `OTHERS` other answers, drawn once by `seed`, after which its own request is less
-    likely than after it. An answer after which it is as likely counts one half. 0.5 where there is no other request,
-    or the model reads no text so long."""
+    """For each answer, the share of comparisons that it wins. It is compared with `OTHERS` answers to other requests,
+    drawn once by `seed`, and wins if its own request is likelier after it than after the other answer. A draw counts
+    one half. The share is 0.5 if there is nothing to compare with, or the texts are longer than the model reads."""
     turn = "" if tokenizer.chat_template else "\n\n"
     prompts = [chat_prompt(tokenizer, ASKS.format(answer=answer)) + turn for answer in answers]
     read = [len(prompt_ids(tokenizer, prompt)) for prompt in prompts]

@@ -12,12 +12,12 @@ from iti_llama import ITILlamaForCausalLM
 
 from ..foundation.intervals import Estimate, estimate, paired
 from ..foundation.sandbox import Sandbox
-from .answering import CHANCE
 from .divergence import Divergence
 from .evaluate import Answers
 from .labelled_tasks import LOG_ODDS
 from .respond import respond
 from .saved_completions import SavedCompletions
+from .settings import CHANCE
 from .tasks import TaskSet, with_header
 
 

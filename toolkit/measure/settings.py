@@ -14,6 +14,9 @@ PAIRS_KL_GUARD = 0.25
 """The largest mean KL, in nats a token, of a choice on labelled pairs, unless another is given. Nothing is generated
 then, so no answer could show damage."""
 
+CHANCE = 0.5
+"""The share of answers to their own request, see `answering`, if no answer says anything of it."""
+
 SWEEP_BATCH = 256
 """Answers that a sweep writes at once: tasks times alphas, at most."""
 

@@ -25,6 +25,7 @@ from ..foundation.files import write_text
 from ..foundation.hashing import fingerprint_of
 from ..foundation.strength_range import StrengthRange
 from ..measure.keep_labelled_set import FILE, read_parts
+from ..measure.settings import CHANCE
 from .licence import base_license
 from .open_repo import OpenRepo, open_repo, read_object
 from .replace_parts import one_line, read_card
@@ -286,17 +287,21 @@ class SteeredRepo:
 
 
 def strengths_inside(sweep: dict, heads: int, scope: str) -> list[float]:
-    """The strengths of a `sweep.json` with these heads and this scope, weakest first, before the first that loses more
-    than the guards allow (see `choose_point`); [] without a sweep."""
-    points, inside = sweep.get("points", ()), []
-    plain = next((point["at"]["correct"]["mean"] for point in points if point["alpha"] == 0), 1.0)
+    """The strengths of a `sweep.json` with these heads and this scope, weakest first: up to the one that was chosen,
+    and further ones before the first that loses more than the guards allow (see `choose_point`, and `choose_steering`
+    for a sentence); [] without a sweep."""
+    points, inside, guard = sweep.get("points", ()), [], sweep.get("guard", 0.0) + 1e-9
+    plain = next((point for point in points if point["alpha"] == 0), {"at": {"correct": {"mean": 1.0}}})
     most = sweep.get("perplexity_guard", math.inf)
     steered = [point for point in points if (point["top_k"], point["scope"]) == (heads, scope) and point["alpha"]]
+    chosen = abs(sweep["chosen"]["alpha"]) if sweep.get("chosen") in steered else 0.0
     for point in sorted(steered, key=lambda point: abs(point["alpha"])):
-        lost = plain - point["at"]["correct"]["mean"]
         near = sweep.get("kl_guard") is None or point["kl"] <= sweep["kl_guard"]
-        whole = lost <= sweep.get("guard", 0.0) + 1e-9 and point.get("perplexity", 1.0) <= most
-        if not (near and whole):  # NaN passes neither
+        whole = point["at"] is not None and point.get("perplexity", 1.0) <= most
+        whole = whole and plain["at"]["correct"]["mean"] - point["at"]["correct"]["mean"] <= guard
+        if (own := plain.get("answering")) and own["low"] > CHANCE:
+            whole = whole and own["mean"] - point["answering"]["mean"] <= guard
+        if not (near and whole) and abs(point["alpha"]) > chosen:  # NaN passes neither
             break
         inside.append(point["alpha"])
     return inside
