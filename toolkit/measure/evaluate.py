@@ -242,7 +242,7 @@ def divergence_of(
     for _, alike in itertools.groupby(steering, key=lambda condition: id(condition.directions)):
         alike = list(alike)
         with under(model, alike[0]):
-            alphas = [condition.alpha for condition in alike]
-            found = measure_divergence(model, tokenizer, texts, alphas, progress=progress)
+            alphas, k = [condition.alpha for condition in alike], len(alike)
+            found = measure_divergence(model, tokenizer, texts, alphas, progress=lambda n, k=k: progress(n * k))
         divergences |= {condition.name: moved for condition, moved in zip(alike, found, strict=True)}
     return divergences
