@@ -35,6 +35,12 @@ def test_a_rate_without_spread_has_wilsons_interval():
     assert (result.low, result.high) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
+def test_the_interval_of_shares_does_not_leave_them():
+    few = estimate([1, 1, 1, 2 / 3, 1], range(5))
+    assert few.high == 1 and few.low < few.mean
+    assert estimate([1.01, 1, 1, 0.67, 1], range(5)).high > 1  # no shares
+
+
 def test_paired_differences_cancel_what_is_common():
     before = np.arange(50) % 2
     same = paired(before, before, range(50))

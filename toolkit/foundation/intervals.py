@@ -61,7 +61,7 @@ def estimate(values: Sequence[float], groups: Sequence[str], seed: int = 0) -> E
     elif k < FEW:
         wider = student.ppf(0.975, k - 1) / 1.96 * (k / (k - 1)) ** 0.5
         low, high = mean + wider * (low - mean), mean + wider * (high - mean)
-    if np.isin(values, (-1, -0.5, 0, 0.5, 1)).all():  # rates, or their differences
+    if np.abs(values).max() <= 1 and np.allclose(6 * values, np.round(6 * values)):  # shares, or their differences
         low, high = max(low, -1.0 if values.min() < 0 else 0.0), min(high, 1.0)
     return Estimate(mean, float(low), float(high), len(values), k)
 
