@@ -22,6 +22,7 @@ from ..measure.keep_labelled_set import FILE, read_parts
 from ..measure.kept import AnswerClassifier, kept_share
 from ..measure.saved_completions import SavedCompletions
 from ..repo.card import check_card, renew_card
+from ..repo.folder import only_run
 from ..repo.open_repo import read_object
 from ..repo.run_pipeline import RunResult, no_progress
 from ..repo.settings import RunSettings
@@ -82,7 +83,8 @@ def add_instruction(
                 "measured: the same base in the same --dtype"
             )
 
-    result = run_instruction(own, wanted, progress, say, command, check_base)
+    with only_run(alone):
+        result = run_instruction(own, wanted, progress, say, command, check_base)
     if result.sweep["why"]:
         raise ValueError(f"{name} is not added: no strength was chosen, see {alone}: {result.sweep['why']}")
     second = SteeredRepo.open(alone, framework="pt")

@@ -6,11 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import Timeout
-from huggingface_hub.utils import WeakFileLock
+from filelock import FileLock, Timeout
 
 
 CODE = (
@@ -116,17 +115,15 @@ def check_out(out: str | os.PathLike, overwrite: bool = False) -> None:
 
 @contextmanager
 def only_run(out: str | os.PathLike):
-    """Inside the block no other process of this user can enter such a block for the same folder. Raises
-    `FileExistsError` if one is in it."""
+    """Inside the block no other process of this user on this machine can enter such a block for the same folder, as
+    long as both have the same temporary folder. Raises `FileExistsError` if one is in it."""
     name = hashlib.sha256(os.fsencode(Path(out).resolve())).hexdigest()[:16]
     lock = Path(tempfile.gettempdir(), f"iti-llama-{getattr(os, 'getuid', int)()}-{name}.lock")
-    with ExitStack() as held:
-        try:
-            held.enter_context(WeakFileLock(lock, timeout=0.1))
-        except Timeout:
-            raise FileExistsError(
-                f"{out}: another run is writing there; wait for it, or choose another --out"
-            ) from None
+    try:
+        held = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(f"{out}: another run is writing there; wait for it, or choose another --out") from None
+    with held:
         yield
 
 
