@@ -139,8 +139,7 @@ class ITILlamaSteeringMixin:
             config.iti_behaviours = {}  # its name
             base._iti_held = HeldDirections({})
         else:
-            directions.check_geometry(config)
-            directions.top(config.iti_top_k)
+            directions.check_geometry(config, top_k=config.iti_top_k)
             base._iti_held = HeldDirections(base._iti_held.directions | {"default": directions})
             config.iti_directions_sha256 = None  # until it is saved
             config.iti_directions_file = config.iti_directions_file or FIELDS["iti_directions_file"]
@@ -178,8 +177,7 @@ class ITILlamaSteeringMixin:
             return
         entries[name] = {"file": f"iti_directions.{name}.safetensors", "alpha": alpha, "top_k": top_k}
         checked = check_fields(vars(config) | {"iti_behaviours": entries})["iti_behaviours"]
-        directions.check_geometry(config)
-        directions.top(top_k)
+        directions.check_geometry(config, top_k=top_k)
         base._iti_held = HeldDirections(held | {name: directions})
         config.iti_behaviours = checked  # set last, so that it never names missing directions
 

@@ -213,8 +213,8 @@ class ITIDirections:
             offsets[layer][head * self.head_dim : (head + 1) * self.head_dim] = row
         return offsets
 
-    def check_geometry(self, config, name: str = "the directions") -> None:
-        """Raises `ITIDirectionsError` unless they fit the model of `config` (a `LlamaConfig`)."""
+    def check_geometry(self, config, name: str = "the directions", top_k: int | None = None) -> None:
+        """Raises `ITIDirectionsError` unless they fit the model of a `LlamaConfig`, and have `top_k` heads."""
         for key in _GEOMETRY:
             ours, theirs = getattr(self, key), getattr(config, key)
             given = f"made for a model with {key}={ours}, but this model has {key}={theirs}"
@@ -223,6 +223,7 @@ class ITIDirections:
         width, given = self.num_attention_heads * self.head_dim, f"hidden_size is {config.hidden_size}"
         fits = self.site == "head" or config.hidden_size == width
         _expect(fits, f"site 'residual', but {given}", f"num_attention_heads * head_dim, {width}", name)
+        self.top(top_k)
 
     @classmethod
     def load(cls, path: str | os.PathLike, framework: str = "pt") -> "ITIDirections":
@@ -320,8 +321,7 @@ def read_behaviours(config, file_of: Callable, where: str, framework: str = "pt"
     for name, behaviour in behaviours_of(check_fields(vars(config))).items():
         path, file = file_of(behaviour.file), f"{where}/{behaviour.file}"
         directions[name] = ITIDirections.load(path, framework)
-        directions[name].check_geometry(config, file)
-        directions[name].top(behaviour.top_k)
+        directions[name].check_geometry(config, file, behaviour.top_k)
         label = "iti_directions_sha256" if name == "default" else f"iti_behaviours[{name!r}]: sha256"
         advice = f"was the file swapped, or a save cut off? To accept it as it is, set {label} to null"
         digest, wanted = file_sha256(path), f"{behaviour.sha256}, as {label} says: {advice}"
@@ -343,7 +343,7 @@ def check_fields(fields: Mapping) -> dict:
         value = checked[name]
         right = accepts(value) if isinstance(value, str) else value is None and name != "iti_scope"
         if not right:
-            raise ValueError(f"{name} is {_cut(value)}; expected {wanted}")
+            raise ValueError(f"{name} is {value!r:.90}; expected {wanted}")
     entries = {} if checked["iti_behaviours"] is None else checked["iti_behaviours"]
     if not isinstance(entries, Mapping):
         raise ValueError(f"iti_behaviours is {entries!r}; expected an object, {{name: {{file, alpha, top_k}}}}")
@@ -357,7 +357,7 @@ def check_fields(fields: Mapping) -> dict:
 
 def _checked_entry(name: object, entry: object, checked: dict) -> dict:
     """An entry of `iti_behaviours`, beside the fields and entries that are `checked` already."""
-    label = f"iti_behaviours[{_cut(name)}]"
+    label = f"iti_behaviours[{name!r:.90}]"
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name) or name == "default":
         raise ValueError(f"{label}: expected a name of at most 64 letters, digits, _ and -, other than 'default'")
     if not isinstance(entry, Mapping) or entry.keys() - _ENTRY.keys():
@@ -365,10 +365,8 @@ def _checked_entry(name: object, entry: object, checked: dict) -> dict:
     file = entry.get("file", f"iti_directions.{name}.safetensors")
     try:
         fields = check_fields({_ENTRY[key]: value for key, value in entry.items()} | {"iti_directions_file": file})
-    except ValueError as error:
-        field, _, found = str(error).partition(" ")
-        key = next((key for key, of_config in _ENTRY.items() if of_config == field), field)
-        raise ValueError(f"{label}: {key} {found}") from None
+    except ValueError as error:  # names the field of the config, which is that of the entry with a prefix
+        raise ValueError(f"{label}: {re.sub('^iti_(directions_)?', '', str(error))}") from None
     owner = next((f", that of {k!r}" for k, v in checked["iti_behaviours"].items() if v["file"] == file), "")
     if file is None or owner:
         raise ValueError(f"{label}: file is {file!r}{owner}; expected one of its own")
@@ -407,11 +405,6 @@ _RULES = {
     "base_model_revision": (bool, "a non-empty string or null"),
 }
 """What each text must be, and how an error describes it. All except the scope may be null."""
-
-
-def _cut(value: object) -> str:
-    """A value as an error shows it; a long text is cut."""
-    return repr(f"{value[:80]}..." if isinstance(value, str) and len(value) > 80 else value)
 
 
 def check_harmless(fields: Mapping, where: str) -> None:

@@ -94,8 +94,7 @@ class ITILlamaLoadingMixin:
             base_model_revision=revision,
         )
         if directions is not None:
-            directions.check_geometry(config)
-            directions.top(top_k)
+            directions.check_geometry(config, top_k=top_k)
         return cls._load(None, config, {} if directions is None else {"default": directions}, hub, **kwargs)
 
     @classmethod
@@ -161,8 +160,7 @@ class ITILlamaLoadingMixin:
         vars(config).update(check_fields(vars(config)))
         behaviours, held = self.base_model._iti_behaviours()
         for name, behaviour in behaviours.items():
-            held.directions[name].check_geometry(config)
-            held.directions[name].top(behaviour.top_k)
+            held.directions[name].check_geometry(config, top_k=behaviour.top_k)
         if base is not None and folder.is_dir() and os.path.isdir(base) and os.path.samefile(folder, base):
             raise ValueError(f"{folder}: is the base of this model, whose config.json would be lost; save elsewhere")
         given = "state_dict=" if kwargs.get("state_dict") is not None else None
