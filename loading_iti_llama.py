@@ -118,7 +118,8 @@ class ITILlamaLoadingMixin:
             model._iti_quantisation = fields.get("quantization_config")
         if base is not None and repo is not None:
             model.name_or_path = model.config.name_or_path = str(repo)
-            if model.can_generate() and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
+            given = kwargs.get("generation_config") is not None or not model.can_generate()
+            if not given and cached_file(repo, "generation_config.json", **hub, **QUIET) is not None:
                 model.generation_config, source = GenerationConfig.from_pretrained(repo, **hub), repo
         if model.can_generate():
             model._iti_refuse_strength(model.generation_config, f"{source}/generation_config.json")

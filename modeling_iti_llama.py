@@ -207,13 +207,16 @@ class ITILlamaForCausalLM(ITILlamaGenerationMixin, ITILlamaPreTrainedModel, Llam
     def merge_and_unload(self) -> LlamaForCausalLM:
         """The same model as a plain `LlamaForCausalLM`: the steering, at its present alpha, is the bias of each output
         projection (zero biases for q, k and v). Shares the other weights. Raises `ValueError` if that cannot be."""
-        devices = set(getattr(self, "hf_device_map", {}).values())
+        devices, quantised = (
+            set(getattr(self, "hf_device_map", {}).values()),
+            vars(self.config).get("quantization_config"),
+        )
         behaviours, held = self.model._iti_behaviours()
         for why, applies in {
             "iti_scope is 'generated', but a bias acts on every position": self.iti_scope != "all",
             "the directions have a gate, but a bias acts on every prompt": bool(held.gates(behaviours)),
             "the steering is off inside disable_iti()": self._iti_disabled(),
-            "the weights are quantised: load the model in full precision": hasattr(self.config, "quantization_config"),
+            "the weights are quantised: load the model in full precision": quantised is not None,
             "a PEFT adapter is on it: merge that first": any(hasattr(part, "base_layer") for part in self.modules()),
             "the weights are spread over devices": len(devices) > 1 or any(part.is_meta for part in self.parameters()),
         }.items():

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import inspect
 import logging
 import pickle
 import shutil
@@ -13,7 +14,15 @@ import torch
 import transformers
 from reference import SCOPE_POSITIONS, assert_close, hooks, some_directions, tiny_llama
 from steered import logits, steered_copy
-from transformers import AutoConfig, AutoModelForCausalLM, CompileConfig, LlamaConfig, LogitsProcessorList
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CompileConfig,
+    GenerationConfig,
+    GenerationMixin,
+    LlamaConfig,
+    LogitsProcessorList,
+)
 
 from iti_llama import ITILlamaConfig, ITILlamaForCausalLM
 from iti_llama.generation_iti_llama import record_heads
@@ -607,6 +616,19 @@ def test_continuous_batching_is_refused_before_anything_runs(model, ids, tmp_pat
     model.iti_scope = "all"
     with model.disable_iti(), pytest.raises(ValueError, match="nor disable_iti"):
         model.generate_batch([[5, 6, 7]])
+
+
+@pytest.mark.skipif("paged" not in inspect.getsource(GenerationMixin.generate), reason="generate of transformers 4 has no paged cache")
+@pytest.mark.parametrize("name,value", [("iti_alpha", 0.0), ("iti_gate", False)])
+def test_a_strength_in_the_config_of_a_request_does_not_get_lost_in_continuous_batching(model, ids, name, value):
+    request = GenerationConfig(max_new_tokens=2, **{name: value})
+    with pytest.raises(ValueError, match=f"the generation config has an {name}, but continuous batching"):
+        model.generate(ids, cache_implementation="paged", generation_config=request)
+
+
+def test_a_config_that_says_that_nothing_is_quantised_can_be_merged(model, ids):
+    model.config.quantization_config = None
+    assert_close(logits(model.merge_and_unload(), ids), logits(model, ids))
 
 
 def test_provenance_that_is_no_text_is_named(directions):

@@ -12,7 +12,7 @@ from apart import run_apart, run_in_two
 from conftest import ROOT
 from reference import assert_close, hooks, some_directions, tiny_config, tiny_llama
 from steered import logits
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, LlamaForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, GPT2Config, LlamaForCausalLM
 
 from iti_llama import ITIDirections, ITIDirectionsError, ITILlamaConfig, ITILlamaForCausalLM, ITILlamaModel
 from iti_llama.toolkit.repo.folder import CODE
@@ -212,6 +212,15 @@ def test_device_maps_and_offload(form, placement, steered, base_dir, tmp_path, i
     assert_close(logits(model, ids), expected(0.4))
     tokens = model.generate(ids, max_new_tokens=4, do_sample=False, iti_alpha=torch.tensor([0.0, 0.5, 1.0]))
     assert tokens.shape == (3, 15)
+
+
+def test_a_generation_config_that_is_passed_takes_the_place_of_the_repos(adapter_dir):
+    assert (adapter_dir / "generation_config.json").is_file()
+    given = GenerationConfig(max_new_tokens=7, eos_token_id=2)
+    model = ITILlamaForCausalLM.from_pretrained(adapter_dir, generation_config=given)
+    assert model.generation_config.max_new_tokens == 7
+    with pytest.raises(ValueError, match="iti_alpha is 0.5; expected no such field"):
+        ITILlamaForCausalLM.from_pretrained(adapter_dir, generation_config=GenerationConfig(iti_alpha=0.5))
 
 
 @pytest.mark.parametrize("bits", [4, 8])

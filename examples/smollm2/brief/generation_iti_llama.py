@@ -55,6 +55,8 @@ class ITILlamaGenerationMixin:
         """A request's generation config may hold a strength; the model's may not, since its config holds it."""
         self._iti_refuse_strength(self.generation_config, "model.generation_config")
         config, model_kwargs = super()._prepare_generation_config(*args, **kwargs)
+        if config.cache_implementation == "paged":  # continuous batching gets the config alone, and refuses a strength
+            return config, model_kwargs
         for name in STRENGTHS:
             if (value := config.__dict__.pop(name, None)) is not None:
                 model_kwargs[name] = value
@@ -165,8 +167,9 @@ class ITILlamaGenerationMixin:
 
     def init_continuous_batching(self, generation_config=None, *args, **kwargs):
         self._iti_refuse_strength(self.generation_config, "model.generation_config")
-        if getattr(generation_config, "iti_alpha", None) is not None:
-            raise ValueError(f"the generation config has an iti_alpha, but {ONE_STRENGTH}")
+        for name in STRENGTHS:
+            if getattr(generation_config, name, None) is not None:
+                raise ValueError(f"the generation config has an {name}, but {ONE_STRENGTH}")
         behaviours, held = self.model._iti_behaviours()
         if behaviours and (self.iti_scope != "all" or self._iti_disabled() or held.gates(behaviours)):
             blind = "continuous batching sees neither the ends of prompts nor disable_iti()"

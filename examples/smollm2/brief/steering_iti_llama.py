@@ -135,8 +135,7 @@ class ITILlamaSteeringMixin:
         if directions is None:
             if others := list(self.iti_strengths)[1:]:
                 raise ValueError(f"the behaviours {', '.join(others)} are set beside it: take them away first")
-            config.iti_directions_file = config.iti_directions_sha256 = None
-            config.iti_behaviours = {}  # its name
+            vars(config).update(iti_directions_file=None, iti_directions_sha256=None, iti_behaviours={})  # its name
             base._iti_held = HeldDirections({})
         else:
             directions.check_geometry(config, top_k=config.iti_top_k)
