@@ -30,7 +30,7 @@ def explain(
 
     Example: iti-llama explain me/brief-llama
 
-    Prints the tokens that rise and fall, in all and by layer, answers plain and steered, and the cosine with the
+    Prints the tokens that rise and fall, overall and by layer, answers plain and steered, and the cosine with the
     directions that are installed for the same base. --beside compares with another repo.
     """
     from ..instruct.explain_repo import ANSWERED, ASKED, explain_repo, shipped_beside

@@ -146,13 +146,13 @@ def creativity(
     seed: Seed = 0,
     json_: Json = False,
 ) -> None:
-    """Ask the claims of an earlier creativity steering again.
+    """Test the claims of an earlier creativity steering again.
 
     Example: iti-llama reproduce creativity --source NEOCODER --data CODE --out creativity
 
     Directions are fitted on human solutions of NeoCoder that use a rare technique. Answers to the package's own tasks,
     HumanEval and CreativeBench-Explore are judged by tests and by syntax trees: plain, told in words, steered, steered
-    away, and along random directions. Each earlier number stands beside what it is worth.
+    away, and along random directions. Each earlier number is shown with how far it can be trusted.
     """
     from ..fit.settings import FitSettings
     from ..foundation.sandbox import Limits, Sandbox

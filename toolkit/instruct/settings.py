@@ -17,7 +17,9 @@ class Instruction:
     instruction: str | None = setting(
         None, 'a sentence to steer towards, instead of a labelled file, as in "Answer in one short sentence."'
     )
-    against: str | None = setting(None, "with --instruction: its opposite, to compare with instead of no instruction")
+    against: str | None = setting(
+        None, "with --instruction: an opposite sentence, to compare with; by default no sentence"
+    )
     place: str | None = setting(
         None,
         f"with --instruction: its place, {', '.join(PLACES)}; by default the place where the base follows it best",

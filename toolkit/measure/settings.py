@@ -69,7 +69,7 @@ class MeasureSettings:
     alpha: float | None = setting(None, "strength; by default the repo's")
     samples: int = setting(1, "samples of each task; 1 is greedy", min=1)
     temperature: float = setting(1.0, "temperature for more than one sample", min=0.01)
-    checks: bool = setting(False, "also run three checks: control against chance, side effects, and other phrasings")
+    checks: bool = setting(False, "also run three checks: controllability, utility and robustness")
     damage: str | None = setting(
         None,
         "a file of pairs that have nothing to do with the behaviour, as questions with a right and a wrong answer; "
